@@ -1,0 +1,33 @@
+"""What an agent is."""
+
+from typing import Protocol, TypeVar
+
+from jaxtyping import Array, Float, Int
+
+from rmft_jax.types import Context, Decision, ScalarKey
+
+State = TypeVar("State")
+
+
+class Agent(Protocol[State]):
+    """A decision rule, written for one trajectory; `rollout` vmaps it.
+
+    Learned and classical agents alike are frozen pytrees: parameters and floats are leaves, counts are static.
+    Nothing outside `rmft_jax.agents` asks which kind it has.
+    """
+
+    def init(self, num_arms: int, horizon: int) -> State:
+        """The state before the first round. `horizon` bounds the rounds that will be played.
+
+        Raises:
+          ValueError: if the agent cannot play this many arms or rounds.
+        """
+        ...
+
+    def act(self, key: ScalarKey, state: State, context: Context) -> tuple[Decision, State]:
+        """Decides the round. `key` is the agent's own randomness of this round."""
+        ...
+
+    def observe(self, state: State, action: Int[Array, ""], reward: Float[Array, ""], context: Context) -> State:
+        """Learns the reward of the arm that was played (bandit feedback)."""
+        ...

@@ -1,0 +1,38 @@
+"""What an environment is."""
+
+from typing import Protocol, TypeVar
+
+from jaxtyping import Array, Bool, Float, Int
+
+from rmft_jax.types import Decision, Outcome, ScalarKey
+
+State = TypeVar("State")
+
+
+class Environment(Protocol[State]):
+    """A distribution over decision problems, written for one scenario; `rollout` vmaps it.
+
+    Implementations are frozen pytrees: counts are static, floats are leaves. `State` is any pytree.
+    """
+
+    @property
+    def num_arms(self) -> int:
+        """Number of arms K."""
+        ...
+
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"]) -> State:
+        """Draws a scenario in which only the arms of `arm_mask` exist."""
+        ...
+
+    def mean_rewards(self, state: State) -> Float[Array, "K"]:
+        """Expected rewards of the coming round, as far as they are settled before the decision.
+
+        An adaptive adversary, which settles them after it, returns NaN here.
+        """
+        ...
+
+    def step(
+        self, key: ScalarKey, state: State, decision: Decision, round: Int[Array, ""]
+    ) -> tuple[State, Outcome]:
+        """Plays one round. It sees the decision, so adaptive opponents fit; `key` is the reward noise alone."""
+        ...

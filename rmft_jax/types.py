@@ -1,0 +1,155 @@
+"""The nouns that every other module shares: frozen pytrees whose fields start with their shape.
+
+Axis letters: `M` scenarios, `L` rollouts of each, `T` rounds, `K` arms. Leading batch axes come from `jax.vmap`, so
+every type is written for a single trajectory.
+"""
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+
+from rmft_jax import config as config_lib
+
+_T = TypeVar("_T")
+
+Params = PyTree[Float[Array, "..."]]
+ScalarKey = Key[Array, ""]
+
+
+def pytree(cls: type[_T]) -> type[_T]:
+    """Makes a frozen dataclass a pytree. Fields with metadata `static=True` belong to its structure."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+def static_field() -> Any:
+    """A field that is part of a pytree's structure (shapes, choices of code), not one of its arrays."""
+    return dataclasses.field(metadata={"static": True})
+
+
+def _register_config(cls: type) -> None:
+    hints = typing.get_type_hints(cls)
+    leaves = [name for name, hint in hints.items() if hint is float or dataclasses.is_dataclass(hint)]
+    jax.tree_util.register_dataclass(cls, leaves, [name for name in hints if name not in leaves])
+
+
+for _cls in config_lib.CONFIG_CLASSES:
+    _register_config(_cls)
+
+
+@pytree
+class Context:
+    """What holds when a decision is due.
+
+    round: `[]` the round, counted from 0.
+    horizon: `[]` number of rounds T.
+    arm_mask: `[K]` true where the arm exists.
+    mean_rewards: `[K]` expected rewards `r_t` of this round. Privileged: only reference policies (the best arm) may
+      read it.
+    """
+
+    round: Int[Array, ""]
+    horizon: Int[Array, ""]
+    arm_mask: Bool[Array, "K"]
+    mean_rewards: Float[Array, "K"]
+
+
+@pytree
+class Decision:
+    """A policy and the arm drawn from it.
+
+    action: `[]` the arm played, `a_t ~ pi_t`.
+    probabilities: `[K]` the policy `pi_t`, given everything the agent drew before it (so an agent that randomizes
+      inside, as Thompson sampling does, reports a point mass).
+    """
+
+    action: Int[Array, ""]
+    probabilities: Float[Array, "K"]
+
+
+@pytree
+class Outcome:
+    """One round of the environment, before the feedback mode decides what the agent sees.
+
+    mean_rewards: `[K]` expected rewards `r_t`.
+    rewards: `[K]` realized rewards `R_t`.
+    """
+
+    mean_rewards: Float[Array, "K"]
+    rewards: Float[Array, "K"]
+
+
+@pytree
+class Trajectory:
+    """One agent's play of one scenario.
+
+    actions: `[T]` arms played.
+    rewards: `[T]` rewards received, `R_t(a_t)`.
+    probabilities: `[T, K]` policies `pi_t`.
+    mean_rewards: `[T, K]` expected rewards `r_t`.
+    reward_table: `[T, K]` realized rewards `R_t` of every arm, played or not.
+    arm_mask: `[K]` true where the arm exists; the tables hold 0 elsewhere.
+    """
+
+    actions: Int[Array, "*batch T"]
+    rewards: Float[Array, "*batch T"]
+    probabilities: Float[Array, "*batch T K"]
+    mean_rewards: Float[Array, "*batch T K"]
+    reward_table: Float[Array, "*batch T K"]
+    arm_mask: Bool[Array, "*batch K"]
+
+
+@pytree
+class KeptBatch:
+    """The trajectories that are imitated, as teacher-forced training data.
+
+    actions: `[B, T]` arms played.
+    rewards: `[B, T]` rewards received.
+    arm_mask: `[B, K]` true where the arm exists.
+    weights: `[B, T]` 1 where the decision is imitated, 0 in the shared past before the branch round.
+    """
+
+    actions: Int[Array, "B T"]
+    rewards: Float[Array, "B T"]
+    arm_mask: Bool[Array, "B K"]
+    weights: Float[Array, "B T"]
+
+
+@pytree
+class IterationMetrics:
+    """What one iteration tells, each a scalar (stacked over iterations by a chunk).
+
+    regret: mean pseudo-regret of all M * L trajectories at the horizon, before the update.
+    selected_regret: the same over the kept trajectories.
+    loss: mean objective over the iteration's optimizer updates.
+    grad_norm: mean global gradient norm over the updates, before clipping.
+    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats.
+    suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on.
+    """
+
+    regret: Float[Array, "*n"]
+    selected_regret: Float[Array, "*n"]
+    loss: Float[Array, "*n"]
+    grad_norm: Float[Array, "*n"]
+    entropy: Float[Array, "*n"]
+    suff_fail_freq: Float[Array, "*n"]
+
+
+@pytree
+class TrainState:
+    """Everything that an iteration reads and writes; arrays only, save for the static settings inside `config`.
+
+    config: the algorithm. Its floats are leaves (traced, vmappable), the rest is part of the pytree's structure.
+    params: parameters of the policy.
+    opt_state: state of the optimizer.
+    key: root key of training. It never changes: iteration n draws from `fold_in(key, n)`.
+    iteration: `[]` iterations done.
+    """
+
+    config: config_lib.RMFTConfig
+    params: Params
+    opt_state: PyTree[Shaped[Array, "..."]]
+    key: ScalarKey
+    iteration: Int[Array, ""]
