@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -65,11 +66,15 @@ def rollout(
 
     Args:
       agent: who plays.
-      environment: the world; `scenario` is a state of it, fresh from `reset`.
+      environment: the world.
+      scenario: a state of the environment, fresh from its `reset`.
       policy_noise: randomness of the agent.
       reward_noise: randomness of the rewards.
       arm_mask: `[K]` true where the arm exists.
       horizon: rounds T.
+
+    Raises:
+      AssertionError: if the agent or the environment returns arrays of other shapes than their protocols say.
     """
 
     def play_round(carry: tuple[Any, Any], round: Int[Array, ""]) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
@@ -77,6 +82,8 @@ def rollout(
         context = Context(round, jnp.asarray(horizon), arm_mask, environment.mean_rewards(world))
         decision, agent_state = agent.act(policy_noise.key(round), agent_state, context)
         world, outcome = environment.step(reward_noise.key(round), world, decision, round)
+        chex.assert_shape([decision.probabilities, outcome.mean_rewards, outcome.rewards], arm_mask.shape)
+        chex.assert_shape(decision.action, ())
         reward = outcome.rewards[decision.action]
         agent_state = agent.observe(agent_state, decision.action, reward, context)
         record = (decision.action, reward, decision.probabilities, outcome.mean_rewards, outcome.rewards)

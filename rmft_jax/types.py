@@ -19,14 +19,15 @@ Params = PyTree[Float[Array, "..."]]
 ScalarKey = Key[Array, ""]
 
 
-def pytree(cls: type[_T]) -> type[_T]:
-    """Makes a frozen dataclass a pytree. Fields with metadata `static=True` belong to its structure."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
-
-
 def static_field() -> Any:
     """A field that is part of a pytree's structure (shapes, choices of code), not one of its arrays."""
     return dataclasses.field(metadata={"static": True})
+
+
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(static_field,))
+def pytree(cls: type[_T]) -> type[_T]:
+    """Makes a class a frozen dataclass and a pytree."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
 
 def _register_config(cls: type) -> None:

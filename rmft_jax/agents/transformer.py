@@ -39,6 +39,7 @@ class CausalSelfAttention(nnx.Module):
     def __call__(
         self, x_WxD: Float[Array, "W D"], cache: LayerCache, start: Int[Array, ""] | int
     ) -> tuple[Float[Array, "W D"], LayerCache]:
+        """Writes the window into the cache at `start` and attends to everything up to each round."""
         window, width = x_WxD.shape
         qkv_Wx3Hxh = self.query_key_value(x_WxD).reshape(window, 3 * self.num_heads, -1)
         q_HxWxh, k_HxWxh, v_HxWxh = jnp.split(qkv_Wx3Hxh.swapaxes(0, 1), 3)
@@ -66,6 +67,7 @@ class Block(nnx.Module):
     def __call__(
         self, x_WxD: Float[Array, "W D"], cache: LayerCache, start: Int[Array, ""] | int
     ) -> tuple[Float[Array, "W D"], LayerCache]:
+        """Transforms a window that begins at round `start`; returns it with the extended cache."""
         attended_WxD, cache = self.attention(self.attention_norm(x_WxD), cache, start)
         x_WxD = x_WxD + attended_WxD
         return x_WxD + self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_WxD)))), cache
@@ -91,6 +93,7 @@ class NumericalTransformer(nnx.Module):
     def __call__(
         self, tokens_WxI: Float[Array, "W I"], caches: list[LayerCache], start: Int[Array, ""] | int
     ) -> tuple[Float[Array, "W K"], list[LayerCache]]:
+        """Logits of the window that begins at round `start`, and the caches extended by it."""
         x_WxD = self.embed(tokens_WxI)
         rounds_W = start + jnp.arange(tokens_WxI.shape[0])
         if self.position == "learned":
@@ -99,8 +102,8 @@ class NumericalTransformer(nnx.Module):
             x_WxD = x_WxD + sinusoids(rounds_W, x_WxD.shape[1])
         extended = []
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_WxD, cache = block(x_WxD, cache, start)
-            extended.append(cache)
+            x_WxD, new_cache = block(x_WxD, cache, start)
+            extended.append(new_cache)
         return self.out(self.out_norm(x_WxD)), extended
 
 

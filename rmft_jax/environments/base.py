@@ -31,8 +31,6 @@ class Environment(Protocol[State]):
         """
         ...
 
-    def step(
-        self, key: ScalarKey, state: State, decision: Decision, round: Int[Array, ""]
-    ) -> tuple[State, Outcome]:
+    def step(self, key: ScalarKey, state: State, decision: Decision, round: Int[Array, ""]) -> tuple[State, Outcome]:
         """Plays one round. It sees the decision, so adaptive opponents fit; `key` is the reward noise alone."""
         ...

@@ -1,0 +1,55 @@
+# Every target sets up .venv by itself; all it needs is a Python of at least 3.11 and a package index.
+#   make quickstart   train, evaluate and plot a small Transformer in runs/quickstart
+#   make test         the tests
+#   make test-slow    the slow tests
+#   make lint         ruff and pyright
+#   make clean        remove .venv
+# PYTHON=python3.12 chooses the interpreter; LOCK= installs the newest versions instead of the locked ones.
+
+PYTHON ?= python3
+LOCK ?= requirements.lock
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
+SOURCES := $(shell find rmft_jax -name '*.py' -o -name py.typed) README.md LICENSE
+
+.PHONY: quickstart test test-slow lint clean
+
+quickstart: .venv/.package
+	$(BIN)/rmft train quickstart --out runs/quickstart --resume
+
+test: .venv/.test .venv/.package
+	$(BIN)/pytest
+
+test-slow: .venv/.test .venv/.package
+	$(BIN)/pytest -m slow
+
+lint: .venv/.dev .venv/.package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "got $$($(PYTHON) --version), need Python 3.11 or newer; try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml $(LOCK)
+	$(PIP) install $(CONSTRAINTS) hatchling .
+	@touch $@
+
+.venv/.test: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[test]'
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[dev]'
+	@touch $@
+
+# The package is installed, not linked: what runs and is tested is what a user gets.
+.venv/.package: .venv/.run $(SOURCES)
+	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@

@@ -1,0 +1,154 @@
+"""Checkpoints, written by Orbax: whole or not at all."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from rmft_jax.storage import RunError
+from rmft_jax.types import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a checkpoint tells beside the state.
+
+    validation_regret: mean regret of this state on the validation scenarios.
+    best_validation_regret: the lowest one so far, this state's included.
+    wall_seconds: time spent on the run so far, over all its sessions.
+    compile_seconds: the part of it that went into compilation.
+    """
+
+    validation_regret: float
+    best_validation_regret: float
+    wall_seconds: float
+    compile_seconds: float
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last two in `last/`, and the one of lowest validation regret in `best/`.
+
+    States are stored as arrays named by their place in the pytree, each checkpoint with a digest of them all, so that
+    damage that leaves the files readable is found too.
+
+    Args:
+      directory: where they are, or will be.
+      warn: called with one line for every damaged checkpoint that is passed over.
+    """
+
+    def __init__(self, directory: Path, warn: Callable[[str], None] = print):
+        # Orbax logs a traceback for every checkpoint that it cannot read; `warn` says it in one line instead.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._directory = directory
+        self._warn = warn
+        self._last = _manager(directory / "last", keep=2)
+        self._best = _manager(directory / "best", keep=1)
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Writes a checkpoint under its iteration, as the best one too if it is, and drops older ones."""
+        if progress.validation_regret <= progress.best_validation_regret:
+            _save(self._best, state, progress)
+        _save(self._last, state, progress)
+
+    def restore_last(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The newest whole checkpoint. None if nothing was saved yet.
+
+        Checkpoints beyond it are dropped: they are damaged, or the resumed run will reach them again.
+
+        Raises:
+          RunError: if there are checkpoints and all are damaged.
+        """
+        restored = self._first_whole([self._last], like)
+        if restored is not None:
+            for manager in (self._last, self._best):
+                for step in manager.all_steps(read=True):
+                    if step > restored[0].iteration:
+                        manager.delete(step)
+        return restored
+
+    def restore_best(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The checkpoint of lowest validation regret; the last one, with a warning, if that is damaged."""
+        return self._first_whole([self._best, self._last], like)
+
+    def close(self) -> None:
+        """Releases the threads of Orbax."""
+        self._last.close()
+        self._best.close()
+
+    def _first_whole(
+        self, managers: list[ocp.CheckpointManager], like: TrainState
+    ) -> tuple[TrainState, Progress] | None:
+        candidates = [(m, step) for m in managers for step in sorted(m.all_steps(read=True), reverse=True)]
+        for position, (manager, step) in enumerate(candidates):
+            try:
+                return _restore(manager, step, like)
+            except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint.
+                reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+                remedy = "falling back to the one before" if position + 1 < len(candidates) else "none is left"
+                self._warn(f"checkpoint {manager.directory / str(step)} is damaged ({reason}); {remedy}")
+        if candidates:
+            raise RunError(f"every checkpoint in {self._directory} is damaged; try --overwrite to start again")
+        return None
+
+
+def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.LatestN(keep),
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=False,
+        lightweight_initialize=True,  # Otherwise a damaged checkpoint keeps the manager from opening at all.
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress) -> None:
+    arrays = _to_arrays(state)
+    manager.save(
+        int(state.iteration),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays),
+            progress=ocp.args.JsonSave({**dataclasses.asdict(progress), "digest": _digest(arrays)}),
+        ),
+        force=True,
+    )
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, Progress]:
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(_to_arrays(like)), progress=ocp.args.JsonRestore()),
+    )
+    values: dict[str, Any] = dict(restored["progress"])
+    if values.pop("digest") != _digest(restored["state"]):
+        raise ValueError("its arrays do not match their digest")
+    return _from_arrays(restored["state"], like), Progress(**values)
+
+
+def _to_arrays(state: TrainState) -> dict[str, np.ndarray]:
+    plain = dataclasses.replace(state, key=jax.random.key_data(state.key))
+    leaves = jax.tree_util.tree_leaves_with_path(plain)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
+    plain = dataclasses.replace(like, key=jax.random.key_data(like.key))
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.numpy.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")]), plain
+    )
+    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype}:{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

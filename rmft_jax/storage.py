@@ -1,0 +1,173 @@
+"""Every file of a run directory, save the checkpoints. Imports no JAX.
+
+A file is written under a temporary name and renamed, so that it is whole or absent whatever happens meanwhile.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from rmft_jax import config as config_lib
+from rmft_jax.config import RunConfig
+
+_ENGINE = "h5netcdf"
+
+
+class RunError(Exception):
+    """A run directory that cannot be used as asked. The message says what was found and what to try."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    `config.json`, `metrics.nc`, `evaluation.nc`, `summary.json`, `checkpoints/`, `figures/`, and `evaluations/` for
+    evaluations under other settings.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax checkpoints, one folder per iteration."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Figures, each as PNG and PDF."""
+        return self.path / "figures"
+
+    @property
+    def _config(self) -> Path:
+        return self.path / "config.json"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, preset: str, overwrite: bool = False) -> "RunDirectory":
+        """Starts a run directory by writing its configuration.
+
+        Raises:
+          RunError: if the directory holds a run and `overwrite` is false, or holds other files, or cannot be written.
+        """
+        run = cls(path)
+        if run._config.exists():
+            if not overwrite:
+                raise RunError(f"{path} already holds a run; try --resume to continue it or --overwrite to replace it")
+            run._clear()
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists and is not a run directory; try another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._write_json(run._config, {"preset": preset, "config": config_lib.to_dict(config)})
+        except OSError as error:
+            raise RunError(f"cannot write to {path}: {error.strerror}; try another --out") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """An existing run directory.
+
+        Raises:
+          RunError: if there is none at `path`.
+        """
+        run = cls(path)
+        if not run._config.is_file():
+            raise RunError(f"{path} is not a run directory (it has no config.json); try one that `rmft train` made")
+        return run
+
+    def _clear(self) -> None:
+        # The configuration goes last, so that an interrupted clearing still reads as a run.
+        for folder in (self.checkpoints, self.figures, self.path / "evaluations"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("metrics.nc", "evaluation.nc", "summary.json", "config.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def read_config(self) -> tuple[RunConfig, str]:
+        """The configuration and the name of the preset it came from.
+
+        Raises:
+          RunError: if the file is damaged.
+          ConfigError: if it does not describe a valid configuration.
+        """
+        values = self._read_json(self._config)
+        if not isinstance(values, dict) or not values.keys() >= {"preset", "config"}:
+            raise RunError(f"{self._config} is not a run's configuration; try --overwrite, which replaces the run")
+        return config_lib.from_dict(values["config"]), values["preset"]
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`."""
+        self._write_json(self.path / "summary.json", summary)
+
+    def read_summary(self) -> dict[str, Any]:
+        """Reads `summary.json`."""
+        return self._read_json(self.path / "summary.json")
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self.path / name).is_file()
+
+    def write_dataset(self, name: str, dataset: xr.Dataset) -> Path:
+        """Writes a dataset as compressed netCDF-4 and returns its path."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
+        with _replacing(path) as temporary:
+            dataset.to_netcdf(temporary, engine=_ENGINE, encoding=encoding)
+        return path
+
+    def read_dataset(self, name: str) -> xr.Dataset:
+        """Reads a dataset into memory.
+
+        Raises:
+          RunError: if it is missing or damaged.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{path} does not exist yet; try `rmft train --resume --out {self.path}`")
+        try:
+            with xr.open_dataset(path, engine=_ENGINE) as dataset:
+                return dataset.load()
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({error}); try `rmft train --resume --out {self.path}`") from error
+
+    def _write_json(self, path: Path, values: Any) -> None:
+        with _replacing(path) as temporary:
+            temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n")
+
+    def _read_json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}; try `rmft train --overwrite --out {self.path}`") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place once the block has written it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _without_nan(values: Any) -> Any:
+    """JSON knows no NaN: numbers that are none become null."""
+    match values:
+        case dict():
+            return {key: _without_nan(value) for key, value in values.items()}
+        case list() | tuple():
+            return [_without_nan(value) for value in values]
+        case float() if not math.isfinite(values):
+            return None
+    return values
