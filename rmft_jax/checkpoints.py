@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -36,7 +37,8 @@ class Checkpoints:
     """The checkpoints of a run: the last two in `last/`, and the one of lowest validation regret in `best/`.
 
     States are stored as arrays named by their place in the pytree, each checkpoint with a digest of them all, so that
-    damage that leaves the files readable is found too.
+    damage that leaves the files readable is found too. Restoring needs a state of the same structure; the abstract
+    one of `rmft.abstract_state` will do.
 
     Args:
       directory: where they are, or will be.
@@ -123,7 +125,7 @@ def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress)
 def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, Progress]:
     restored = manager.restore(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(_to_arrays(like)), progress=ocp.args.JsonRestore()),
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), progress=ocp.args.JsonRestore()),
     )
     values: dict[str, Any] = dict(restored["progress"])
     if values.pop("digest") != _digest(restored["state"]):
@@ -131,17 +133,27 @@ def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tup
     return _from_arrays(restored["state"], like), Progress(**values)
 
 
+def _without_typed_key(state: TrainState) -> TrainState:
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
 def _to_arrays(state: TrainState) -> dict[str, np.ndarray]:
-    plain = dataclasses.replace(state, key=jax.random.key_data(state.key))
-    leaves = jax.tree_util.tree_leaves_with_path(plain)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+    leaves = jax.tree_util.tree_leaves_with_path(_without_typed_key(state))
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _template(like: TrainState) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(_without_typed_key, like))
+    return {_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
-    plain = dataclasses.replace(like, key=jax.random.key_data(like.key))
-    state = jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.numpy.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")]), plain
-    )
+    plain = jax.eval_shape(_without_typed_key, like)
+    state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
 
 

@@ -1,7 +1,9 @@
 """Agents on held-out scenarios, all with the same problems and the same reward noise."""
 
 import functools
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -111,10 +113,13 @@ def evaluate(
     if not 2 <= active <= environment.num_arms:
         raise ValueError(f"got num_active_arms={active}, need 2 to {environment.num_arms}; try {environment.num_arms}")
     arm_mask = jnp.arange(environment.num_arms) < active
-    plays = {
-        name: jax.device_get(play_and_measure(agent, environment, key, horizon, num_scenarios, arm_mask))
-        for name, agent in agents.items()
-    }
+
+    def play(agent: Agent) -> Play:
+        return jax.device_get(play_and_measure(agent, environment, key, horizon, num_scenarios, arm_mask))
+
+    # Most of the time goes into compilation, which threads share well.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        plays = dict(zip(agents, pool.map(play, agents.values()), strict=True))
 
     def stacked(field: str, dtype: type) -> np.ndarray:
         return np.stack([getattr(play, field) for play in plays.values()]).astype(dtype)

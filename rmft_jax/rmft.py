@@ -43,6 +43,11 @@ def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
     )
 
 
+def abstract_state(config: RMFTConfig) -> TrainState:
+    """Shapes and dtypes of a state, computed without computing a state; what a checkpoint is restored into."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def iterate(state: TrainState) -> tuple[TrainState, IterationMetrics]:
     """One iteration, compiled once per set of shapes. The given state is donated: use the returned one."""
@@ -114,7 +119,7 @@ def _fine_tune(
         params, opt_state = carry
         loss, grads = _loss_and_grads(state, params, jax.tree.map(lambda x: x[rows], data))
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), (loss, optax.global_norm(grads))
+        return (optax.apply_updates(params, updates), opt_state), (loss, optax.tree.norm(grads))
 
     (params, opt_state), (losses, norms) = jax.lax.scan(update, (state.params, state.opt_state), minibatches)
     state = TrainState(config, params, opt_state, state.key, state.iteration + 1)

@@ -113,8 +113,8 @@ def load_agent(run: RunDirectory, which: str = "best", warn: Callable[[str], Non
     if not run.checkpoints.is_dir():
         raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
     checkpoints = Checkpoints(run.checkpoints, warn)
-    like = rmft.init(config.rmft, RunKeys.create(config.seed).train)
-    restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_last(like)
+    restore = checkpoints.restore_best if which == "best" else checkpoints.restore_last
+    restored = restore(rmft.abstract_state(config.rmft))
     checkpoints.close()
     if restored is None:
         raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
@@ -139,10 +139,11 @@ class _Session:
 
     def run(self) -> dict[str, Any]:
         total = self._config.rmft.num_iterations
-        state = rmft.init(self._config.rmft, self._keys.train)
-        restored = self._checkpoints.restore_last(state)
-        progress = Progress(float("inf"), float("inf"), 0.0, 0.0)
-        if restored is not None:
+        restored = self._checkpoints.restore_last(rmft.abstract_state(self._config.rmft))
+        if restored is None:
+            state = rmft.init(self._config.rmft, self._keys.train)
+            progress = Progress(float("inf"), float("inf"), 0.0, 0.0)
+        else:
             state, progress = restored
             if state.iteration == total and self._run.has("summary.json"):
                 self._reporter.note(f"{self._run.path} is complete: nothing to resume; --overwrite trains it again")
@@ -204,9 +205,11 @@ class _Session:
 
     def _finish(self, progress: Progress) -> dict[str, Any]:
         config, algorithm = self._config, self._config.rmft
-        state, _ = self._checkpoints.restore_best(rmft.init(algorithm, self._keys.train)) or (None, None)
+        restored = self._checkpoints.restore_best(rmft.abstract_state(algorithm))
         self._checkpoints.close()
-        assert state is not None, "a finished run has a checkpoint"
+        if restored is None:
+            raise RunError(f"the checkpoints of {self._run.path} are gone; try --overwrite")
+        state, _ = restored
         with self._reporter.status(f"evaluating on {config.num_test_scenarios} held-out scenarios"):
             dataset = evaluate_run(config, rmft.make_agent(state), self._keys.test)
         self._run.write_dataset("evaluation.nc", dataset)

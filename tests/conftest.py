@@ -1,0 +1,21 @@
+import os
+import tempfile
+
+# Many tests compile the same small program, in this process or in one that they start; once is enough.
+_cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import jax
+import pytest
+from worlds import TINY
+
+from rmft_jax.config import RMFTConfig
+
+# Shapes must match and be meant: silent broadcasting hides mistakes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def tiny() -> RMFTConfig:
+    return TINY

@@ -1,0 +1,94 @@
+import dataclasses
+import json
+import typing
+
+import jax
+import pytest
+
+import rmft_jax.types  # noqa: F401  registers the configurations as pytrees
+from rmft_jax.config import (
+    CONFIG_CLASSES,
+    BanditConfig,
+    ConfigError,
+    RMFTConfig,
+    RunConfig,
+    TransformerConfig,
+    differing_fields,
+    from_dict,
+    to_dict,
+)
+from rmft_jax.presets import PRESETS, get_preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_reload_from_json(name):
+    config = get_preset(name)
+    config.validate()
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+BAD = [
+    (BanditConfig(num_arms=1), "got num_arms=1, need a whole number of at least 2"),
+    (BanditConfig(prior="gaussian"), "need mean rewards inside [0, 1] for Bernoulli rewards"),
+    (BanditConfig(prior="cauchy"), "need one of uniform, gaussian, fixed_gap"),  # type: ignore[arg-type]
+    (BanditConfig(prior="fixed_gap", gap=1.5), "got gap=1.5, need a finite number in (0, 1]"),
+    (BanditConfig(noise="gaussian", noise_std=-1.0), "got noise_std=-1.0"),
+    (TransformerConfig(width=30, num_heads=4), "got width=30 with num_heads=4, need a width that the heads divide"),
+    (TransformerConfig(width=9, num_heads=3, position="sinusoidal"), "need an even width"),
+    (TransformerConfig(num_layers=0), "got num_layers=0"),
+    (RMFTConfig(horizon=0), "got horizon=0, need a whole number of at least 1; try horizon=50"),
+    (RMFTConfig(horizon=-3), "got horizon=-3"),
+    (RMFTConfig(k=9), "got k=9 with num_rollouts=8, need k of at most num_rollouts; try k=2"),
+    (RMFTConfig(k=0), "got k=0, need a whole number of at least 1"),
+    (RMFTConfig(num_rollouts=0), "got num_rollouts=0"),
+    (RMFTConfig(num_minibatches=3), "need a number of minibatches that divides the kept trajectories"),
+    (RMFTConfig(step_size=float("nan")), "got step_size=nan, need a finite number above 0"),
+    (RMFTConfig(step_size=float("inf")), "got step_size=inf"),
+    (RMFTConfig(step_size=-1e-3), "got step_size=-0.001"),
+    (RMFTConfig(temperature=0.0), "got temperature=0.0"),
+    (RMFTConfig(entropy_weight=-0.1), "got entropy_weight=-0.1"),
+    (RMFTConfig(branching="twice"), "got branching='twice', need one of none, uniform"),  # type: ignore[arg-type]
+    (RunConfig(chunk_size=30), "need whole chunks; try chunk_size=25 or num_iterations=420"),
+    (RunConfig(seed=-1), "got seed=-1"),
+    (RunConfig(num_test_scenarios=1), "got num_test_scenarios=1"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_bad_settings_are_refused_with_their_remedy(config, message):
+    with pytest.raises(ConfigError) as error:
+        config.validate()
+    assert message in str(error.value)
+    assert "; try " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_field_and_a_wrong_type_are_refused():
+    values = to_dict(RunConfig())
+    with pytest.raises(ConfigError, match="horizonn"):
+        from_dict(values | {"rmft": values["rmft"] | {"horizonn": 3}})
+    with pytest.raises(ConfigError, match="horizon"):
+        from_dict(values | {"rmft": values["rmft"] | {"horizon": "3"}})
+
+
+def test_field_names_are_unique_so_that_they_need_no_prefix():
+    names = [
+        field.name
+        for cls in CONFIG_CLASSES
+        for field in dataclasses.fields(cls)
+        if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name])
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_differing_fields_names_every_change():
+    changed = RunConfig(RMFTConfig(environment=BanditConfig(num_arms=7), k=3), seed=1)
+    assert set(differing_fields(RunConfig(), changed)) == {("num_arms", 5, 7), ("k", 2, 3), ("seed", 0, 1)}
+
+
+def test_floats_are_leaves_and_everything_else_is_structure():
+    leaves = jax.tree.leaves(RMFTConfig(step_size=0.125, temperature=0.75))
+    assert {0.125, 0.75} <= set(leaves)
+    assert all(isinstance(leaf, float) for leaf in leaves)
+    assert jax.tree.structure(RMFTConfig(step_size=1.0)) == jax.tree.structure(RMFTConfig(step_size=2.0))
+    assert jax.tree.structure(RMFTConfig(horizon=1)) != jax.tree.structure(RMFTConfig(horizon=2))

@@ -1,0 +1,160 @@
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmft_jax import rmft
+from rmft_jax.config import BanditConfig, ConfigError, RMFTConfig, TransformerConfig
+from rmft_jax.rollout import RolloutKeys
+from rmft_jax.types import KeptBatch, TrainState
+
+KEY = jax.random.key(0)
+
+
+def numbers(state: TrainState):
+    return jax.tree.map(np.asarray, (state.params, state.opt_state, state.iteration))
+
+
+def test_one_compilation_serves_every_iteration(tiny):
+    traced = chex.assert_max_traces(rmft._iteration, n=1)
+    step = jax.jit(traced, donate_argnums=0)
+    state = rmft.init(tiny, KEY)
+    for _ in range(3):
+        state, _ = step(state)
+    state, _ = step(rmft.init(dataclasses.replace(tiny, step_size=0.5, entropy_weight=0.0), KEY))
+    assert int(state.iteration) == 1
+
+
+def test_the_second_chunk_does_not_recompile(tiny):
+    state, _ = rmft.iterate_chunk(rmft.init(tiny, KEY), 2)
+    before = rmft.iterate_chunk._cache_size()
+    rmft.iterate_chunk(state, 2)
+    assert rmft.iterate_chunk._cache_size() == before
+
+
+def test_the_step_never_talks_to_the_host(tiny):
+    compiled = rmft.iterate_chunk.lower(rmft.init(tiny, KEY), 2).compile()
+    program = compiled.as_text()
+    for word in ("callback", "infeed", "outfeed", "send(", "recv("):
+        assert word not in program
+    state = jax.device_put(rmft.init(tiny, KEY))
+    with jax.transfer_guard("disallow"):
+        state, _ = compiled(state)
+    assert int(state.iteration) == 2
+
+
+def test_the_given_state_is_donated(tiny):
+    state = rmft.init(tiny, KEY)
+    rmft.iterate(state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_chunk_equals_its_iterations_one_by_one(tiny):
+    state, losses = rmft.init(tiny, KEY), []
+    for _ in range(3):
+        state, metrics = rmft.iterate(state)
+        losses.append(metrics.loss)
+    chunked, metrics = rmft.iterate_chunk(rmft.init(tiny, KEY), 3)
+    chex.assert_trees_all_close(numbers(state), numbers(chunked), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics.loss, losses, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tiny):
+    first, _ = rmft.iterate_chunk(rmft.init(tiny, KEY), 2)
+    again, _ = rmft.iterate_chunk(rmft.init(tiny, KEY), 2)
+    other, _ = rmft.iterate_chunk(rmft.init(tiny, jax.random.key(1)), 2)
+    chex.assert_trees_all_equal(numbers(first), numbers(again))
+    assert np.abs(first.params["embed"]["kernel"] - other.params["embed"]["kernel"]).max() > 1e-3
+
+
+def test_float_settings_can_be_vmapped(tiny):
+    configs = [
+        dataclasses.replace(tiny, step_size=size, entropy_weight=weight) for size, weight in ((1e-3, 0), (1e-2, 0.1))
+    ]
+    states = [rmft.init(config, KEY) for config in configs]
+    together, metrics = jax.jit(jax.vmap(rmft._iteration))(jax.tree.map(lambda *x: jnp.stack(x), *states))
+    for i, state in enumerate(states):
+        alone, alone_metrics = rmft.iterate(state)
+        chex.assert_trees_all_close(alone.params, jax.tree.map(lambda x, i=i: x[i], together.params), atol=2e-5)
+        np.testing.assert_allclose(metrics.regret[i], alone_metrics.regret, rtol=1e-6)
+
+
+def test_block_sizes_change_nothing_but_rounding(tiny):
+    runs = [
+        rmft.iterate(rmft.init(dataclasses.replace(tiny, rollout_block=rollouts, update_block=updates), KEY))
+        for rollouts, updates in ((0, 0), (4, 1), (8, 4))
+    ]
+    for state, metrics in runs[1:]:
+        np.testing.assert_allclose(metrics.loss, runs[0][1].loss, rtol=1e-5)
+        chex.assert_trees_all_close(state.params, runs[0][0].params, atol=1e-5)
+
+
+def test_metrics_describe_the_rollouts(tiny):
+    _, metrics = rmft.iterate(rmft.init(tiny, KEY))
+    assert 0 <= metrics.selected_regret < metrics.regret < tiny.horizon
+    assert metrics.entropy == pytest.approx(np.log(3), abs=0.05)
+    assert 0 <= metrics.suff_fail_freq <= 1
+    _, everything = rmft.iterate(rmft.init(dataclasses.replace(tiny, k=tiny.num_rollouts), KEY))
+    assert everything.selected_regret == pytest.approx(float(everything.regret), rel=1e-6)
+
+
+@pytest.mark.parametrize("regret", ["pseudo", "expected", "realized"])
+@pytest.mark.parametrize("branching", ["none", "uniform"])
+def test_every_way_of_selecting_runs(tiny, regret, branching):
+    config = dataclasses.replace(tiny, selection_regret=regret, branching=branching, shared_reward_noise=True)
+    state, metrics = rmft.iterate(rmft.init(config, KEY))
+    assert np.isfinite(metrics.loss)
+    assert int(state.iteration) == 1
+
+
+def test_only_rounds_from_the_branch_on_are_imitated(tiny):
+    config = dataclasses.replace(tiny, num_scenarios=3)
+    played = rmft.rollout_scenarios(
+        rmft.make_agent(rmft.init(config, KEY)),
+        rmft.make_environment(config.environment),
+        RolloutKeys.create(KEY),
+        horizon=6,
+        num_scenarios=3,
+        num_rollouts=4,
+    )
+    kept = jnp.asarray([[3, 0], [1, 2], [2, 3]])
+    data = rmft._training_data(played, kept, jnp.asarray([0, 2, 5]))
+    assert isinstance(data, KeptBatch)
+    np.testing.assert_array_equal(data.weights.sum(-1), [6, 6, 4, 4, 1, 1])
+    np.testing.assert_array_equal(data.weights[2], [0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(data.actions[0], played.actions[0, 3])
+    np.testing.assert_array_equal(data.rewards[5], played.rewards[2, 3])
+
+
+def test_the_cosine_schedule_reaches_zero(tiny):
+    config = dataclasses.replace(tiny, num_iterations=3)
+    state, _ = rmft.iterate_chunk(rmft.init(config, KEY), 3)
+    params = jax.tree.map(np.asarray, state.params)
+    after, _ = rmft.iterate(state)
+    chex.assert_trees_all_equal(params, jax.tree.map(np.asarray, after.params))
+
+
+def test_the_configuration_is_checked_before_anything_is_built(tiny):
+    with pytest.raises(ConfigError, match="got k=5 with num_rollouts=4"):
+        rmft.init(dataclasses.replace(tiny, k=5), KEY)
+
+
+def test_it_learns_to_tell_two_certain_arms_apart():
+    """A probe with a known answer: one arm always pays, one never does; one look settles it."""
+    config = RMFTConfig(
+        environment=BanditConfig(num_arms=2, prior="fixed_gap", gap=1.0),
+        policy=TransformerConfig(num_layers=1, width=16),
+        horizon=8,
+        num_iterations=60,
+        num_scenarios=64,
+        num_rollouts=4,
+        k=1,
+        num_minibatches=2,
+        step_size=1e-2,
+    )
+    _, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 60)
+    assert metrics.regret[0] > 3.0, "a random policy loses every second round"
+    assert metrics.regret[-5:].mean() < 1.0, "playing each arm once loses half a round on average"

@@ -1,0 +1,115 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmft_jax.agents import UCB1, TransformerAgent, Uniform
+from rmft_jax.config import BanditConfig, TransformerConfig
+from rmft_jax.environments import StationaryBandit
+from rmft_jax.rollout import RolloutKeys, largest_divisor, rollout_scenarios
+from rmft_jax.types import Trajectory
+
+WORLD = StationaryBandit(BanditConfig(num_arms=3, noise="gaussian"))
+KEYS = RolloutKeys.create(jax.random.key(0))
+HORIZON = 12
+
+
+def play(agent=None, **options) -> Trajectory:
+    agent = Uniform() if agent is None else agent
+    settings = {"horizon": HORIZON, "num_scenarios": 6, "num_rollouts": 4, **options}
+    return jax.jit(lambda: rollout_scenarios(agent, WORLD, KEYS, **settings))()
+
+
+def assert_same(a: Trajectory, b: Trajectory) -> None:
+    """The same play; real numbers may differ by the rounding of another program."""
+    np.testing.assert_array_equal(a.actions, b.actions)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
+
+
+def test_the_trajectory_is_what_was_played():
+    played = play(UCB1())
+    table = np.asarray(played.reward_table)
+    actions = np.asarray(played.actions)
+    np.testing.assert_allclose(np.take_along_axis(table, actions[..., None], -1)[..., 0], played.rewards, atol=1e-6)
+    means = np.asarray(played.mean_rewards)
+    assert (means == means[:, :1, :1]).all(), "a scenario keeps its means in every rollout and round"
+    assert len(np.unique(means[:, 0, 0, 0])) == 6, "every scenario is its own"
+    assert (np.sort(actions[..., :3], -1) == [0, 1, 2]).all(), "UCB1 tries every arm first"
+
+
+def test_rollouts_and_rounds_draw_their_own_noise():
+    played = play()
+    noise = np.asarray(played.reward_table - played.mean_rewards)
+    assert len(np.unique(noise.round(5))) > 0.98 * noise.size
+    actions = np.asarray(played.actions).reshape(-1, HORIZON)
+    assert len(np.unique(actions, axis=0)) == len(actions)
+
+
+def test_branching_shares_the_past_and_only_the_past():
+    branches = jnp.asarray([0, 1, 5, 6, 11, 12])
+    played = play(branch_rounds=branches)
+    for scenario, branch in enumerate(branches.tolist()):
+        for table in (played.actions, played.rewards, played.reward_table):
+            rows = np.asarray(table[scenario])[:, :branch]
+            np.testing.assert_allclose(rows, np.broadcast_to(rows[:1], rows.shape), atol=1e-6)
+        noise = np.asarray(played.reward_table[scenario, :, branch:, 0])
+        assert len(np.unique(noise)) == noise.size
+
+
+def test_shared_reward_noise_shares_rewards_and_not_actions():
+    played = play(shared_reward_noise=True)
+    table = np.asarray(played.reward_table)
+    np.testing.assert_allclose(table, np.broadcast_to(table[:, :1], table.shape), atol=1e-6)
+    assert not (np.asarray(played.actions) == np.asarray(played.actions)[:, :1]).all()
+
+
+def test_agents_meet_the_same_problems_and_the_same_rewards():
+    first, second = play(Uniform()), play(UCB1())
+    np.testing.assert_allclose(first.reward_table, second.reward_table, atol=2e-6)
+    np.testing.assert_array_equal(first.mean_rewards, second.mean_rewards)
+
+
+def test_a_rollout_does_not_depend_on_the_size_of_its_batch():
+    small, large = play(), play(num_scenarios=9, num_rollouts=5)
+    assert_same(small, jax.tree.map(lambda leaf: leaf[:6, :4], large))
+
+
+def test_a_shorter_horizon_is_a_prefix():
+    short, long = play(horizon=5), play()
+    np.testing.assert_array_equal(short.actions, long.actions[..., :5])
+    np.testing.assert_allclose(short.reward_table, long.reward_table[..., :5, :], atol=2e-6)
+
+
+def test_blocks_change_nothing():
+    agent = TransformerAgent.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    whole, blocks = play(agent, block=10**6), play(agent, block=4)
+    np.testing.assert_array_equal(whole.actions, blocks.actions)
+    np.testing.assert_allclose(whole.probabilities, blocks.probabilities, atol=1e-6)
+
+
+def test_temperature_flattens_the_policy():
+    agent = TransformerAgent.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    hot = play(dataclasses.replace(agent, temperature=1e6)).probabilities
+    cold = play(dataclasses.replace(agent, temperature=1e-6)).probabilities
+    np.testing.assert_allclose(hot, 1 / 3, atol=1e-5)
+    assert (np.asarray(cold).max(-1) > 0.99).mean() > 0.95
+
+
+def test_an_agent_that_breaks_its_protocol_is_named_before_it_runs():
+    class Wrong(Uniform):
+        def act(self, key, state, context):
+            decision, state = super().act(key, state, context)
+            return dataclasses.replace(decision, probabilities=jnp.ones(7)), state
+
+    jax.tree_util.register_static(Wrong)
+    with pytest.raises(AssertionError, match="shape"):
+        play(Wrong())
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "expected"), [(12, 5, 4), (12, 100, 12), (7, 6, 1), (1, 1, 1), (64, 64, 64)]
+)
+def test_largest_divisor(number, limit, expected):
+    assert largest_divisor(number, limit) == expected
