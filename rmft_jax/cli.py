@@ -6,7 +6,7 @@ JAX is imported by the commands that need it, after their arguments have been ch
 import contextlib
 import dataclasses
 import io
-import re
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[argv[0]](argv[1:])
     except (ConfigError, RunError) as error:
         return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
 
 
 def _fail(message: str, code: int) -> int:
@@ -120,10 +122,9 @@ def _parse(kind: type[_T], command: str, argv: list[str], default: _T | None = N
     except SystemExit as error:
         if error.code in (0, None):
             raise
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines() if line.startswith("│")]
-        told = [line for line in lines if line and not re.match("─|Argument helptext|For full helptext", line)]
-        end = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-        text = " ".join(lines[:end] or told or complaint.getvalue().split())
+        # Tyro draws a box, in ASCII where the terminal asks for it: the complaint, a rule, and where to find help.
+        rows = [line.strip("│| ") for line in complaint.getvalue().splitlines() if line.startswith(("│", "|"))]
+        text = " ".join(itertools.takewhile(lambda row: any(map(str.isalnum, row)), rows))
         raise ConfigError(f"{text.rstrip('.')}; try `rmft {command} --help`") from None
 
 
@@ -172,6 +173,10 @@ def _evaluate(argv: list[str]) -> int:
     from rmft_jax.storage import RunDirectory
 
     run = RunDirectory.open(arguments.directory)
+    for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < minimum:
+            raise ConfigError(f"got {name}={value}, need at least {minimum}; try leaving it out")
     config, preset = run.read_config()
     config = dataclasses.replace(
         config,
@@ -179,10 +184,6 @@ def _evaluate(argv: list[str]) -> int:
         num_test_scenarios=arguments.num_scenarios or config.num_test_scenarios,
         seed=config.seed if arguments.seed is None else arguments.seed,
     )
-    for name in ("horizon", "num_scenarios", "num_arms"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"got {name}={value}, need at least 1; try leaving it out")
     config.validate()
 
     from rmft_jax import training
@@ -190,10 +191,7 @@ def _evaluate(argv: list[str]) -> int:
 
     agent, iteration = training.load_agent(run, arguments.checkpoint, lambda line: print(line, file=sys.stderr))
     key = training.RunKeys.create(config.seed).test
-    try:
-        dataset = training.evaluate_run(config, agent, key, num_active_arms=arguments.num_arms)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    dataset = training.evaluate_run(config, agent, key, num_arms=arguments.num_arms)
     asked = {
         name: value
         for name, value in dataclasses.asdict(arguments).items()

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax import diagnostics
 from rmft_jax.agents.base import Agent
+from rmft_jax.config import ConfigError
 from rmft_jax.environments.base import Environment
 from rmft_jax.regret import pseudo_regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
@@ -91,7 +92,7 @@ def evaluate(
     horizon: int,
     num_scenarios: int,
     key: ScalarKey,
-    num_active_arms: int | None = None,
+    num_arms: int | None = None,
 ) -> xr.Dataset:
     """Plays every agent on the same scenarios with common random numbers.
 
@@ -101,17 +102,19 @@ def evaluate(
       horizon: rounds T.
       num_scenarios: N.
       key: determines scenarios and reward noise.
-      num_active_arms: how many of the environment's arms exist. None: all.
+      num_arms: how many of the environment's arms exist, the first ones. None: all.
 
     Returns:
       A dataset over `agent`, `scenario`, `round` (counted from 1) and `arm`: the arrays of `Play`.
 
     Raises:
-      ValueError: if an agent cannot play this many arms or rounds.
+      ConfigError: if an agent cannot play this many arms or rounds.
     """
-    active = environment.num_arms if num_active_arms is None else num_active_arms
+    active = environment.num_arms if num_arms is None else num_arms
     if not 2 <= active <= environment.num_arms:
-        raise ValueError(f"got num_active_arms={active}, need 2 to {environment.num_arms}; try {environment.num_arms}")
+        raise ConfigError(
+            f"got num_arms={active}, need 2 to {environment.num_arms} arms; try num_arms={environment.num_arms}"
+        )
     arm_mask = jnp.arange(environment.num_arms) < active
 
     def play(agent: Agent) -> Play:

@@ -229,7 +229,7 @@ class _Session:
         return summary
 
 
-def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_active_arms: int | None = None) -> xr.Dataset:
+def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`."""
     environment = config.rmft.environment
     return evaluation.evaluate(
@@ -238,7 +238,7 @@ def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_active_ar
         horizon=config.rmft.horizon,
         num_scenarios=config.num_test_scenarios,
         key=key,
-        num_active_arms=num_active_arms,
+        num_arms=num_arms,
     )
 
 

@@ -27,13 +27,34 @@ def static_field() -> Any:
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static_field,))
 def pytree(cls: type[_T]) -> type[_T]:
     """Makes a class a frozen dataclass and a pytree."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    frozen: Any = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(frozen)
+    static = [field.name for field in fields if field.metadata.get("static")]
+    return _register(frozen, [field.name for field in fields if field.name not in static], static)
+
+
+def _register(cls: type[_T], data: list[str], static: list[str]) -> type[_T]:
+    """Registers a dataclass as a pytree.
+
+    Not with `jax.tree_util.register_dataclass`: as of JAX 0.10, two dataclasses with equal static fields have equal
+    structures whatever their types, so `jit` may hand a call with one agent the program compiled for another.
+    """
+
+    def flatten_with_keys(node: Any) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(node, name)) for name in data]
+        return children, tuple(getattr(node, name) for name in static)
+
+    def unflatten(meta: tuple[Any, ...], children: Any) -> Any:
+        return cls(**dict(zip(static, meta, strict=True)), **dict(zip(data, children, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
 
 
 def _register_config(cls: type) -> None:
     hints = typing.get_type_hints(cls)
-    leaves = [name for name, hint in hints.items() if hint is float or dataclasses.is_dataclass(hint)]
-    jax.tree_util.register_dataclass(cls, leaves, [name for name in hints if name not in leaves])
+    data = [name for name, hint in hints.items() if hint is float or dataclasses.is_dataclass(hint)]
+    _register(cls, data, [name for name in hints if name not in data])
 
 
 for _cls in config_lib.CONFIG_CLASSES:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ GAUSSIAN = (MEANS + 0.5 * RNG.standard_normal((HORIZON, ARMS))).astype(np.float3
 class Twin:
     """A slow, plain loop. `index` gets the round, the arm's pulls, its rewards so far, and that arm's random draw."""
 
-    def __init__(self, index: Callable[..., float], draws: Callable[..., np.ndarray] = lambda *_: np.zeros(ARMS)):
+    def __init__(self, index: Callable[..., Any], draws: Callable[..., Any] = lambda *_: np.zeros(ARMS)):
         self.index, self.draws = index, draws
 
     def play(self, key, table: np.ndarray) -> list[int]:

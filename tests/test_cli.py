@@ -71,8 +71,8 @@ def test_other_refusals(capsys, tmp_path, run):
     changed = refused(capsys, "train", "--out", run, "--resume", "--seed", "5", "--temperature", "2.0")
     assert "temperature: the run has 1.0, got 2.0; seed: the run has 0, got 5" in changed
     assert "got horizon=0" in refused(capsys, "evaluate", run, "--horizon", "0")
-    assert "got num_active_arms=3, need 2 to 2" in refused(capsys, "evaluate", run, "--num-arms", "3")
-    assert "got num_test_scenarios=1" in refused(capsys, "evaluate", run, "--num-scenarios", "1")
+    assert "got num_arms=3, need 2 to 2" in refused(capsys, "evaluate", run, "--num-arms", "3")
+    assert "got num_scenarios=1" in refused(capsys, "evaluate", run, "--num-scenarios", "1")
 
 
 def test_a_run_is_complete_and_reloadable(run, capsys):

@@ -5,7 +5,7 @@ import typing
 import jax
 import pytest
 
-import rmft_jax.types  # noqa: F401  registers the configurations as pytrees
+from rmft_jax.agents import make_baselines
 from rmft_jax.config import (
     CONFIG_CLASSES,
     BanditConfig,
@@ -92,3 +92,12 @@ def test_floats_are_leaves_and_everything_else_is_structure():
     assert all(isinstance(leaf, float) for leaf in leaves)
     assert jax.tree.structure(RMFTConfig(step_size=1.0)) == jax.tree.structure(RMFTConfig(step_size=2.0))
     assert jax.tree.structure(RMFTConfig(horizon=1)) != jax.tree.structure(RMFTConfig(horizon=2))
+
+
+def test_pytrees_of_different_types_have_different_structures():
+    """Else `jit` may serve one agent with the program of another: seen with jax.tree_util.register_dataclass."""
+    nodes = [*make_baselines(BanditConfig()).values(), *(cls() for cls in CONFIG_CLASSES)]
+    structures = [jax.tree.structure(node) for node in nodes]
+    for i, first in enumerate(structures):
+        assert [first == second for second in structures] == [i == j for j in range(len(structures))]
+    assert len({hash(structure) for structure in structures}) == len(structures)

@@ -62,11 +62,11 @@ def test_uniform_play_loses_the_mean_gap_every_round(dataset):
 
 def test_fewer_arms_may_exist():
     agent = TransformerAgent.create(KEY, TransformerConfig(width=8), 4, 10)
-    dataset = evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_active_arms=2)
+    dataset = evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_arms=2)
     assert dataset["action"].max() == 1
     assert (dataset["mean_rewards"][:, 2:] == 0).all()
-    with pytest.raises(ValueError, match="got num_active_arms=5, need 2 to 4"):
-        evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_active_arms=5)
+    with pytest.raises(ValueError, match="got num_arms=5, need 2 to 4"):
+        evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_arms=5)
 
 
 def test_the_bootstrap_interval_of_a_mean_has_the_width_of_theory():

@@ -35,7 +35,9 @@ def test_the_regret_figure_shows_the_means_of_the_dataset(evaluation):
     axes = plot_regret(evaluation).axes[0]
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"RMFT Transformer", "Thompson", "UCB1", "greedy", "ε-greedy", "uniform"}
-    np.testing.assert_allclose(lines["UCB1"].get_ydata(), evaluation["regret"].sel(agent="ucb1").mean("scenario"))
+    np.testing.assert_allclose(
+        np.asarray(lines["UCB1"].get_ydata()), evaluation["regret"].sel(agent="ucb1").mean("scenario")
+    )
     assert len({line.get_color() for line in lines.values()}) == 6
     assert len({str(line.get_linestyle()) for line in lines.values()}) >= 4
     assert "reward units" in axes.get_ylabel()
@@ -44,8 +46,8 @@ def test_the_regret_figure_shows_the_means_of_the_dataset(evaluation):
 def test_the_training_figure_starts_before_training(evaluation, metrics):
     axes = plot_training(metrics, evaluation).axes[0]
     held_out = next(line for line in axes.get_lines() if line.get_label() == "held-out scenarios")
-    assert held_out.get_xdata()[0] == 0
-    np.testing.assert_allclose(held_out.get_ydata(), metrics["validation_regret"])
+    assert np.asarray(held_out.get_xdata())[0] == 0
+    np.testing.assert_allclose(np.asarray(held_out.get_ydata()), metrics["validation_regret"])
     assert {"Thompson", "UCB1"} <= {line.get_label() for line in axes.get_lines()}
 
 

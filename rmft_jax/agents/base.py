@@ -20,7 +20,7 @@ class Agent(Protocol[State]):
         """The state before the first round. `horizon` bounds the rounds that will be played.
 
         Raises:
-          ValueError: if the agent cannot play this many arms or rounds.
+          ConfigError: if the agent cannot play this many arms or rounds.
         """
         ...
 

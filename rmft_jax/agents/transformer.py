@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import TransformerConfig
+from rmft_jax.config import ConfigError, TransformerConfig
 from rmft_jax.types import Context, Decision, Params, ScalarKey, pytree, static_field
 
 # Keys and values of one layer, each [heads, T, head]: with this layout the batched dots of a vmapped rollout read
@@ -192,15 +192,15 @@ class TransformerAgent:
         """An empty cache and the start token.
 
         Raises:
-          ValueError: if the arm count is not the network's, or a learned position encoding is too short.
+          ConfigError: if the arm count is not the network's, or a learned position encoding is too short.
         """
         if num_arms != self.num_arms:
-            raise ValueError(
+            raise ConfigError(
                 f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the network was built; "
                 "try masking absent arms instead"
             )
         if self.config.position == "learned" and horizon > self.trained_horizon:
-            raise ValueError(
+            raise ConfigError(
                 f"got horizon={horizon}, need horizon <= {self.trained_horizon}, the rounds that the learned "
                 "position encoding knows; try training with position='none' or 'sinusoidal'"
             )
