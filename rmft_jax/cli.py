@@ -122,10 +122,15 @@ def _parse(kind: type[_T], command: str, argv: list[str], default: _T | None = N
     except SystemExit as error:
         if error.code in (0, None):
             raise
-        # Tyro draws a box, in ASCII where the terminal asks for it: the complaint, a rule, and where to find help.
-        rows = [line.strip("│| ") for line in complaint.getvalue().splitlines() if line.startswith(("│", "|"))]
-        text = " ".join(itertools.takewhile(lambda row: any(map(str.isalnum, row)), rows))
+        # Tyro draws a box, of lines or of blanks: a title, the complaint, a rule, and where to find help.
+        rows = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
+        rows = itertools.dropwhile(lambda row: not _has_words(row), rows)
+        text = " ".join(itertools.takewhile(_has_words, rows))
         raise ConfigError(f"{text.rstrip('.')}; try `rmft {command} --help`") from None
+
+
+def _has_words(row: str) -> bool:
+    return any(map(str.isalnum, row))
 
 
 def _train(argv: list[str]) -> int:

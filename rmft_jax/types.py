@@ -33,14 +33,14 @@ def pytree(cls: type[_T]) -> type[_T]:
     return _register(frozen, [field.name for field in fields if field.name not in static], static)
 
 
-def _register(cls: type[_T], data: list[str], static: list[str]) -> type[_T]:
+def _register(cls: Any, data: list[str], static: list[str]) -> Any:
     """Registers a dataclass as a pytree.
 
     Not with `jax.tree_util.register_dataclass`: as of JAX 0.10, two dataclasses with equal static fields have equal
     structures whatever their types, so `jit` may hand a call with one agent the program compiled for another.
     """
 
-    def flatten_with_keys(node: Any) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[Any, ...]]:
+    def flatten_with_keys(node: Any) -> tuple[list[Any], tuple[Any, ...]]:
         children = [(jax.tree_util.GetAttrKey(name), getattr(node, name)) for name in data]
         return children, tuple(getattr(node, name) for name in static)
 
