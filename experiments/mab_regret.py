@@ -18,8 +18,8 @@ import xarray as xr
 from scipy import stats
 
 from rmft_jax import RunDirectory, get_preset, train
-from rmft_jax.bootstrap import Interval, mean_interval
-from rmft_jax.plotting import Curve, plot_regret_curves, save_figure
+from rmft_jax.bootstrap import Interval
+from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
 
 PRESETS = {"rmft": "mab", "rmft_plain": "mab-plain"}
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +45,7 @@ def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2
 
     # Runs of one seed share their test scenarios, so the classical agents are the same in both.
     pooled = xr.concat([dataset["regret"] for dataset in evaluations["rmft"]], dim="scenario")
-    curves = {name: _over_scenarios(pooled.sel(agent=name)) for name in pooled["agent"].values if name != "rmft"} | {
+    curves = {name: scenario_curve(pooled.sel(agent=name)) for name in pooled["agent"].values if name != "rmft"} | {
         agent: _over_seeds([dataset["regret"].sel(agent="rmft") for dataset in evaluations[agent]]) for agent in PRESETS
     }
     save_figure(plot_regret_curves(curves, pooled["round"].to_numpy()), RESULTS / "mab_regret")
@@ -61,12 +61,6 @@ def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2
     }
     (RESULTS / "mab_regret.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-
-
-def _over_scenarios(regret: xr.DataArray) -> Curve:
-    """Mean and bootstrap band over scenarios, for agents that are not trained."""
-    values = regret.transpose("scenario", "round").to_numpy()
-    return Curve(values.mean(0), mean_interval(values, num_resamples=1000))
 
 
 def _over_seeds(regrets: list[xr.DataArray]) -> Curve:

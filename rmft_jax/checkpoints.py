@@ -1,11 +1,10 @@
 """Checkpoints, written by Orbax: whole or not at all."""
 
+import contextlib
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,22 +35,21 @@ class Progress:
 class Checkpoints:
     """The checkpoints of a run: the last two in `last/`, and the one of lowest validation regret in `best/`.
 
-    States are stored as arrays named by their place in the pytree, each checkpoint with a digest of them all, so that
-    damage that leaves the files readable is found too. Restoring needs a state of the same structure; the abstract
-    one of `rmft.abstract_state` will do.
+    States are stored as arrays named by their place in the pytree; their format has checksums, so a flipped bit is
+    found as well as a missing file. Restoring needs a state of the same structure; the abstract one of
+    `rmft.abstract_state` will do.
 
     Args:
       directory: where they are, or will be.
       warn: called with one line for every damaged checkpoint that is passed over.
+      read_only: never write or delete anything, so that a run can be read while another process trains it.
     """
 
-    def __init__(self, directory: Path, warn: Callable[[str], None] = print):
-        # Orbax logs a traceback for every checkpoint that it cannot read; `warn` says it in one line instead.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+    def __init__(self, directory: Path, warn: Callable[[str], None] = print, read_only: bool = False):
         self._directory = directory
         self._warn = warn
-        self._last = _manager(directory / "last", keep=2)
-        self._best = _manager(directory / "best", keep=1)
+        self._last = _manager(directory / "last", keep=2, read_only=read_only)
+        self._best = _manager(directory / "best", keep=1, read_only=read_only)
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Writes a checkpoint under its iteration, as the best one too if it is, and drops older ones."""
@@ -59,21 +57,25 @@ class Checkpoints:
             _save(self._best, state, progress)
         _save(self._last, state, progress)
 
-    def restore_last(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """The newest whole checkpoint. None if nothing was saved yet.
+    def resume(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The newest whole checkpoint, from which training goes on. None if nothing was saved yet.
 
-        Checkpoints beyond it are dropped: they are damaged, or the resumed run will reach them again.
+        Checkpoints beyond it are dropped: they are damaged, or the run will reach them again.
 
         Raises:
           RunError: if there are checkpoints and all are damaged.
         """
-        restored = self._first_whole([self._last], like)
-        if restored is not None:
-            for manager in (self._last, self._best):
-                for step in manager.all_steps(read=True):
-                    if step > restored[0].iteration:
-                        manager.delete(step)
+        restored = self.restore_last(like)
+        reached = -1 if restored is None else int(restored[0].iteration)
+        for manager in (self._last, self._best):
+            for step in manager.all_steps(read=True):
+                if step > reached:
+                    manager.delete(step)
         return restored
+
+    def restore_last(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The newest whole checkpoint. None if nothing was saved yet; `RunError` if all are damaged."""
+        return self._first_whole([self._last], like)
 
     def restore_best(self, like: TrainState) -> tuple[TrainState, Progress] | None:
         """The checkpoint of lowest validation regret; the last one, with a warning, if that is damaged."""
@@ -88,26 +90,50 @@ class Checkpoints:
         self, managers: list[ocp.CheckpointManager], like: TrainState
     ) -> tuple[TrainState, Progress] | None:
         candidates = [(m, step) for m in managers for step in sorted(m.all_steps(read=True), reverse=True)]
-        for position, (manager, step) in enumerate(candidates):
+        names = [
+            str((manager.directory / str(step)).relative_to(self._directory.absolute())) for manager, step in candidates
+        ]
+        for (manager, step), name, following in zip(candidates, names, [*names[1:], None], strict=True):
             try:
-                return _restore(manager, step, like)
+                with _quiet_orbax():
+                    return _restore(manager, step, like)
+            except (MemoryError, PermissionError):  # The machine's trouble, not the checkpoint's.
+                raise
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint.
                 reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-                remedy = "falling back to the one before" if position + 1 < len(candidates) else "none is left"
-                self._warn(f"checkpoint {manager.directory / str(step)} is damaged ({reason}); {remedy}")
+                remedy = f"falling back to {following}" if following else "none is left"
+                self._warn(f"checkpoint {name} is damaged ({reason}); {remedy}")
         if candidates:
-            raise RunError(f"every checkpoint in {self._directory} is damaged; try --overwrite to start again")
+            raise RunError(
+                f"got only damaged checkpoints in {self._directory} ({', '.join(names)}), need a whole one; "
+                "try a backup of them, or train again with --overwrite"
+            )
         return None
 
 
-def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Silences Orbax, which logs a traceback for a checkpoint that it cannot read; `warn` says it in one line."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
-        cleanup_tmp_directories=True,
+        create=not read_only,
+        read_only=read_only,
+        cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=False,
         lightweight_initialize=True,  # Otherwise a damaged checkpoint keeps the manager from opening at all.
     )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    with _quiet_orbax():
+        return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
 def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress) -> None:
@@ -116,7 +142,7 @@ def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress)
         int(state.iteration),
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave({**dataclasses.asdict(progress), "digest": _digest(arrays)}),
+            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
         ),
         force=True,
     )
@@ -127,10 +153,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tup
         step,
         args=ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), progress=ocp.args.JsonRestore()),
     )
-    values: dict[str, Any] = dict(restored["progress"])
-    if values.pop("digest") != _digest(restored["state"]):
-        raise ValueError("its arrays do not match their digest")
-    return _from_arrays(restored["state"], like), Progress(**values)
+    return _from_arrays(restored["state"], like), Progress(**restored["progress"])
 
 
 def _without_typed_key(state: TrainState) -> TrainState:
@@ -155,12 +178,3 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
     plain = jax.eval_shape(_without_typed_key, like)
     state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}:{array.dtype}:{array.shape};".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

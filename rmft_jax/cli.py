@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[argv[0]](argv[1:])
     except (ConfigError, RunError) as error:
         return _fail(str(error), 2)
+    except KeyboardInterrupt as stopped:
+        print(f"rmft: {stopped or 'stopped'}", file=sys.stderr)
+        return 128 + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return _fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
 
@@ -144,7 +148,7 @@ def _train(argv: list[str]) -> int:
     config, preset_name = arguments.config, arguments.preset
     from rmft_jax.storage import RunDirectory
 
-    if preset is None and arguments.resume and (arguments.out / "config.json").exists():
+    if preset is None and arguments.resume:
         # A bare `--resume --out DIR` continues with the run's own configuration.
         saved, preset_name = RunDirectory.open(arguments.out).read_config()
         config = _parse(TrainArguments, "train", argv, TrainArguments(preset_name, config=saved)).config
@@ -160,9 +164,6 @@ def _train(argv: list[str]) -> int:
             resume=arguments.resume,
             overwrite=arguments.overwrite,
         )
-    except training.InterruptedRunError as stopped:
-        print(f"rmft: {stopped}", file=sys.stderr)
-        return 128 + stopped.signal_number
     except training.TrainingDivergedError as error:
         return _fail(str(error), 1)
     _report(summary["evaluation"], f"{preset_name}, {config.num_test_scenarios} held-out scenarios")

@@ -29,7 +29,13 @@ def _require_count(value: object, name: str, minimum: int, suggestion: int) -> N
 
 
 def _require_number(value: float, name: str, need: str, ok: bool, suggestion: float) -> None:
-    _require(math.isfinite(value) and ok, f"{name}={value}", f"a finite number {need}", f"{name}={suggestion}")
+    # Also false for NaN and infinity.
+    fits_float32 = value == 0 or 2.0**-126 <= abs(value) < 2.0**128
+    _require(fits_float32 and ok, f"{name}={value}", f"a finite number {need} in float32", f"{name}={suggestion}")
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
 
 
 def _require_choice(value: object, owner: type, name: str) -> None:
@@ -95,12 +101,11 @@ class TransformerConfig:
         _require_count(self.num_heads, "num_heads", 1, 2)
         _require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
         _require_choice(self.position, TransformerConfig, "position")
-        divisors = [n for n in range(1, self.width + 1) if self.width % n == 0]
         _require(
-            self.num_heads in divisors,
+            self.width % self.num_heads == 0,
             f"width={self.width} with num_heads={self.num_heads}",
             "a width that the heads divide",
-            f"num_heads={max((n for n in divisors if n <= self.num_heads), default=1)}",
+            f"num_heads={_largest_divisor(self.width, self.num_heads)}",
         )
         _require(
             self.position != "sinusoidal" or self.width % 2 == 0,
@@ -172,12 +177,11 @@ class RMFTConfig:
             f"k={max(1, self.num_rollouts // 4)}",
         )
         kept = self.num_scenarios * self.k
-        fitting = max(n for n in range(1, self.num_minibatches + 1) if kept % n == 0)
         _require(
-            fitting == self.num_minibatches,
+            kept % self.num_minibatches == 0,
             f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}={kept}",
             "a number of minibatches that divides the kept trajectories",
-            f"num_minibatches={fitting}",
+            f"num_minibatches={_largest_divisor(kept, self.num_minibatches)}",
         )
         _require_number(self.temperature, "temperature", "above 0", self.temperature > 0, 1.0)
         _require_number(self.step_size, "step_size", "above 0", self.step_size > 0, 2e-3)
@@ -208,9 +212,9 @@ class RunConfig:
         _require_count(self.num_validation_scenarios, "num_validation_scenarios", 2, 1024)
         _require_count(self.num_test_scenarios, "num_test_scenarios", 2, 4096)
         iterations = self.rmft.num_iterations
-        fitting = max(n for n in range(1, min(self.chunk_size, iterations) + 1) if iterations % n == 0)
+        fitting = _largest_divisor(iterations, self.chunk_size)
         _require(
-            fitting == self.chunk_size,
+            iterations % self.chunk_size == 0,
             f"num_iterations={iterations} with chunk_size={self.chunk_size}",
             "whole chunks",
             f"chunk_size={fitting} or num_iterations={math.ceil(iterations / self.chunk_size) * self.chunk_size}",
@@ -233,8 +237,8 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     """
     try:
         config = dacite.from_dict(RunConfig, values, dacite.Config(strict=True, type_hooks={float: float}))
-    except (dacite.DaciteError, TypeError, ValueError) as error:
-        raise ConfigError(f"not a valid configuration: {error}") from error
+    except (dacite.DaciteError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"not a valid configuration ({error}); try `rmft presets` for valid ones") from error
     config.validate()
     return config
 

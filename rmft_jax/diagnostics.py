@@ -23,15 +23,11 @@ def half_horizon(horizon: int) -> int:
     return max(1, horizon // 2)
 
 
-def pull_counts(trajectory: Trajectory) -> Float[Array, "*batch T K"]:
-    """Times each arm was played up to and including each round."""
-    return jnp.cumsum(jax.nn.one_hot(trajectory.actions, trajectory.mean_rewards.shape[-1]), axis=-2)
-
-
 def min_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
     """`K * MinFrac(T) = K * min_a n_a(T) / T`, in [0, 1], over the existing arms."""
     horizon = trajectory.actions.shape[-1]
-    pulls = jnp.where(trajectory.arm_mask, pull_counts(trajectory)[..., -1, :], jnp.inf)
+    played = jax.nn.one_hot(trajectory.actions, trajectory.mean_rewards.shape[-1])
+    pulls = jnp.where(trajectory.arm_mask, jnp.sum(played, axis=-2), jnp.inf)
     return jnp.sum(trajectory.arm_mask, axis=-1) * jnp.min(pulls, axis=-1) / horizon
 
 

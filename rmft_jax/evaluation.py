@@ -120,9 +120,14 @@ def evaluate(
     def play(agent: Agent) -> Play:
         return jax.device_get(play_and_measure(agent, environment, key, horizon, num_scenarios, arm_mask))
 
+    for agent in agents.values():  # Refused here, before anything compiles.
+        jax.eval_shape(functools.partial(agent.init, environment.num_arms, horizon))
     # Most of the time goes into compilation, which threads share well.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         plays = dict(zip(agents, pool.map(play, agents.values()), strict=True))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
     def stacked(field: str, dtype: type) -> np.ndarray:
         return np.stack([getattr(play, field) for play in plays.values()]).astype(dtype)

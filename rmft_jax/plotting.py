@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmft_jax.bootstrap import Interval, mean_interval
+from rmft_jax.storage import replacing
 
 
 class Style(NamedTuple):
@@ -67,12 +68,15 @@ class Curve(NamedTuple):
     band: Interval
 
 
+def scenario_curve(regret: xr.DataArray) -> Curve:
+    """Mean over scenarios with its 95% bootstrap band."""
+    values = regret.transpose("scenario", "round").to_numpy()
+    return Curve(values.mean(0), mean_interval(values, num_resamples=1000))
+
+
 def plot_regret(evaluation: xr.Dataset) -> Figure:
     """Mean cumulative pseudo-regret over rounds, with 95% bootstrap bands over scenarios."""
-    curves = {}
-    for name in evaluation["agent"].values:
-        regret = evaluation["regret"].sel(agent=name).transpose("scenario", "round").to_numpy()
-        curves[str(name)] = Curve(regret.mean(0), mean_interval(regret, num_resamples=1000))
+    curves = {str(name): scenario_curve(evaluation["regret"].sel(agent=name)) for name in evaluation["agent"].values}
     return plot_regret_curves(curves, evaluation["round"].to_numpy())
 
 
@@ -136,9 +140,8 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     with rc_context(_PAPER):
         for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
             target = path.with_suffix(suffix)
-            temporary = path.with_name(f".{path.name}.tmp{suffix}")
-            figure.savefig(temporary, dpi=300, metadata=metadata)
-            temporary.replace(target)
+            with replacing(target) as temporary:
+                figure.savefig(temporary, dpi=300, metadata=metadata)
             written.append(target)
     return written
 

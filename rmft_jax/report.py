@@ -1,5 +1,6 @@
 """From an evaluation dataset to the numbers that people read. Imports no JAX."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,14 @@ def table(summary: dict[str, dict[str, Any]], title: str) -> Table:
             name,
             _with_interval(row["regret_mean"], row["regret_ci95"], ".2f"),
             difference,
-            *(f"{row[key]:.3f}" for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
+            *(_number(row[key]) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
         )
     return result
+
+
+def _number(value: float | None) -> str:
+    """GreedyFrac does not exist at T = 1: NaN in memory, null in a file."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _with_interval(mean: float, interval: list[float], spec: str) -> str:

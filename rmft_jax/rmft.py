@@ -20,7 +20,7 @@ from rmft_jax.config import RMFTConfig
 from rmft_jax.environments import make_environment
 from rmft_jax.objectives import entropy, imitation_loss
 from rmft_jax.regret import REGRETS, pseudo_regret
-from rmft_jax.rollout import RolloutKeys, largest_divisor, rollout_scenarios
+from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select_lowest, take_rollouts
 from rmft_jax.types import IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
@@ -133,9 +133,13 @@ def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tupl
     """
     config, agent = state.config, make_agent(state)
     size = batch.actions.shape[0]
-    block = config.update_block or (64 if jax.default_backend() == "cpu" else size)
-    batch = KeptBatch(batch.actions, batch.rewards, batch.arm_mask, batch.weights / jnp.sum(batch.weights))
-    blocks = jax.tree.map(lambda x: x.reshape(-1, largest_divisor(size, block), *x.shape[1:]), batch)
+    block_size = min(size, config.update_block or (64 if jax.default_backend() == "cpu" else size))
+    batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
+    if padding := -size % block_size:  # The last block is filled up with rows that weigh nothing.
+        rows = jnp.concatenate([jnp.arange(size), jnp.zeros(padding, jnp.int32)])
+        batch = jax.tree.map(lambda x: x[rows], batch)
+        batch = dataclasses.replace(batch, weights=batch.weights.at[size:].set(0.0))
+    blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), batch)
 
     def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
         return imitation_loss(dataclasses.replace(agent, params=params), block, config.entropy_weight)

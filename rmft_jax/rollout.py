@@ -1,6 +1,5 @@
 """Agent x environment -> Trajectory: a scan over rounds, vmapped over rollouts and scenarios."""
 
-import math
 from typing import Any
 
 import chex
@@ -84,9 +83,10 @@ def rollout(
         world, outcome = environment.step(reward_noise.key(round), world, decision, round)
         chex.assert_shape([decision.probabilities, outcome.mean_rewards, outcome.rewards], arm_mask.shape)
         chex.assert_shape(decision.action, ())
-        reward = outcome.rewards[decision.action]
+        means, rewards = (jnp.where(arm_mask, table, 0.0) for table in (outcome.mean_rewards, outcome.rewards))
+        reward = rewards[decision.action]
         agent_state = agent.observe(agent_state, decision.action, reward, context)
-        record = (decision.action, reward, decision.probabilities, outcome.mean_rewards, outcome.rewards)
+        record = (decision.action, reward, decision.probabilities, means, rewards)
         return (agent_state, world), record
 
     start = (agent.init(environment.num_arms, horizon), scenario)
@@ -145,10 +145,5 @@ def rollout_scenarios(
 
     if block == 0:
         block = 256 if jax.default_backend() == "cpu" else num_scenarios * num_rollouts
-    scenarios_per_block = largest_divisor(num_scenarios, max(1, block // num_rollouts))
+    scenarios_per_block = min(num_scenarios, max(1, block // num_rollouts))
     return jax.lax.map(play_scenario, (jnp.arange(num_scenarios), branches), batch_size=scenarios_per_block)
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`, so that blocks come out equal."""
-    return next(n for n in range(min(number, limit), 0, -1) if math.remainder(number, n) == 0)

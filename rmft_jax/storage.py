@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from filelock import FileLock, Timeout
 
 from rmft_jax import config as config_lib
-from rmft_jax.config import RunConfig
+from rmft_jax.config import ConfigError, RunConfig
 
 _ENGINE = "h5netcdf"
 
@@ -57,11 +58,12 @@ class RunDirectory:
           RunError: if the directory holds a run and `overwrite` is false, or holds other files, or cannot be written.
         """
         run = cls(path)
-        if run._config.exists():
+        if run.exists():
             if not overwrite:
                 raise RunError(f"{path} already holds a run; try --resume to continue it or --overwrite to replace it")
-            run._clear()
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            with run.lock():
+                run._clear()
+        elif path.exists() and not (path.is_dir() and all(file.name.startswith(".") for file in path.iterdir())):
             raise RunError(f"{path} exists and is not a run directory; try another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -78,9 +80,26 @@ class RunDirectory:
           RunError: if there is none at `path`.
         """
         run = cls(path)
-        if not run._config.is_file():
+        if not run.exists():
             raise RunError(f"{path} is not a run directory (it has no config.json); try one that `rmft train` made")
         return run
+
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return self._config.is_file()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps every other process from training here.
+
+        Raises:
+          RunError: if one does.
+        """
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise RunError(f"another process is training in {self.path}; try again when it has stopped") from None
 
     def _clear(self) -> None:
         # The configuration goes last, so that an interrupted clearing still reads as a run.
@@ -93,13 +112,13 @@ class RunDirectory:
         """The configuration and the name of the preset it came from.
 
         Raises:
-          RunError: if the file is damaged.
-          ConfigError: if it does not describe a valid configuration.
+          RunError: if the file is damaged or does not describe a valid configuration.
         """
         values = self._read_json(self._config)
-        if not isinstance(values, dict) or not values.keys() >= {"preset", "config"}:
-            raise RunError(f"{self._config} is not a run's configuration; try --overwrite, which replaces the run")
-        return config_lib.from_dict(values["config"]), values["preset"]
+        try:
+            return config_lib.from_dict(values["config"]), str(values["preset"])
+        except (ConfigError, KeyError, TypeError) as error:
+            raise RunError(f"{self._config} is no valid configuration ({error}); try --overwrite") from error
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`."""
@@ -109,16 +128,12 @@ class RunDirectory:
         """Reads `summary.json`."""
         return self._read_json(self.path / "summary.json")
 
-    def has(self, name: str) -> bool:
-        """Whether a file is there."""
-        return (self.path / name).is_file()
-
     def write_dataset(self, name: str, dataset: xr.Dataset) -> Path:
         """Writes a dataset as compressed netCDF-4 and returns its path."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
-        with _replacing(path) as temporary:
+        with replacing(path) as temporary:
             dataset.to_netcdf(temporary, engine=_ENGINE, encoding=encoding)
         return path
 
@@ -138,7 +153,7 @@ class RunDirectory:
             raise RunError(f"{path} is damaged ({error}); try `rmft train --resume --out {self.path}`") from error
 
     def _write_json(self, path: Path, values: Any) -> None:
-        with _replacing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n")
 
     def _read_json(self, path: Path) -> Any:
@@ -149,9 +164,9 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place once the block has written it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -35,8 +35,11 @@ class TrainingDivergedError(Exception):
     """Loss, gradient or parameters are no longer finite. The last good checkpoint is untouched."""
 
 
-class InterruptedRunError(Exception):
-    """The run was asked to stop and can be resumed."""
+class InterruptedRunError(KeyboardInterrupt):
+    """The run was asked to stop and can be resumed.
+
+    Not an `Exception`: no handler of errors may take it for one.
+    """
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
@@ -89,12 +92,12 @@ def train(
     if resume and overwrite:
         raise RunError("got both --resume and --overwrite; try one of them")
     reporter = reporter or ProgressReporter()
-    if resume and (directory / "config.json").exists():
+    if resume and RunDirectory(directory).exists():
         run = RunDirectory.open(directory)
         _require_same_config(run, config)
     else:
         run = RunDirectory.create(directory, config, preset, overwrite)
-    with _StopSignals(run, reporter.note) as stop:
+    with run.lock(), _StopSignals(run, reporter.note) as stop:
         return _Session(config, preset, run, reporter, stop).run()
 
 
@@ -110,12 +113,12 @@ def load_agent(run: RunDirectory, which: str = "best", warn: Callable[[str], Non
       RunError: if the run has no usable checkpoint.
     """
     config, _ = run.read_config()
-    if not run.checkpoints.is_dir():
-        raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
-    checkpoints = Checkpoints(run.checkpoints, warn)
-    restore = checkpoints.restore_best if which == "best" else checkpoints.restore_last
-    restored = restore(rmft.abstract_state(config.rmft))
-    checkpoints.close()
+    restored = None
+    if run.checkpoints.is_dir():
+        checkpoints = Checkpoints(run.checkpoints, warn, read_only=True)
+        restore = checkpoints.restore_best if which == "best" else checkpoints.restore_last
+        restored = restore(rmft.abstract_state(config.rmft))
+        checkpoints.close()
     if restored is None:
         raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
     return rmft.make_agent(restored[0]), int(restored[0].iteration)
@@ -139,15 +142,15 @@ class _Session:
 
     def run(self) -> dict[str, Any]:
         total = self._config.rmft.num_iterations
-        restored = self._checkpoints.restore_last(rmft.abstract_state(self._config.rmft))
+        restored = self._checkpoints.resume(rmft.abstract_state(self._config.rmft))
         if restored is None:
             state = rmft.init(self._config.rmft, self._keys.train)
             progress = Progress(float("inf"), float("inf"), 0.0, 0.0)
         else:
             state, progress = restored
-            if state.iteration == total and self._run.has("summary.json"):
+            if state.iteration == total and (summary := self._finished_summary()):
                 self._reporter.note(f"{self._run.path} is complete: nothing to resume; --overwrite trains it again")
-                return self._run.read_summary()
+                return summary
             self._reporter.note(f"resuming {self._run.path} at iteration {state.iteration} of {total}")
         if state.iteration < total:
             progress = self._train(state, progress, resumed=restored is not None)
@@ -190,8 +193,7 @@ class _Session:
                 history.add_chunk(metrics)
                 watch_and_save()
                 bar.update(done, progress.validation_regret, float(metrics.regret[-1]), float(metrics.entropy[-1]))
-                if done < total:
-                    self._stop.check(f"stopped at iteration {done}")
+                self._stop.check(f"stopped at iteration {done}")
         return progress
 
     def _compile_validation(self, state: TrainState) -> Callable[[TrainState], jax.Array]:
@@ -202,6 +204,13 @@ class _Session:
         return lambda state: compiled(
             rmft.make_agent(state), make_environment(state.config.environment), self._keys.validation
         )
+
+    def _finished_summary(self) -> dict[str, Any] | None:
+        """The summary of a run whose evaluation is whole too; else None, and both are made again."""
+        with contextlib.suppress(RunError):
+            self._run.read_dataset("evaluation.nc")
+            return self._run.read_summary()
+        return None
 
     def _finish(self, progress: Progress) -> dict[str, Any]:
         config, algorithm = self._config, self._config.rmft
@@ -252,7 +261,10 @@ class _History:
 
     def load(self, done: int) -> None:
         """Takes over what was saved up to iteration `done`; what a lost chunk added beyond it is dropped."""
-        saved = self._run.read_dataset("metrics.nc")
+        try:
+            saved = self._run.read_dataset("metrics.nc")
+        except RunError as error:
+            raise RunError(f"cannot resume {self._run.path} without its metrics.nc; try --overwrite") from error
         if saved.sizes["iteration"] < done:
             raise RunError(f"{self._run.path}/metrics.nc ends before its checkpoint {done}; try --overwrite")
         for name in METRICS:

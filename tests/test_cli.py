@@ -63,6 +63,7 @@ def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_
 def test_other_refusals(capsys, tmp_path, run):
     assert "got command 'trian'" in refused(capsys, "trian")
     assert "got preset 'nope', need one of quickstart, mab" in refused(capsys, "train", "nope", "--out", tmp_path / "x")
+    assert "has no config.json" in refused(capsys, "train", "--out", tmp_path / "mistyped", "--resume")
     assert "got no --out" in refused(capsys, "train", "mab")
     assert "after options" in refused(capsys, "train", "--out", tmp_path / "x", "mab")
     assert "is not a run directory" in refused(capsys, "evaluate", tmp_path)
@@ -76,7 +77,7 @@ def test_other_refusals(capsys, tmp_path, run):
 
 
 def test_a_run_is_complete_and_reloadable(run, capsys):
-    names = {path.name for path in run.iterdir()}
+    names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
     assert names == {"config.json", "metrics.nc", "evaluation.nc", "summary.json", "checkpoints", "figures"}
     assert {path.name for path in (run / "figures").iterdir()} == {
         "regret.png", "regret.pdf", "training.png", "training.pdf"
@@ -87,6 +88,32 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     assert cli.main(["train", "--out", str(run), "--resume"]) == 0
     assert "thompson" in capsys.readouterr().out
     assert (run / "evaluation.nc").read_bytes() == before
+
+
+def test_a_lost_or_damaged_result_is_made_again(run, capsys):
+    values = json.loads((run / "summary.json").read_text())["evaluation"]
+    (run / "summary.json").write_text("{")
+    (run / "evaluation.nc").unlink()
+    assert "does not exist yet; try `rmft train --resume" in refused(capsys, "plot", run)
+    assert cli.main(["train", "--out", str(run), "--resume"]) == 0
+    assert json.loads((run / "summary.json").read_text())["evaluation"] == values
+
+
+def test_one_round_has_no_greedy_fraction(tmp_path, capsys):
+    words = ["train", "quickstart", "--out", str(tmp_path / "run"), *SMALL, "--horizon", "1", "--num-iterations", "1"]
+    assert cli.main(words) == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["evaluation"]["rmft"]["greedy_frac"] is None
+    assert cli.main([*words, "--resume"]) == 0
+    assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_traceback(run, capsys, monkeypatch):
+    def press(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rmft_jax.plotting.plot_run", press)
+    assert cli.main(["plot", str(run)]) == 130
+    assert capsys.readouterr().err == "rmft: stopped\n"
 
 
 def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys):
@@ -128,4 +155,4 @@ def test_every_field_has_a_flag_and_a_help_text(capsys):
 )
 def test_jax_is_not_imported_before_it_is_needed(argv):
     program = f"import sys; from rmft_jax import cli; cli.main({argv!r}); sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=False).returncode == 0

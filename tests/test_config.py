@@ -45,6 +45,9 @@ BAD = [
     (RMFTConfig(step_size=float("nan")), "got step_size=nan, need a finite number above 0"),
     (RMFTConfig(step_size=float("inf")), "got step_size=inf"),
     (RMFTConfig(step_size=-1e-3), "got step_size=-0.001"),
+    (RMFTConfig(step_size=1e39), "got step_size=1e+39, need a finite number above 0 in float32"),
+    (RMFTConfig(step_size=1e-60), "got step_size=1e-60"),
+    (RMFTConfig(num_minibatches=2_000_000_000), "got num_minibatches=2000000000"),
     (RMFTConfig(temperature=0.0), "got temperature=0.0"),
     (RMFTConfig(entropy_weight=-0.1), "got entropy_weight=-0.1"),
     (RMFTConfig(branching="twice"), "got branching='twice', need one of none, uniform"),  # type: ignore[arg-type]

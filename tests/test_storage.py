@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rmft_jax.config import ConfigError, RunConfig
+from rmft_jax.config import RunConfig
 from rmft_jax.storage import RunDirectory, RunError
 
 DATASET = xr.Dataset({"regret": (("round",), np.arange(5.0))}, attrs={"seed": 3})
@@ -29,9 +29,9 @@ def test_a_run_is_not_replaced_unless_asked(run):
     run.write_dataset("metrics.nc", DATASET)
     with pytest.raises(RunError, match="already holds a run; try --resume to continue it or --overwrite"):
         RunDirectory.create(run.path, RunConfig(), "mab")
-    assert run.has("metrics.nc")
+    assert (run.path / "metrics.nc").exists()
     replaced = RunDirectory.create(run.path, RunConfig(), "quickstart", overwrite=True)
-    assert not replaced.has("metrics.nc")
+    assert not (run.path / "metrics.nc").exists()
     assert replaced.read_config() == (RunConfig(), "quickstart")
 
 
@@ -57,6 +57,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(run, monkeypatch):
     assert {path.name for path in run.path.iterdir()} == {"config.json", "summary.json"}
 
 
+def test_what_a_killed_first_write_leaves_does_not_stand_in_the_way(tmp_path):
+    (tmp_path / ".config.tmp.json").write_text("{")
+    RunDirectory.create(tmp_path, RunConfig(), "mab")
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
+
+
+def test_only_one_process_trains_in_a_directory(run):
+    with run.lock():
+        with pytest.raises(RunError, match="another process is training in"), RunDirectory(run.path).lock():
+            pass
+        with pytest.raises(RunError, match="another process"):
+            RunDirectory.create(run.path, RunConfig(), "mab", overwrite=True)
+    with run.lock():
+        pass
+
+
 def test_numbers_that_are_none_become_null(run):
     run.write_summary({"a": float("nan"), "b": [1.0, float("inf")]})
     assert json.loads((run.path / "summary.json").read_text()) == {"a": None, "b": [1.0, None]}
@@ -72,8 +88,12 @@ def test_damage_and_absence_are_told(run):
     with pytest.raises(RunError, match="cannot read"):
         run.read_config()
     (run.path / "config.json").write_text('{"preset": "mab", "config": {"nonsense": 1}}')
-    with pytest.raises(ConfigError, match="nonsense"):
+    with pytest.raises(RunError, match=r"config.json is no valid configuration .*nonsense.*; try --overwrite"):
         run.read_config()
+    for text in ('{"preset": "mab", "config": null}', "[]", '{"preset": "mab"}'):
+        (run.path / "config.json").write_text(text)
+        with pytest.raises(RunError, match="is no valid configuration"):
+            run.read_config()
 
 
 def test_a_path_that_cannot_be_written_is_told(tmp_path):

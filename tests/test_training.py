@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import xarray as xr
 from rich.console import Console
 from worlds import TINY_RUN
 
-from rmft_jax import rmft, training
+from rmft_jax import checkpoints, rmft, training
 from rmft_jax.checkpoints import Checkpoints
 from rmft_jax.config import to_dict
 from rmft_jax.progress import ProgressReporter
@@ -31,9 +32,9 @@ class Reporter(ProgressReporter):
 
 
 def last_state(config, path):
-    checkpoints = Checkpoints(path / "checkpoints")
-    restored = checkpoints.restore_last(rmft.abstract_state(config.rmft))
-    checkpoints.close()
+    store = Checkpoints(path / "checkpoints", read_only=True)
+    restored = store.restore_last(rmft.abstract_state(config.rmft))
+    store.close()
     assert restored is not None
     return restored
 
@@ -148,6 +149,51 @@ def test_metrics_beyond_the_checkpoint_are_dropped_and_made_again(finished, tmp_
     assert_same_run(config, path, tmp_path / "run")
 
 
+def test_a_crash_between_the_two_saves_of_the_first_checkpoint_can_be_resumed(finished, tmp_path, monkeypatch):
+    config, path, _ = finished
+    save = checkpoints._save
+
+    def crash_on_last(manager, state, progress):
+        if manager.directory.name == "last":
+            raise RuntimeError("crash")
+        save(manager, state, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_save", crash_on_last)
+        with pytest.raises(RuntimeError, match="crash"):
+            train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
+    train(config, tmp_path / "run", preset="tiny", resume=True, reporter=Reporter())
+    assert_same_run(config, path, tmp_path / "run")
+
+
+def test_reading_a_run_never_changes_it(finished, tmp_path):
+    _, path, _ = finished
+    copy = RunDirectory(tmp_path / "copy")
+    shutil.copytree(path, copy.path)
+    damage(copy.checkpoints / "last/6", "truncate")
+    busy = copy.checkpoints / "last/8.orbax-checkpoint-tmp"
+    busy.mkdir()
+    warnings = []
+    _, iteration = training.load_agent(copy, "last", warnings.append)
+    assert iteration == 4
+    assert "last/6 is damaged" in warnings[0]
+    assert (copy.checkpoints / "last/6").exists()
+    assert busy.exists()
+
+
+def test_a_stop_signal_during_a_restore_is_not_taken_for_damage(finished, tmp_path, monkeypatch):
+    config, path, _ = finished
+    shutil.copytree(path, tmp_path / "run")
+
+    def stopped(*args):
+        raise training.InterruptedRunError(signal.SIGINT, "stopped")
+
+    monkeypatch.setattr(checkpoints, "_restore", stopped)
+    with pytest.raises(training.InterruptedRunError):
+        train(config, tmp_path / "run", resume=True, reporter=Reporter())
+    assert (tmp_path / "run/checkpoints/last/6").exists()
+
+
 def damage(folder, how):
     for file in folder.rglob("*"):
         if file.is_file():
@@ -171,7 +217,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(finished, tmp_p
     train(config, tmp_path / "run", preset="tiny", resume=True, reporter=reporter)
     text = reporter.text.getvalue()
     assert "last/4 is damaged" in text
-    assert "falling back to the one before" in text
+    assert "falling back to last/2" in text
     assert "at iteration 2 of 6" in text
     assert_same_run(config, path, tmp_path / "run")
 
@@ -182,7 +228,7 @@ def test_when_every_checkpoint_is_damaged_the_run_says_so(finished, tmp_path, mo
     with pytest.raises(training.InterruptedRunError):
         train(config, tmp_path / "run", reporter=Reporter())
     damage(tmp_path / "run/checkpoints", "truncate")
-    with pytest.raises(RunError, match=r"every checkpoint in .* is damaged; try --overwrite"):
+    with pytest.raises(RunError, match=r"got only damaged checkpoints in .*last/2.*need a whole one; try"):
         train(config, tmp_path / "run", resume=True, reporter=Reporter())
 
 
@@ -208,7 +254,7 @@ def test_validation_test_and_training_streams_differ():
     assert len(data) == 3
 
 
-def start_process(config, path, *flags):
+def start_process(config, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     given = path.parent / "given.json"
     given.write_text(json.dumps(to_dict(config)))
@@ -216,7 +262,7 @@ def start_process(config, path, *flags):
         "import json, sys, pathlib; from rmft_jax.config import from_dict; from rmft_jax import train;"
         "train(from_dict(json.load(open(sys.argv[1]))), pathlib.Path(sys.argv[2]), preset='tiny', resume=True)"
     )
-    return subprocess.Popen([sys.executable, "-c", program, given, path, *flags], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-P", "-c", program, given, path], stderr=subprocess.DEVNULL)
 
 
 def kill_when(process, condition, delay):

@@ -1,0 +1,41 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs_at_a_smaller_size(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    small = {
+        "horizon=30": "horizon=5",
+        "num_scenarios=512": "num_scenarios=8",
+        "num_scenarios=2000": "num_scenarios=20",
+    }
+    for old, new in small.items():
+        assert old in example
+        example = example.replace(old, new)
+    exec(compile(example, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "iteration 100: regret" in out
+    assert re.search(r"^rmft +\d", out, re.MULTILINE)
+    assert re.search(r"^best_arm +0.00", out, re.MULTILINE)
+
+
+def test_the_example_is_short():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.splitlines()) <= 22
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`(?:\./)?((?:rmft_jax|experiments|theory)/[\w./]+)`", README)))
+)
+def test_named_files_exist(path):
+    assert (ROOT / path).exists()
+
+
+def test_pictures_exist():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).is_file()
