@@ -68,7 +68,7 @@ class Checkpoints:
         restored = self.restore_last(like)
         reached = -1 if restored is None else int(restored[0].iteration)
         for manager in (self._last, self._best):
-            for step in manager.all_steps(read=True):
+            for step in manager.all_steps():
                 if step > reached:
                     manager.delete(step)
         return restored
@@ -89,11 +89,11 @@ class Checkpoints:
     def _first_whole(
         self, managers: list[ocp.CheckpointManager], like: TrainState
     ) -> tuple[TrainState, Progress] | None:
-        candidates = [(m, step) for m in managers for step in sorted(m.all_steps(read=True), reverse=True)]
+        candidates = [(m, step) for m in managers for step in sorted(m.all_steps(), reverse=True)]
         names = [
             str((manager.directory / str(step)).relative_to(self._directory.absolute())) for manager, step in candidates
         ]
-        for (manager, step), name, following in zip(candidates, names, [*names[1:], None], strict=True):
+        for position, (manager, step) in enumerate(candidates):
             try:
                 with _quiet_orbax():
                     return _restore(manager, step, like)
@@ -101,8 +101,8 @@ class Checkpoints:
                 raise
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint.
                 reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-                remedy = f"falling back to {following}" if following else "none is left"
-                self._warn(f"checkpoint {name} is damaged ({reason}); {remedy}")
+                remedy = f"falling back to {names[position + 1]}" if position + 1 < len(names) else "none is left"
+                self._warn(f"checkpoint {names[position]} is damaged ({reason}); {remedy}")
         if candidates:
             raise RunError(
                 f"got only damaged checkpoints in {self._directory} ({', '.join(names)}), need a whole one; "

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as stopped:
-        print(f"rmft: {stopped or 'stopped'}", file=sys.stderr)
+        print(f"rmft: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return _fail(f"{error}; files written before are whole; try again where there is room and permission", 1)

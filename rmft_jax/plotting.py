@@ -27,7 +27,7 @@ class Style(NamedTuple):
 # Colours of Okabe and Ito (2008), which remain apart for colour-blind readers; line styles tell them apart in print.
 STYLES = {
     "rmft": Style("RMFT Transformer", "#D55E00", "-"),
-    "rmft_plain": Style("RMFT, whole trajectories", "#56B4E9", "-"),
+    "rmft_plain": Style("RMFT, whole trajectories", "#56B4E9", (0, (6, 1))),
     "thompson": Style("Thompson", "#0072B2", "--"),
     "ucb1": Style("UCB1", "#009E73", "-."),
     "greedy": Style("greedy", "#CC79A7", ":"),
@@ -89,7 +89,8 @@ def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"]
         drawn = {name: curves[name] for name in STYLES if name in curves}
         for name, (mean, band) in drawn.items():
             style = STYLES[name]
-            axes.plot(rounds, mean, color=style.color, linestyle=style.line, label=style.label)
+            above = 3 if name == "rmft" else 2
+            axes.plot(rounds, mean, color=style.color, linestyle=style.line, label=style.label, zorder=above)
             axes.fill_between(rounds, band.low, band.high, color=style.color, alpha=0.2, linewidth=0)
         axes.set_ylim(0, 1.25 * max(curve.mean[-1] for name, curve in drawn.items() if name != "uniform"))
         axes.set_xlim(0, rounds[-1])
