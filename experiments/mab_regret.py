@@ -54,7 +54,11 @@ def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2
         "device": summaries["rmft"][0]["device"],
         "versions": summaries["rmft"][0]["versions"],
         "agents": {
-            name: {"regret_mean": float(mean[-1]), "regret_ci95": [float(band.low[-1]), float(band.high[-1])]}
+            name: {
+                "regret_mean": float(mean[-1]),
+                "regret_ci95": [float(band.low[-1]), float(band.high[-1])],
+                "suff_fail_freq": _suff_fail_freq(name, summaries),
+            }
             for name, (mean, band) in sorted(curves.items(), key=lambda item: item[1].mean[-1])
         },
         "trained": {PRESETS[agent]: _describe(summaries[agent]) for agent in PRESETS},
@@ -68,6 +72,12 @@ def _over_seeds(regrets: list[xr.DataArray]) -> Curve:
     means = np.stack([regret.mean("scenario").to_numpy() for regret in regrets])
     half = stats.t.ppf(0.975, len(means) - 1) * means.std(0, ddof=1) / np.sqrt(len(means))
     return Curve(means.mean(0), Interval(means.mean(0) - half, means.mean(0) + half))
+
+
+def _suff_fail_freq(name: str, summaries: dict[str, list[dict[str, Any]]]) -> float:
+    """Mean over the seeds of SuffFailFreq(T/2)."""
+    rows = [summary["evaluation"] for summary in summaries.get(name, summaries["rmft"])]
+    return statistics.mean(row["rmft" if name in PRESETS else name]["suff_fail_freq"] for row in rows)
 
 
 def _describe(summaries: list[dict[str, Any]]) -> dict[str, Any]:
