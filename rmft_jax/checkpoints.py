@@ -52,10 +52,20 @@ class Checkpoints:
         self._best = _manager(directory / "best", keep=1, read_only=read_only)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Writes a checkpoint under its iteration, as the best one too if it is, and drops older ones."""
-        if progress.validation_regret <= progress.best_validation_regret:
-            _save(self._best, state, progress)
-        _save(self._last, state, progress)
+        """Writes a checkpoint under its iteration, as the best one too if it is, and drops older ones.
+
+        Raises:
+          OSError: if it cannot be written; the checkpoints before it stay.
+        """
+        try:
+            with _quiet_orbax():
+                if progress.validation_regret <= progress.best_validation_regret:
+                    _save(self._best, state, progress)
+                _save(self._last, state, progress)
+        except ValueError as error:  # TensorStore's word for a full disk, among others.
+            raise OSError(
+                f"cannot write checkpoint {state.iteration} in {self._directory} ({_reason(error)})"
+            ) from error
 
     def resume(self, like: TrainState) -> tuple[TrainState, Progress] | None:
         """The newest whole checkpoint, from which training goes on. None if nothing was saved yet.
@@ -100,15 +110,18 @@ class Checkpoints:
             except (MemoryError, PermissionError):  # The machine's trouble, not the checkpoint's.
                 raise
             except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint.
-                reason = (str(error) or type(error).__name__).splitlines()[0][:120]
                 remedy = f"falling back to {names[position + 1]}" if position + 1 < len(names) else "none is left"
-                self._warn(f"checkpoint {names[position]} is damaged ({reason}); {remedy}")
+                self._warn(f"checkpoint {names[position]} is damaged ({_reason(error)}); {remedy}")
         if candidates:
             raise RunError(
                 f"got only damaged checkpoints in {self._directory} ({', '.join(names)}), need a whole one; "
                 "try a backup of them, or train again with --overwrite"
             )
         return None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 @contextlib.contextmanager

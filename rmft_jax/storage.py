@@ -133,8 +133,10 @@ class RunDirectory:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
+        # Encoded in memory: on a full disk HDF5 does not fail but crash.
+        content = dataset.to_netcdf(None, engine=_ENGINE, encoding=encoding)
         with replacing(path) as temporary:
-            dataset.to_netcdf(temporary, engine=_ENGINE, encoding=encoding)
+            temporary.write_bytes(content)
         return path
 
     def read_dataset(self, name: str) -> xr.Dataset:
