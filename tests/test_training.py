@@ -166,6 +166,18 @@ def test_a_crash_between_the_two_saves_of_the_first_checkpoint_can_be_resumed(fi
     assert_same_run(config, path, tmp_path / "run")
 
 
+def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line(finished, tmp_path, monkeypatch):
+    config, _, _ = finished
+
+    def full(*args):
+        raise ValueError("RESOURCE_EXHAUSTED: no space left on device\nand a long tail")
+
+    monkeypatch.setattr(checkpoints, "_save", full)
+    with pytest.raises(OSError, match=r"cannot write checkpoint 0 in .*RESOURCE_EXHAUSTED: no space left") as error:
+        train(config, tmp_path / "run", reporter=Reporter())
+    assert "\n" not in str(error.value)
+
+
 def test_reading_a_run_never_changes_it(finished, tmp_path):
     _, path, _ = finished
     copy = RunDirectory(tmp_path / "copy")
