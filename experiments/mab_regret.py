@@ -20,6 +20,7 @@ from scipy import stats
 from rmft_jax import RunDirectory, get_preset, train
 from rmft_jax.bootstrap import Interval
 from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
+from rmft_jax.storage import replacing
 
 PRESETS = {"rmft": "mab", "rmft_plain": "mab-plain"}
 RESULTS = Path(__file__).parent / "results"
@@ -63,7 +64,8 @@ def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2
         },
         "trained": {PRESETS[agent]: _describe(summaries[agent]) for agent in PRESETS},
     }
-    (RESULTS / "mab_regret.json").write_text(json.dumps(result, indent=2) + "\n")
+    with replacing(RESULTS / "mab_regret.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 

@@ -38,7 +38,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Orbax checkpoints, one folder per iteration."""
+        """Orbax checkpoints: the newest in `last/`, the one of lowest validation regret in `best/`."""
         return self.path / "checkpoints"
 
     @property

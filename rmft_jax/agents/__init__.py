@@ -33,8 +33,8 @@ def make_baselines(config: BanditConfig) -> dict[str, Agent]:
     """The classical agents, by name, with parameters that fit the environment.
 
     Thompson sampling has a Beta posterior from a uniform prior for Bernoulli rewards, and for Gaussian rewards a
-    Gaussian one that knows the noise and the first two moments of the prior. It is exact for
-    Bernoulli rewards under the uniform prior, and for Gaussian ones under the Gaussian prior.
+    Gaussian one that knows the noise and the first two moments of the prior. It is exact for Bernoulli rewards under
+    the uniform prior, and for Gaussian ones under the Gaussian prior.
     """
     if config.noise == "bernoulli":
         thompson, ucb1 = BetaThompson(), UCB1()
