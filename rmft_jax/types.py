@@ -6,7 +6,7 @@ every type is written for a single trajectory.
 
 import dataclasses
 import typing
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 
 Params = PyTree[Float[Array, "..."]]
 ScalarKey = Key[Array, ""]
+Feedback = Literal["bandit", "full"]
+"""What an agent sees after a round: the reward of the arm that it played, or the rewards of all arms."""
 
 
 def static_field() -> Any:
@@ -84,11 +86,13 @@ class Decision:
 
     action: `[]` the arm played, `a_t ~ pi_t`.
     probabilities: `[K]` the policy `pi_t`, given everything the agent drew before it (so an agent that randomizes
-      inside, as Thompson sampling does, reports a point mass).
+      inside, as Thompson sampling does, reports a point mass). Where the decision set is a ball, its point `x_t`.
+    scores: `[K]` what the policy was mapped from, `z_t + sigma eps_t`, for an agent that explores there; else None.
     """
 
     action: Int[Array, ""]
     probabilities: Float[Array, "K"]
+    scores: Float[Array, "K"] | None = None
 
 
 @pytree
@@ -112,6 +116,7 @@ class Trajectory:
     probabilities: `[T, K]` policies `pi_t`.
     mean_rewards: `[T, K]` expected rewards `r_t`.
     reward_table: `[T, K]` realized rewards `R_t` of every arm, played or not.
+    scores: `[T, K]` what the policies were mapped from, for an agent that explores there; else None.
     arm_mask: `[K]` true where the arm exists; the tables hold 0 elsewhere.
     """
 
@@ -120,6 +125,7 @@ class Trajectory:
     probabilities: Float[Array, "*batch T K"]
     mean_rewards: Float[Array, "*batch T K"]
     reward_table: Float[Array, "*batch T K"]
+    scores: Float[Array, "*batch T K"] | None
     arm_mask: Bool[Array, "*batch K"]
 
 

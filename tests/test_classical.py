@@ -101,7 +101,7 @@ def test_plays_the_same_arms_as_its_slow_twin(name):
     key, mask = jax.random.key(3), jnp.ones(ARMS, bool)
     world = TableWorld(jnp.asarray(MEANS), jnp.asarray(table))
     stream = NoiseStream(key, key, jnp.asarray(0))
-    played = jax.jit(lambda: rollout(agent, world, world.reset(key, mask), stream, stream, mask, HORIZON))()
+    played = jax.jit(lambda: rollout(agent, world, world.reset(key, mask, HORIZON), stream, stream, mask, HORIZON))()
     assert played.actions.tolist() == twin.play(key, table)
 
 
@@ -115,7 +115,7 @@ def average_pulls(agent, means: list[float], mask: list[bool] | None = None) -> 
     def play(table, key):
         world = TableWorld(jnp.asarray(means), table)
         stream = NoiseStream(key, key, jnp.asarray(0))
-        actions = rollout(agent, world, world.reset(key, arm_mask), stream, stream, arm_mask, horizon).actions
+        actions = rollout(agent, world, world.reset(key, arm_mask, horizon), stream, stream, arm_mask, horizon).actions
         return jax.nn.one_hot(actions, len(means)).sum(0)
 
     pulls = np.asarray(jax.jit(jax.vmap(play))(tables, jax.random.split(jax.random.key(1), runs)))
@@ -178,7 +178,7 @@ def test_thompson_is_told_the_moments_of_the_prior(prior):
     config = BanditConfig(num_arms=4, prior=prior, noise="gaussian", prior_mean=2.0, prior_std=3.0, gap=0.5)
     agent = make_baselines(config)["thompson"]
     keys = jax.random.split(jax.random.key(0), 20_000)
-    means = np.asarray(jax.vmap(lambda key: StationaryBandit(config).reset(key, jnp.ones(4, bool)))(keys))
+    means = np.asarray(jax.vmap(lambda key: StationaryBandit(config).reset(key, jnp.ones(4, bool), 1))(keys))
     assert isinstance(agent, GaussianThompson)
     assert means.mean() == pytest.approx(agent.prior_mean, rel=0.05)
     assert means.std() == pytest.approx(agent.prior_std, rel=0.03)

@@ -17,7 +17,7 @@ def draw_means(config: BanditConfig, arm_mask=None) -> np.ndarray:
     world = StationaryBandit(config)
     mask = jnp.ones(config.num_arms, bool) if arm_mask is None else arm_mask
     keys = jax.random.split(jax.random.key(0), N)
-    return np.asarray(jax.vmap(lambda key: world.reset(key, mask))(keys))
+    return np.asarray(jax.vmap(lambda key: world.reset(key, mask, 1))(keys))
 
 
 def draw_rewards(config: BanditConfig, means: list[float]) -> np.ndarray:

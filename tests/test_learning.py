@@ -95,7 +95,7 @@ def made(actions, rewards, means, mask=None) -> Trajectory:
     actions, means = jnp.asarray(actions), jnp.asarray(means)
     table = jnp.tile(means, (len(actions), 1))
     present = jnp.ones(len(means), bool) if mask is None else jnp.asarray(mask)
-    return Trajectory(actions, jnp.asarray(rewards), table, table, table, present)
+    return Trajectory(actions, jnp.asarray(rewards), table, table, table, None, present)
 
 
 def test_suffix_failure():

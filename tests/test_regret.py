@@ -25,6 +25,7 @@ def trajectories(draw):
         probabilities=jnp.asarray(weights / weights.sum(-1, keepdims=True)),
         mean_rewards=jnp.asarray(tables[0]),
         reward_table=jnp.asarray(tables[1]),
+        scores=None,
         arm_mask=jnp.asarray(mask),
     )
 
@@ -66,6 +67,7 @@ def test_realized_regret_can_be_negative():
         probabilities=jnp.asarray([[0.5, 0.5]]),
         mean_rewards=jnp.asarray([[0.9, 0.1]]),
         reward_table=jnp.asarray([[0.0, 1.0]]),
+        scores=None,
         arm_mask=jnp.asarray([True, True]),
     )
     np.testing.assert_allclose(realized_regret(lucky), [-1.0])

@@ -37,11 +37,12 @@ class TableWorld:
     def num_arms(self) -> int:
         return self.means.shape[0]
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        del key
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "K"]:
+        del key, horizon
         return jnp.where(arm_mask, self.means, 0.0)
 
-    def mean_rewards(self, state: Float[Array, "K"]) -> Float[Array, "K"]:
+    def mean_rewards(self, state: Float[Array, "K"], round: Int[Array, ""]) -> Float[Array, "K"]:
+        del round
         return state
 
     def step(
@@ -61,12 +62,12 @@ class Adversary:
     def num_arms(self) -> int:
         return self.arms.shape[0]
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"]) -> Float[Array, ""]:
-        del key, arm_mask
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, ""]:
+        del key, arm_mask, horizon
         return jnp.zeros(())
 
-    def mean_rewards(self, state: Float[Array, ""]) -> Float[Array, "K"]:
-        del state
+    def mean_rewards(self, state: Float[Array, ""], round: Int[Array, ""]) -> Float[Array, "K"]:
+        del state, round
         return jnp.full_like(self.arms, jnp.nan)
 
     def step(

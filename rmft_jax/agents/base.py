@@ -1,10 +1,10 @@
 """What an agent is."""
 
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.types import Context, Decision, ScalarKey
+from rmft_jax.types import Context, Decision, Feedback, ScalarKey
 
 State = TypeVar("State")
 
@@ -15,6 +15,9 @@ class Agent(Protocol[State]):
     Learned and classical agents alike are frozen pytrees: parameters and floats are leaves, counts are static.
     Nothing outside `rmft_jax.agents` asks which kind it has.
     """
+
+    feedback: ClassVar[tuple[Feedback, ...]]
+    """The feedback modes in which it can play."""
 
     def init(self, num_arms: int, horizon: int) -> State:
         """The state before the first round. `horizon` bounds the rounds that will be played.
@@ -28,6 +31,8 @@ class Agent(Protocol[State]):
         """Decides the round. `key` is the agent's own randomness of this round."""
         ...
 
-    def observe(self, state: State, action: Int[Array, ""], reward: Float[Array, ""], context: Context) -> State:
-        """Learns the reward of the arm that was played (bandit feedback)."""
+    def observe(
+        self, state: State, action: Int[Array, ""], reward: Float[Array, ""] | Float[Array, "K"], context: Context
+    ) -> State:
+        """Learns the reward of the arm that was played (bandit feedback), or those of all arms (full information)."""
         ...

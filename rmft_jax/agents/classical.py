@@ -5,12 +5,13 @@ Absent arms never win: their index is -inf. Ties are broken uniformly at random.
 """
 
 import abc
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.types import Context, Decision, ScalarKey, pytree
+from rmft_jax.types import Context, Decision, Feedback, ScalarKey, pytree
 
 
 @pytree
@@ -32,6 +33,8 @@ class ArmStatistics:
 
 class StatisticsAgent(abc.ABC):
     """Base of the agents below: `ArmStatistics` as the state, and an `_index` whose maximizer is played."""
+
+    feedback: ClassVar[tuple[Feedback, ...]] = ("bandit",)
 
     def init(self, num_arms: int, horizon: int) -> ArmStatistics:
         """Nothing seen yet."""

@@ -6,7 +6,7 @@ Inside this file array names end in their axes: `T` all rounds of the cache, `W`
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.config import ConfigError, TransformerConfig
-from rmft_jax.types import Context, Decision, Params, ScalarKey, pytree, static_field
+from rmft_jax.types import Context, Decision, Feedback, Params, ScalarKey, pytree, static_field
 
 # Keys and values of one layer, each [heads, T, head]: with this layout the batched dots of a vmapped rollout read
 # memory in order.
@@ -158,6 +158,8 @@ class TransformerAgent:
     params: its parameters, as plain nested dicts.
     temperature: actions are drawn from softmax(logits / temperature).
     """
+
+    feedback: ClassVar[tuple[Feedback, ...]] = ("bandit",)
 
     config: TransformerConfig = static_field()
     num_arms: int = static_field()

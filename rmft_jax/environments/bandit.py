@@ -27,8 +27,9 @@ class StationaryBandit:
         """Number of arms K."""
         return self.config.num_arms
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "K"]:
         """Draws the mean rewards of one scenario."""
+        del horizon
         config = self.config
         match config.prior:
             case "uniform":
@@ -41,8 +42,9 @@ class StationaryBandit:
                 means = 0.5 + config.gap * side
         return jnp.where(arm_mask, means, 0.0)
 
-    def mean_rewards(self, state: Float[Array, "K"]) -> Float[Array, "K"]:
+    def mean_rewards(self, state: Float[Array, "K"], round: Int[Array, ""]) -> Float[Array, "K"]:
         """The same in every round."""
+        del round
         return state
 
     def step(

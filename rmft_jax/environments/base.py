@@ -20,12 +20,12 @@ class Environment(Protocol[State]):
         """Number of arms K."""
         ...
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"]) -> State:
-        """Draws a scenario in which only the arms of `arm_mask` exist."""
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> State:
+        """Draws a scenario of `horizon` rounds in which only the arms of `arm_mask` exist."""
         ...
 
-    def mean_rewards(self, state: State) -> Float[Array, "K"]:
-        """Expected rewards of the coming round, as far as they are settled before the decision.
+    def mean_rewards(self, state: State, round: Int[Array, ""]) -> Float[Array, "K"]:
+        """Expected rewards of the coming round, counted from 0, as far as they are settled before the decision.
 
         An adaptive adversary, which settles them after it, returns NaN here.
         """
