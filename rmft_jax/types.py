@@ -6,7 +6,7 @@ every type is written for a single trajectory.
 
 import dataclasses
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
@@ -17,13 +17,11 @@ _T = TypeVar("_T")
 
 Params = PyTree[Float[Array, "..."]]
 ScalarKey = Key[Array, ""]
-Feedback = Literal["bandit", "full"]
-"""What an agent sees after a round: the reward of the arm that it played, or the rewards of all arms."""
 
 
-def static_field() -> Any:
+def static_field(default: Any = dataclasses.MISSING) -> Any:
     """A field that is part of a pytree's structure (shapes, choices of code), not one of its arrays."""
-    return dataclasses.field(metadata={"static": True})
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static_field,))
@@ -54,9 +52,9 @@ def _register(cls: Any, data: list[str], static: list[str]) -> Any:
 
 
 def _register_config(cls: type) -> None:
-    hints = typing.get_type_hints(cls)
-    data = [name for name, hint in hints.items() if hint is float or dataclasses.is_dataclass(hint)]
-    _register(cls, data, [name for name in hints if name not in data])
+    hints, names = typing.get_type_hints(cls), [field.name for field in dataclasses.fields(cls)]
+    data = [name for name in names if hints[name] is float or dataclasses.is_dataclass(hints[name])]
+    _register(cls, data, [name for name in names if name not in data])
 
 
 for _cls in config_lib.CONFIG_CLASSES:
@@ -133,15 +131,11 @@ class Trajectory:
 class KeptBatch:
     """The trajectories that are imitated, as teacher-forced training data.
 
-    actions: `[B, T]` arms played.
-    rewards: `[B, T]` rewards received.
-    arm_mask: `[B, K]` true where the arm exists.
+    trajectory: batch axis `[B]`.
     weights: `[B, T]` 1 where the decision is imitated, 0 in the shared past before the branch round.
     """
 
-    actions: Int[Array, "B T"]
-    rewards: Float[Array, "B T"]
-    arm_mask: Bool[Array, "B K"]
+    trajectory: Trajectory
     weights: Float[Array, "B T"]
 
 
@@ -149,12 +143,13 @@ class KeptBatch:
 class IterationMetrics:
     """What one iteration tells, each a scalar (stacked over iterations by a chunk).
 
-    regret: mean pseudo-regret of all M * L trajectories at the horizon, before the update.
+    regret: mean regret of all M * L trajectories at the horizon, before the update; that of the setting.
     selected_regret: the same over the kept trajectories.
     loss: mean objective over the iteration's optimizer updates.
     grad_norm: mean global gradient norm over the updates, before clipping.
-    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats.
-    suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on.
+    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 for play in a ball.
+    suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on; of play in a ball it says
+      nothing.
     """
 
     regret: Float[Array, "*n"]

@@ -8,6 +8,8 @@ import pytest
 from rmft_jax.agents import make_baselines
 from rmft_jax.config import (
     CONFIG_CLASSES,
+    FAMILIES,
+    AbruptConfig,
     BanditConfig,
     ConfigError,
     RMFTConfig,
@@ -17,7 +19,7 @@ from rmft_jax.config import (
     from_dict,
     to_dict,
 )
-from rmft_jax.presets import PRESETS, get_preset
+from rmft_jax.presets import ENVIRONMENTS, PRESETS, get_environment, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -27,12 +29,33 @@ def test_presets_are_valid_and_reload_from_json(name):
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+def bandit(**changes) -> RMFTConfig:
+    return RMFTConfig(environment=BanditConfig(**changes))
+
+
+def full(**changes) -> RMFTConfig:
+    return RMFTConfig(**{"environment": BanditConfig(feedback="full"), "entropy_weight": 0.0, **changes})
+
+
 BAD = [
-    (BanditConfig(num_arms=1), "got num_arms=1, need a whole number of at least 2"),
-    (BanditConfig(prior="gaussian"), "need mean rewards inside [0, 1] for Bernoulli rewards"),
-    (BanditConfig(prior="cauchy"), "need one of uniform, gaussian, fixed_gap"),  # type: ignore[arg-type]
-    (BanditConfig(prior="fixed_gap", gap=1.5), "got gap=1.5, need a finite number in (0, 1]"),
-    (BanditConfig(noise="gaussian", noise_std=-1.0), "got noise_std=-1.0"),
+    (bandit(num_arms=1), "got num_arms=1, need a whole number of at least 2"),
+    (bandit(prior="gaussian"), "got expected rewards in [-inf, inf] with noise='bernoulli', need them inside [0, 1]"),
+    (bandit(prior="cauchy"), "need one of uniform, gaussian, fixed_gap, constant"),
+    (bandit(prior="fixed_gap", gap=1.5), "got gap=1.5, need a finite number in (0, 1]"),
+    (bandit(noise="gaussian", noise_std=-1.0), "got noise_std=-1.0"),
+    (bandit(noise="cauchy"), "need one of none, bernoulli, gaussian, uniform, beta"),
+    (bandit(feedback="some"), "need one of bandit, full"),
+    (RMFTConfig(environment=AbruptConfig(), horizon=3), "got num_changes=3 with horizon=3"),
+    (RMFTConfig(selection_regret="ball"), "got selection_regret='ball', need one of standard"),  # type: ignore[arg-type]
+    (full(entropy_weight=0.1), "got entropy_weight=0.1 with feedback='full', need 0"),
+    (full(exploration_std=0.0), "got exploration_std=0.0, need a finite number above 0"),
+    (full(decision_map="ball", radius=-1.0), "got radius=-1.0"),
+    (
+        full(decision_map="simplex", full_loss="cross_entropy"),
+        "got full_loss='cross_entropy' with decision_map='simplex'",
+    ),
+    (full(decision_map="ball", selection_regret="swap"), "need the static regret of the point played"),
+    (full(decision_map="ball", selection_form="sampled"), "need the static regret of the point played"),
     (TransformerConfig(width=30, num_heads=4), "got width=30 with num_heads=4, need a width that the heads divide"),
     (TransformerConfig(width=9, num_heads=3, position="sinusoidal"), "need an even width"),
     (TransformerConfig(num_layers=0), "got num_layers=0"),
@@ -75,13 +98,43 @@ def test_an_unknown_field_and_a_wrong_type_are_refused():
 
 
 def test_field_names_are_unique_so_that_they_need_no_prefix():
-    names = [
-        field.name
-        for cls in CONFIG_CLASSES
-        for field in dataclasses.fields(cls)
-        if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name])
-    ]
-    assert len(names) == len(set(names))
+    """A run has one environment; its fields and those of everything else must differ."""
+    for environment in FAMILIES.values():
+        names = [
+            field.name
+            for cls in (environment, TransformerConfig, RMFTConfig, RunConfig)
+            for field in dataclasses.fields(cls)
+            if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name])
+        ]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_environment_reloads_as_itself(family):
+    config = RunConfig(RMFTConfig(environment=FAMILIES[family](num_arms=3)))
+    values = json.loads(json.dumps(to_dict(config)))
+    assert values["rmft"]["environment"]["family"] == family
+    assert from_dict(values) == config
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_named_environments_are_valid(name):
+    get_environment(name).validate(50)
+
+
+def test_an_unknown_environment_is_refused():
+    values = to_dict(RunConfig())
+    for family in (None, "desert"):
+        broken = values["rmft"] | {"environment": values["rmft"]["environment"] | {"family": family}}
+        with pytest.raises(ConfigError, match=r"got environment family .*, need one of bandit, sinusoidal"):
+            from_dict(values | {"rmft": broken})
+    with pytest.raises(ConfigError, match="got environment 'desert', need one of bernoulli"):
+        get_environment("desert")
+
+
+def test_environments_of_different_families_differ():
+    first, second = (RunConfig(RMFTConfig(environment=FAMILIES[name]())) for name in ("gradual", "linear_trend"))
+    assert [name for name, _, _ in differing_fields(first, second)] == ["environment"]
 
 
 def test_differing_fields_names_every_change():
@@ -99,7 +152,7 @@ def test_floats_are_leaves_and_everything_else_is_structure():
 
 def test_pytrees_of_different_types_have_different_structures():
     """Else `jit` may serve one agent with the program of another: seen with jax.tree_util.register_dataclass."""
-    nodes = [*make_baselines(BanditConfig()).values(), *(cls() for cls in CONFIG_CLASSES)]
+    nodes = [*make_baselines(BanditConfig(), 50).values(), *(cls() for cls in CONFIG_CLASSES)]
     structures = [jax.tree.structure(node) for node in nodes]
     for i, first in enumerate(structures):
         assert [first == second for second in structures] == [i == j for j in range(len(structures))]

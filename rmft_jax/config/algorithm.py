@@ -1,82 +1,21 @@
-"""Every setting of a run, as frozen dataclasses that are checked before anything compiles.
-
-This module never imports JAX, so that the command line can reject bad input at once. `rmft_jax.types`
-registers the classes as pytrees: their `float` fields are leaves, which can be traced and vmapped, and all other
-fields are static, because they fix shapes or choose code.
-"""
+"""The settings of the policy, of the algorithm and of a run."""
 
 import dataclasses
 import math
-import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import dacite
 
-
-class ConfigError(ValueError):
-    """A setting that cannot work. The message says what was got, what is needed and what to try."""
-
-
-def _require(ok: bool, got: str, need: str, suggestion: str) -> None:
-    if not ok:
-        raise ConfigError(f"got {got}, need {need}; try {suggestion}")
-
-
-def _require_count(value: object, name: str, minimum: int, suggestion: int) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    _require(ok, f"{name}={value}", f"a whole number of at least {minimum}", f"{name}={suggestion}")
-
-
-def _require_number(value: float, name: str, need: str, ok: bool, suggestion: float) -> None:
-    # Also false for NaN and infinity.
-    fits_float32 = value == 0 or 2.0**-126 <= abs(value) < 2.0**128
-    _require(fits_float32 and ok, f"{name}={value}", f"a finite number {need} in float32", f"{name}={suggestion}")
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
-
-
-def _require_choice(value: object, owner: type, name: str) -> None:
-    choices = typing.get_args(typing.get_type_hints(owner)[name])
-    _require(value in choices, f"{name}={value!r}", f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class BanditConfig:
-    """The K-armed stationary bandit: a prior over the mean rewards and the law of the reward noise."""
-
-    num_arms: int = 5
-    """Number of arms K."""
-    prior: Literal["uniform", "gaussian", "fixed_gap"] = "uniform"
-    """Law of the mean rewards: uniform on [0, 1], Gaussian, or one best arm 1/2 + gap/2 among arms 1/2 - gap/2."""
-    noise: Literal["bernoulli", "gaussian"] = "bernoulli"
-    """Law of a reward given its mean."""
-    prior_mean: float = 0.0
-    """Mean of the Gaussian prior."""
-    prior_std: float = 1.0
-    """Standard deviation of the Gaussian prior."""
-    gap: float = 0.2
-    """Gap between the best arm and every other one under the fixed_gap prior."""
-    noise_std: float = 1.0
-    """Standard deviation of Gaussian reward noise."""
-
-    def validate(self) -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
-        _require_count(self.num_arms, "num_arms", 2, 5)
-        _require_choice(self.prior, BanditConfig, "prior")
-        _require_choice(self.noise, BanditConfig, "noise")
-        _require_number(self.prior_mean, "prior_mean", "", True, 0.0)
-        _require_number(self.prior_std, "prior_std", "above 0", self.prior_std > 0, 1.0)
-        _require_number(self.gap, "gap", "in (0, 1]", 0 < self.gap <= 1, 0.2)
-        _require_number(self.noise_std, "noise_std", "of at least 0", self.noise_std >= 0, 1.0)
-        _require(
-            not (self.prior == "gaussian" and self.noise == "bernoulli"),
-            "prior='gaussian' with noise='bernoulli'",
-            "mean rewards inside [0, 1] for Bernoulli rewards",
-            "noise='gaussian' or prior='uniform'",
-        )
+from rmft_jax.config.checks import (
+    ConfigError,
+    largest_divisor,
+    require,
+    require_choice,
+    require_count,
+    require_number,
+)
+from rmft_jax.config.environments import FAMILIES, BanditConfig, EnvironmentConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,18 +35,18 @@ class TransformerConfig:
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
-        _require_count(self.num_layers, "num_layers", 1, 2)
-        _require_count(self.width, "width", 2, 32)
-        _require_count(self.num_heads, "num_heads", 1, 2)
-        _require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
-        _require_choice(self.position, TransformerConfig, "position")
-        _require(
+        require_count(self.num_layers, "num_layers", 1, 2)
+        require_count(self.width, "width", 2, 32)
+        require_count(self.num_heads, "num_heads", 1, 2)
+        require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
+        require_choice(self.position, TransformerConfig, "position")
+        require(
             self.width % self.num_heads == 0,
             f"width={self.width} with num_heads={self.num_heads}",
             "a width that the heads divide",
-            f"num_heads={_largest_divisor(self.width, self.num_heads)}",
+            f"num_heads={largest_divisor(self.width, self.num_heads)}",
         )
-        _require(
+        require(
             self.position != "sinusoidal" or self.width % 2 == 0,
             f"position='sinusoidal' with width={self.width}",
             "an even width for sine and cosine pairs",
@@ -119,7 +58,7 @@ class TransformerConfig:
 class RMFTConfig:
     """One iteration of regret-minimization fine-tuning, and how many there are."""
 
-    environment: BanditConfig = dataclasses.field(default_factory=BanditConfig)
+    environment: EnvironmentConfig = dataclasses.field(default_factory=BanditConfig)
     policy: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
     horizon: int = 50
     """Rounds T of a trajectory."""
@@ -136,10 +75,24 @@ class RMFTConfig:
     up to a uniformly drawn branch round, and only the rounds from there on are imitated."""
     shared_reward_noise: bool = False
     """Whether the L trajectories of a scenario see the same reward noise (common random numbers)."""
-    selection_regret: Literal["pseudo", "expected", "realized"] = "pseudo"
-    """The regret by which trajectories are selected."""
+    selection_regret: Literal["standard", "static", "pseudo", "dynamic", "realized", "swap"] = "standard"
+    """The regret by which trajectories are selected. `standard` is that of the setting: static under full information,
+    pseudo for stationary bandits, dynamic for others, static for adversarial ones."""
+    selection_form: Literal["standard", "sampled", "expected"] = "standard"
+    """Whether regret counts the sampled actions or the policies. `standard`: sampled under bandit feedback, expected
+    under full information."""
     temperature: float = 1.0
-    """Rollout temperature: actions are drawn from softmax(logits / temperature)."""
+    """Rollout temperature under bandit feedback: actions are drawn from softmax(logits / temperature)."""
+    decision_map: Literal["softmax", "simplex", "ball"] = "softmax"
+    """Under full information, what maps the network's z_t to the policy: softmax, Euclidean projection onto the
+    simplex, or projection onto a ball."""
+    radius: float = 1.0
+    """Radius of the ball."""
+    exploration_std: float = 0.5
+    """Under full information, rollouts play map(z_t + exploration_std * N(0, I))."""
+    full_loss: Literal["squared_error", "cross_entropy"] = "squared_error"
+    """Under full information, what fine-tuning minimizes: the squared error to the kept z_t + noise, which is its
+    Gaussian log-likelihood, or the cross-entropy to the kept policy, which flattens it where the noise is large."""
     num_epochs: int = 1
     """Passes over the kept trajectories in every iteration."""
     num_minibatches: int = 4
@@ -159,34 +112,60 @@ class RMFTConfig:
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
-        self.environment.validate()
         self.policy.validate()
         for name, suggestion in (("horizon", 50), ("num_iterations", 100), ("num_scenarios", 512), ("num_rollouts", 8)):
-            _require_count(getattr(self, name), name, 1, suggestion)
-        _require_count(self.k, "k", 1, max(1, self.num_rollouts // 4))
+            require_count(getattr(self, name), name, 1, suggestion)
+        self.environment.validate(self.horizon)
+        require_count(self.k, "k", 1, max(1, self.num_rollouts // 4))
         for name, suggestion in (("num_epochs", 1), ("num_minibatches", 4)):
-            _require_count(getattr(self, name), name, 1, suggestion)
+            require_count(getattr(self, name), name, 1, suggestion)
         for name in ("rollout_block", "update_block"):
-            _require_count(getattr(self, name), name, 0, 0)
-        for name in ("branching", "selection_regret", "schedule"):
-            _require_choice(getattr(self, name), RMFTConfig, name)
-        _require(
+            require_count(getattr(self, name), name, 0, 0)
+        choices = ("branching", "selection_regret", "selection_form", "decision_map", "full_loss", "schedule")
+        for name in choices:
+            require_choice(getattr(self, name), RMFTConfig, name)
+        require(
             self.k <= self.num_rollouts,
             f"k={self.k} with num_rollouts={self.num_rollouts}",
             "k of at most num_rollouts",
             f"k={max(1, self.num_rollouts // 4)}",
         )
         kept = self.num_scenarios * self.k
-        _require(
+        require(
             kept % self.num_minibatches == 0,
             f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}={kept}",
             "a number of minibatches that divides the kept trajectories",
-            f"num_minibatches={_largest_divisor(kept, self.num_minibatches)}",
+            f"num_minibatches={largest_divisor(kept, self.num_minibatches)}",
         )
-        _require_number(self.temperature, "temperature", "above 0", self.temperature > 0, 1.0)
-        _require_number(self.step_size, "step_size", "above 0", self.step_size > 0, 2e-3)
-        _require_number(self.max_grad_norm, "max_grad_norm", "above 0", self.max_grad_norm > 0, 1.0)
-        _require_number(self.entropy_weight, "entropy_weight", "of at least 0", self.entropy_weight >= 0, 0.01)
+        require_number(self.temperature, "temperature", "above 0", self.temperature > 0, 1.0)
+        require_number(self.step_size, "step_size", "above 0", self.step_size > 0, 2e-3)
+        require_number(self.max_grad_norm, "max_grad_norm", "above 0", self.max_grad_norm > 0, 1.0)
+        require_number(self.entropy_weight, "entropy_weight", "of at least 0", self.entropy_weight >= 0, 0.01)
+        if self.environment.feedback == "full":
+            self._validate_full_information()
+
+    def _validate_full_information(self) -> None:
+        require_number(self.radius, "radius", "above 0", self.radius > 0, 1.0)
+        require_number(self.exploration_std, "exploration_std", "above 0", self.exploration_std > 0, 0.5)
+        require(
+            self.entropy_weight == 0,
+            f"entropy_weight={self.entropy_weight} with feedback='full'",
+            "0, since exploration is exploration_std there",
+            "entropy_weight=0",
+        )
+        require(
+            self.full_loss == "squared_error" or self.decision_map == "softmax",
+            f"full_loss='cross_entropy' with decision_map={self.decision_map!r}",
+            "a policy that gives every arm a positive probability",
+            "full_loss='squared_error' or decision_map='softmax'",
+        )
+        if self.decision_map == "ball":
+            require(
+                self.selection_regret in ("standard", "static") and self.selection_form != "sampled",
+                f"selection_regret={self.selection_regret!r} in {self.selection_form!r} form with decision_map='ball'",
+                "the static regret of the point played, in which no arm is drawn",
+                "selection_regret='standard' and selection_form='standard'",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,14 +185,14 @@ class RunConfig:
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
         self.rmft.validate()
-        _require_count(self.seed, "seed", 0, 0)
-        _require(self.seed < 2**32, f"seed={self.seed}", "a seed below 2**32", "seed=0")
-        _require_count(self.chunk_size, "chunk_size", 1, 20)
-        _require_count(self.num_validation_scenarios, "num_validation_scenarios", 2, 1024)
-        _require_count(self.num_test_scenarios, "num_test_scenarios", 2, 4096)
+        require_count(self.seed, "seed", 0, 0)
+        require(self.seed < 2**32, f"seed={self.seed}", "a seed below 2**32", "seed=0")
+        require_count(self.chunk_size, "chunk_size", 1, 20)
+        require_count(self.num_validation_scenarios, "num_validation_scenarios", 2, 1024)
+        require_count(self.num_test_scenarios, "num_test_scenarios", 2, 4096)
         iterations = self.rmft.num_iterations
-        fitting = _largest_divisor(iterations, self.chunk_size)
-        _require(
+        fitting = largest_divisor(iterations, self.chunk_size)
+        require(
             iterations % self.chunk_size == 0,
             f"num_iterations={iterations} with chunk_size={self.chunk_size}",
             "whole chunks",
@@ -221,12 +200,25 @@ class RunConfig:
         )
 
 
-CONFIG_CLASSES = (BanditConfig, TransformerConfig, RMFTConfig, RunConfig)
-
-
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Nested plain values, complete and reloadable with `from_dict`."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    families = {kind: name for name, kind in FAMILIES.items()}
+    values["rmft"]["environment"] = {
+        "family": families[type(config.rmft.environment)],
+        **values["rmft"]["environment"],
+    }
+    return values
+
+
+_STRICT = dacite.Config(strict=True, type_hooks={float: float})
+
+
+def _environment_from_dict(values: dict[str, Any]) -> EnvironmentConfig:
+    family = values.get("family")
+    if family not in FAMILIES:
+        raise ConfigError(f"got environment family {family!r}, need one of {', '.join(FAMILIES)}; try {'bandit'!r}")
+    return dacite.from_dict(FAMILIES[family], {k: v for k, v in values.items() if k != "family"}, _STRICT)
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -236,7 +228,11 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
       ConfigError: on an unknown field, a wrong type, or a setting that cannot work.
     """
     try:
-        config = dacite.from_dict(RunConfig, values, dacite.Config(strict=True, type_hooks={float: float}))
+        config = dacite.from_dict(
+            RunConfig,
+            values,
+            dacite.Config(strict=True, type_hooks={float: float, EnvironmentConfig: _environment_from_dict}),
+        )
     except (dacite.DaciteError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"not a valid configuration ({error}); try `rmft presets` for valid ones") from error
     config.validate()
@@ -249,5 +245,5 @@ def differing_fields(first: Any, second: Any) -> Iterator[tuple[str, Any, Any]]:
         a, b = getattr(first, field.name), getattr(second, field.name)
         if dataclasses.is_dataclass(a) and type(a) is type(b):
             yield from differing_fields(a, b)
-        elif a != b:
+        elif type(a) is not type(b) or a != b:
             yield field.name, a, b

@@ -1,0 +1,37 @@
+"""How a setting is refused: eagerly, in one line that says what was got, what is needed and what to try."""
+
+import typing
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message says what was got, what is needed and what to try."""
+
+
+def require(ok: bool, got: str, need: str, suggestion: str) -> None:
+    """Raises `ConfigError` unless `ok`."""
+    if not ok:
+        raise ConfigError(f"got {got}, need {need}; try {suggestion}")
+
+
+def require_count(value: object, name: str, minimum: int, suggestion: int) -> None:
+    """Raises `ConfigError` unless `value` is a whole number of at least `minimum`."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    require(ok, f"{name}={value}", f"a whole number of at least {minimum}", f"{name}={suggestion}")
+
+
+def require_number(value: float, name: str, need: str, ok: bool, suggestion: float) -> None:
+    """Raises `ConfigError` unless `ok` holds and `value` is finite, and not lost, in float32."""
+    # Also false for NaN and infinity.
+    fits_float32 = value == 0 or 2.0**-126 <= abs(value) < 2.0**128
+    require(fits_float32 and ok, f"{name}={value}", f"a finite number {need} in float32", f"{name}={suggestion}")
+
+
+def require_choice(value: object, owner: type, name: str) -> None:
+    """Raises `ConfigError` unless `value` is one of the literals of field `name` of `owner`."""
+    choices = typing.get_args(typing.get_type_hints(owner)[name])
+    require(value in choices, f"{name}={value!r}", f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
