@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import BanditConfig, RMFTConfig, RunConfig, TransformerConfig
-from rmft_jax.types import Decision, Outcome, ScalarKey, pytree
+from rmft_jax.config import BanditConfig, Feedback, RegretKind, RMFTConfig, RunConfig, TransformerConfig
+from rmft_jax.types import Decision, Outcome, ScalarKey, pytree, static_field
 
 TINY = RMFTConfig(
     environment=BanditConfig(num_arms=3),
@@ -32,6 +32,8 @@ class TableWorld:
 
     means: Float[Array, "K"]
     table: Float[Array, "T K"]
+    feedback: Feedback = static_field(default="bandit")
+    standard_regret: RegretKind = static_field(default="pseudo")
 
     @property
     def num_arms(self) -> int:
@@ -57,6 +59,8 @@ class Adversary:
     """Adaptive: the arm to which the policy gives most weight earns nothing this round, every other one earns 1."""
 
     arms: Float[Array, "K"]
+    feedback: Feedback = static_field(default="bandit")
+    standard_regret: RegretKind = static_field(default="static")
 
     @property
     def num_arms(self) -> int:

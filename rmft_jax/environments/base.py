@@ -4,6 +4,7 @@ from typing import Protocol, TypeVar
 
 from jaxtyping import Array, Bool, Float, Int
 
+from rmft_jax.config import Feedback, RegretKind
 from rmft_jax.types import Decision, Outcome, ScalarKey
 
 State = TypeVar("State")
@@ -18,6 +19,16 @@ class Environment(Protocol[State]):
     @property
     def num_arms(self) -> int:
         """Number of arms K."""
+        ...
+
+    @property
+    def feedback(self) -> Feedback:
+        """What is seen after a round: the reward of the played arm (`bandit`), or the rewards of all (`full`)."""
+        ...
+
+    @property
+    def standard_regret(self) -> RegretKind:
+        """The regret by which play is judged: a key of `rmft_jax.regret.REGRETS`."""
         ...
 
     def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> State:

@@ -1,0 +1,66 @@
+"""Adversaries that react to play."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rmft_jax.config import AdaptiveConfig, Feedback, RegretKind
+from rmft_jax.environments.noise import draw_rewards
+from rmft_jax.types import Decision, Outcome, ScalarKey, pytree
+
+
+@pytree
+class AdaptiveState:
+    """What the adversary remembers.
+
+    pulls: `[K]` times each arm was played.
+    arm_mask: `[K]` true where the arm exists.
+    """
+
+    pulls: Float[Array, "K"]
+    arm_mask: Bool[Array, "K"]
+
+
+@pytree
+class Adaptive:
+    """Punishes the favourite of the round, or the arms that were played much; laws in `AdaptiveConfig`."""
+
+    config: AdaptiveConfig
+
+    @property
+    def num_arms(self) -> int:
+        """Number of arms K."""
+        return self.config.num_arms
+
+    @property
+    def feedback(self) -> Feedback:
+        """What is seen after a round."""
+        return self.config.feedback
+
+    @property
+    def standard_regret(self) -> RegretKind:
+        """The regret by which play is judged."""
+        return self.config.standard_regret
+
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> AdaptiveState:
+        """Nothing is drawn: all scenarios are alike until something is played."""
+        del key, horizon
+        return AdaptiveState(pulls=jnp.zeros(self.num_arms), arm_mask=arm_mask)
+
+    def mean_rewards(self, state: AdaptiveState, round: Int[Array, ""]) -> Float[Array, "K"]:
+        """Settled before the decision by `crowding`; NaN for `favourite`, which waits for it."""
+        if self.config.adversary == "favourite":
+            return jnp.full(self.num_arms, jnp.nan)
+        return jnp.where(state.arm_mask, 1 - state.pulls / jnp.maximum(round, 1), 0.0)
+
+    def step(
+        self, key: ScalarKey, state: AdaptiveState, decision: Decision, round: Int[Array, ""]
+    ) -> tuple[AdaptiveState, Outcome]:
+        """Settles the expectations and draws the rewards."""
+        arms = jnp.arange(self.num_arms)
+        means = self.mean_rewards(state, round)
+        if self.config.adversary == "favourite":
+            weight = jnp.where(state.arm_mask, decision.probabilities, -jnp.inf)
+            means = jnp.where(state.arm_mask & (arms != jnp.argmax(weight)), 1.0, 0.0)
+        state = AdaptiveState(state.pulls + jax.nn.one_hot(decision.action, self.num_arms), state.arm_mask)
+        return state, Outcome(mean_rewards=means, rewards=draw_rewards(self.config, key, means))

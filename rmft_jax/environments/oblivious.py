@@ -1,0 +1,59 @@
+"""The base of environments whose expected rewards do not depend on play."""
+
+import abc
+from typing import Generic, TypeVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rmft_jax.config import EnvironmentConfig, Feedback, RegretKind
+from rmft_jax.environments.noise import draw_rewards
+from rmft_jax.types import Decision, Outcome, ScalarKey
+
+C = TypeVar("C", bound=EnvironmentConfig)
+
+
+class ObliviousEnvironment(abc.ABC, Generic[C]):
+    """Expected rewards are a path that is drawn when the scenario begins; `config` says how.
+
+    The rewards of all arms are drawn in every round, so that agents which are handed the same key meet the same
+    rewards, whatever they play. The state of a scenario is its path `[n, K]`, zero where an arm is absent; after the
+    last of its rows, that row holds.
+    """
+
+    config: C
+
+    @property
+    def num_arms(self) -> int:
+        """Number of arms K."""
+        return self.config.num_arms
+
+    @property
+    def feedback(self) -> Feedback:
+        """What is seen after a round."""
+        return self.config.feedback
+
+    @property
+    def standard_regret(self) -> RegretKind:
+        """The regret by which play is judged."""
+        return self.config.standard_regret
+
+    @abc.abstractmethod
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "n K"]:
+        """Draws the expected rewards of rounds 1 to n."""
+
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "n K"]:
+        """Draws the path of one scenario."""
+        return jnp.where(arm_mask[None], self._path(key, arm_mask, horizon), 0.0)
+
+    def mean_rewards(self, state: Float[Array, "n K"], round: Int[Array, ""]) -> Float[Array, "K"]:
+        """The path's row."""
+        return state[0] if state.shape[0] == 1 else state[jnp.minimum(round, state.shape[0] - 1)]
+
+    def step(
+        self, key: ScalarKey, state: Float[Array, "n K"], decision: Decision, round: Int[Array, ""]
+    ) -> tuple[Float[Array, "n K"], Outcome]:
+        """Draws the rewards of all arms; the decision does not matter."""
+        del decision
+        means = self.mean_rewards(state, round)
+        return state, Outcome(mean_rewards=means, rewards=draw_rewards(self.config, key, means))
