@@ -5,125 +5,195 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmft_jax.agents import TransformerAgent
-from rmft_jax.agents.transformer import empty_cache, graph_definition, history_token, token_size
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer, TransformerAgent
+from rmft_jax.agents.network import empty_cache, graph_definition
 from rmft_jax.config import TransformerConfig
-from rmft_jax.types import Context
+from rmft_jax.types import Context, Trajectory
 
 ARMS, HORIZON = 3, 9
 ALL = jnp.ones(ARMS, bool)
 
 
-def make_agent(horizon: int = HORIZON, **changes) -> TransformerAgent:
+KINDS = [BanditTransformer, FullInformationTransformer]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=["bandit", "full"])
+
+
+def make_agent(kind: type[TransformerAgent] = BanditTransformer, horizon: int = HORIZON, **changes):
     config = TransformerConfig(**{"width": 16, "num_heads": 2, **changes})
-    agent = TransformerAgent.create(jax.random.key(0), config, ARMS, horizon)
-    # The last layer starts near zero; at a normal scale, differences in the logits show.
+    agent = kind.create(jax.random.key(0), config, ARMS, horizon)
+    # The last layer starts near zero; at a normal scale, differences in the outputs show.
     out = agent.params["out"] | {"kernel": 50 * agent.params["out"]["kernel"]}
     return dataclasses.replace(agent, params=agent.params | {"out": out})
 
 
-def history(horizon: int = HORIZON, seed: int = 1):
+def history(horizon: int = HORIZON, seed: int = 1, arm_mask=ALL) -> Trajectory:
+    """A past that nobody played: random arms, random rewards."""
     action_key, reward_key = jax.random.split(jax.random.key(seed))
-    return jax.random.randint(action_key, (horizon,), 0, ARMS), jax.random.normal(reward_key, (horizon,))
+    actions = jax.random.randint(action_key, (horizon,), 0, ARMS)
+    table = jnp.where(arm_mask[None], jax.random.normal(reward_key, (horizon, ARMS)), 0.0)
+    rewards = jnp.take_along_axis(table, actions[:, None], axis=-1)[:, 0]
+    uniform = jnp.full((horizon, ARMS), 1 / ARMS)
+    return Trajectory(actions, rewards, uniform, jnp.zeros_like(table), table, uniform, arm_mask)
 
 
-def stepwise_probabilities(agent, actions, rewards, arm_mask=ALL):
-    state, result = agent.init(ARMS, len(actions)), []
+def stepwise_probabilities(agent, past: Trajectory, arm_mask=ALL):
+    state, result = agent.init(ARMS, len(past.actions)), []
     act, observe = jax.jit(type(agent).act), jax.jit(type(agent).observe)
-    for t in range(len(actions)):
-        context = Context(jnp.asarray(t), jnp.asarray(len(actions)), arm_mask, jnp.zeros(ARMS))
+    seen = past.reward_table if agent.feedback == ("full",) else past.rewards
+    for t in range(len(past.actions)):
+        context = Context(jnp.asarray(t), jnp.asarray(len(past.actions)), arm_mask, jnp.zeros(ARMS))
         decision, state = act(agent, jax.random.key(t), state, context)
         result.append(decision.probabilities)
-        state = observe(agent, state, actions[t], rewards[t], context)
+        state = observe(agent, state, past.actions[t], seen[t], context)
     return jnp.stack(result)
 
 
-@pytest.mark.parametrize("position", ["none", "learned", "sinusoidal"])
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_both_paths_agree(position, num_layers):
-    agent = make_agent(position=position, num_layers=num_layers)
-    actions, rewards = history()
-    at_once = jax.nn.softmax(jax.jit(type(agent).logits)(agent, actions, rewards, ALL))
-    np.testing.assert_allclose(stepwise_probabilities(agent, actions, rewards), at_once, atol=1e-5)
+outputs = jax.jit(lambda agent, past: agent.outputs(past))
 
 
-def test_both_paths_agree_in_logits_at_a_longer_horizon():
+@kinds
+@pytest.mark.parametrize(("position", "num_layers"), [("none", 1), ("learned", 2), ("sinusoidal", 3)])
+def test_both_paths_agree(kind, position, num_layers):
+    agent, past = make_agent(kind, position=position, num_layers=num_layers), history()
+    at_once = jax.nn.softmax(outputs(agent, past))
+    np.testing.assert_allclose(stepwise_probabilities(agent, past), at_once, atol=1e-5)
+
+
+@kinds
+def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     horizon = 64
-    agent = make_agent(horizon=horizon, width=32)
-    actions, rewards = history(horizon)
-    at_once = agent.logits(actions, rewards, ALL)
+    agent, past = make_agent(kind, horizon=horizon, width=32), history(horizon)
+    at_once = outputs(agent, past)
     state, one_by_one = agent.init(ARMS, horizon), []
-    caches, token = state.caches, state.token
+    seen = past.reward_table if kind is FullInformationTransformer else past.rewards
     step = jax.jit(lambda token, caches, t: agent._network(token[None], caches, t))
+    context = Context(jnp.asarray(0), jnp.asarray(horizon), ALL, jnp.zeros(ARMS))
     for t in range(horizon):
-        logits, caches = step(token, caches, jnp.asarray(t))
-        one_by_one.append(logits[0])
-        token = history_token(actions[t], rewards[t], ARMS)
+        row, caches = step(state.token, state.caches, jnp.asarray(t))
+        one_by_one.append(row[0])
+        state = agent.observe(dataclasses.replace(state, caches=caches), past.actions[t], seen[t], context)
     np.testing.assert_allclose(jnp.stack(one_by_one), at_once, atol=1e-5)
 
 
 def test_no_round_sees_its_future():
     agent = make_agent()
-    tokens = jax.random.normal(jax.random.key(0), (HORIZON, token_size(ARMS)))
+    tokens = jax.random.normal(jax.random.key(0), (HORIZON, 2 * ARMS + 1))
     jacobian = jax.jacrev(lambda tokens: agent._network(tokens, empty_cache(agent.config, HORIZON), 0)[0])(tokens)
     influence = np.abs(np.asarray(jacobian)).sum(axis=(1, 3))
     assert (influence[np.triu_indices(HORIZON, 1)] == 0).all()
     assert (influence[np.tril_indices(HORIZON)] > 0).all()
 
 
-def test_batch_members_do_not_influence_one_another():
-    agent = make_agent()
-    batch = [history(seed=seed) for seed in range(4)]
-    actions, rewards = (jnp.stack(column) for column in zip(*batch, strict=True))
-    logits = jax.jit(jax.vmap(lambda a, r: agent.logits(a, r, ALL)))
-    replaced = logits(actions.at[0].set(0), rewards.at[0].set(jnp.nan))
-    np.testing.assert_array_equal(replaced[1:], logits(actions, rewards)[1:])
-    assert not np.isfinite(replaced[0, -1]).any()
+@kinds
+def test_outputs_depend_on_the_rewards_of_earlier_rounds_only(kind):
+    agent, past = make_agent(kind), history()
+
+    def by_reward(noise):
+        table = past.reward_table + noise[:, None]
+        return agent.outputs(dataclasses.replace(past, reward_table=table, rewards=past.rewards + noise))
+
+    influence = np.abs(np.asarray(jax.jacrev(by_reward)(jnp.zeros(HORIZON)))).sum(axis=1)
+    assert (influence[np.triu_indices(HORIZON)] == 0).all()
+    assert (influence[np.tril_indices(HORIZON, -1)] > 0).all()
 
 
-def test_absent_arms_get_minus_infinity_and_the_rest_share_the_probability():
-    agent, mask = make_agent(), jnp.asarray([True, False, True])
-    actions, rewards = history()
-    logits = agent.logits(actions, rewards, mask)
-    assert (logits[:, 1] == -jnp.inf).all()
-    probabilities = stepwise_probabilities(agent, actions, rewards, mask)
+@kinds
+def test_batch_members_do_not_influence_one_another(kind):
+    agent = make_agent(kind)
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[history(seed=seed) for seed in range(4)])
+    run = jax.jit(jax.vmap(agent.outputs))
+    poisoned = dataclasses.replace(
+        batch,
+        actions=batch.actions.at[0].set(0),
+        rewards=batch.rewards.at[0].set(jnp.nan),
+        reward_table=batch.reward_table.at[0].set(jnp.nan),
+    )
+    np.testing.assert_array_equal(run(poisoned)[1:], run(batch)[1:])
+    assert not np.isfinite(run(poisoned)[0, -1]).any()
+
+
+@kinds
+def test_absent_arms_get_minus_infinity_and_the_rest_share_the_probability(kind):
+    agent, mask = make_agent(kind), jnp.asarray([True, False, True])
+    past = history(arm_mask=mask)
+    assert (outputs(agent, past)[:, 1] == -jnp.inf).all()
+    probabilities = stepwise_probabilities(agent, past, mask)
     assert (probabilities[:, 1] == 0).all()
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
 
 
 def test_every_part_of_the_history_matters():
-    agent = make_agent()
-    actions, rewards = history()
-    last = agent.logits(actions, rewards, ALL)[-1]
+    past = history()
+    bandit, full = make_agent(), make_agent(FullInformationTransformer)
     for t in range(HORIZON - 1):
-        assert np.abs(agent.logits(actions.at[t].add(1) % ARMS, rewards, ALL)[-1] - last).max() > 1e-6
-        assert np.abs(agent.logits(actions, rewards.at[t].add(1.0), ALL)[-1] - last).max() > 1e-6
+        other_action = dataclasses.replace(past, actions=past.actions.at[t].add(1) % ARMS)
+        other_reward = dataclasses.replace(past, rewards=past.rewards.at[t].add(1.0))
+        for changed in (other_action, other_reward):
+            assert np.abs(outputs(bandit, changed)[-1] - outputs(bandit, past)[-1]).max() > 1e-6
+            np.testing.assert_array_equal(outputs(full, changed), outputs(full, past))
+        for arm in range(ARMS):
+            changed = dataclasses.replace(past, reward_table=past.reward_table.at[t, arm].add(1.0))
+            assert np.abs(outputs(full, changed)[-1] - outputs(full, past)[-1]).max() > 1e-6
+            np.testing.assert_array_equal(outputs(bandit, changed), outputs(bandit, past))
 
 
 def test_the_number_of_heads_is_not_ignored():
     one, two = make_agent(num_heads=1), make_agent(num_heads=2)
     assert jax.tree.map(jnp.shape, one.params) == jax.tree.map(jnp.shape, two.params)
     two = dataclasses.replace(two, params=one.params)
-    actions, rewards = history()
-    assert np.abs(one.logits(actions, rewards, ALL) - two.logits(actions, rewards, ALL)).max() > 1e-4
+    assert np.abs(outputs(one, history()) - outputs(two, history())).max() > 1e-4
 
 
 def test_position_encodings_tell_rounds_apart_and_none_does_not():
-    actions, rewards = jnp.zeros(HORIZON, jnp.int32), jnp.ones(HORIZON)
+    past = dataclasses.replace(history(), actions=jnp.zeros(HORIZON, jnp.int32), rewards=jnp.ones(HORIZON))
     changes = {}
     for position in ("none", "learned", "sinusoidal"):
         agent = make_agent(position=position)
-        logits = agent.logits(actions.at[1].set(1), rewards, ALL)[-1]
-        changes[position] = float(np.abs(logits - agent.logits(actions.at[2].set(1), rewards, ALL)[-1]).max())
+        early, late = (dataclasses.replace(past, actions=past.actions.at[t].set(1)) for t in (1, 2))
+        changes[position] = float(np.abs(outputs(agent, early)[-1] - outputs(agent, late)[-1]).max())
     assert changes["learned"] > 1e-4
     assert changes["sinusoidal"] > 1e-4
     assert changes["none"] < changes["learned"]
 
 
-def test_a_new_policy_is_close_to_uniform():
-    agent = TransformerAgent.create(jax.random.key(0), TransformerConfig(), ARMS, HORIZON)
-    probabilities = jax.nn.softmax(agent.logits(*history(), ALL))
-    np.testing.assert_allclose(probabilities, 1 / ARMS, atol=0.12)
+@kinds
+def test_a_new_policy_is_close_to_uniform(kind):
+    agent = kind.create(jax.random.key(0), TransformerConfig(), ARMS, HORIZON)
+    np.testing.assert_allclose(jax.nn.softmax(outputs(agent, history())), 1 / ARMS, atol=0.12)
+
+
+def decide(agent, z, mask=ALL, num_draws: int = 4000):
+    keys = jax.random.split(jax.random.key(2), num_draws)
+    z = jnp.where(mask, jnp.asarray(z), -jnp.inf)
+    return jax.jit(jax.vmap(lambda key: agent._decide(key, z, mask)))(keys)
+
+
+def test_full_information_decisions_are_the_map_of_gaussian_scores():
+    mask, z = jnp.asarray([True, False, True]), [0.7, 0.0, -0.4]
+    agent = dataclasses.replace(make_agent(FullInformationTransformer), exploration_std=0.5)
+    drawn = decide(agent, z, mask)
+    scores = np.asarray(drawn.scores, np.float64)
+    np.testing.assert_allclose(scores[:, [0, 2]].mean(0), [0.7, -0.4], atol=5 * 0.5 / np.sqrt(4000))
+    np.testing.assert_allclose(scores[:, [0, 2]].std(0), 0.5, rtol=0.06)
+    assert (scores[:, 1] == 0).all()
+    odds = np.exp(scores[:, 0] - scores[:, 2])
+    np.testing.assert_allclose(drawn.probabilities[:, 0], odds / (1 + odds), rtol=1e-4)
+    played = np.asarray(drawn.action)
+    assert set(played) == {0, 2}
+    error = np.sqrt((drawn.probabilities[:, 0] * drawn.probabilities[:, 2]).mean() / 4000)
+    assert abs((played == 0).mean() - drawn.probabilities[:, 0].mean()) < 5 * error
+    still = decide(dataclasses.replace(agent, exploration_std=0.0), z, mask)
+    assert len(np.unique(still.scores, axis=0)) == 1
+
+
+def test_the_maps_onto_simplex_and_ball():
+    agent = make_agent(FullInformationTransformer)
+    simplex = decide(dataclasses.replace(agent, decision_map="simplex"), [0.9, 0.3, -2.0], num_draws=50)
+    np.testing.assert_allclose(simplex.probabilities, np.tile([0.8, 0.2, 0.0], (50, 1)), atol=1e-6)
+    assert set(np.asarray(simplex.action)) == {0, 1}
+    ball = dataclasses.replace(agent, decision_map="ball", radius=2.0)
+    np.testing.assert_allclose(decide(ball, [3.0, 0.0, 4.0], num_draws=2).probabilities[0], [1.2, 0.0, 1.6], atol=1e-6)
+    np.testing.assert_allclose(decide(ball, [0.3, 0.0, 0.4], num_draws=2).probabilities[0], [0.3, 0.0, 0.4], atol=1e-6)
 
 
 def test_a_learned_position_encoding_bounds_the_horizon():
@@ -138,5 +208,5 @@ def test_a_wrong_arm_count_is_refused():
 
 
 def test_the_graph_definition_is_built_once_per_shape():
-    first = graph_definition(TransformerConfig(), 2, 3)
-    assert graph_definition(TransformerConfig(), 2, 3) is first
+    first = graph_definition(TransformerConfig(), 5, 2, 3)
+    assert graph_definition(TransformerConfig(), 5, 2, 3) is first

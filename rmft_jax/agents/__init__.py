@@ -1,63 +1,61 @@
 """Who plays: one protocol for the Transformer and every classical algorithm."""
 
-import math
-
+from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.base import Agent
-from rmft_jax.agents.classical import (
-    UCB1,
+from rmft_jax.agents.bayes_optimal import BayesOptimal, bayes_optimal_regret
+from rmft_jax.agents.catalogue import make_agents, make_baselines, reference_agent
+from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
+from rmft_jax.agents.index import (
+    KLUCB,
+    MOSS,
+    UCB,
     BestArm,
-    BetaThompson,
+    BestFixedArm,
     EpsilonGreedy,
-    GaussianThompson,
+    ExploreThenCommit,
     Greedy,
     Uniform,
 )
-from rmft_jax.agents.transformer import TransformerAgent
-from rmft_jax.config import BanditConfig
+from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
+from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
+from rmft_jax.agents.projections import project_ball, project_simplex
+from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer, TransformerAgent
 
 __all__ = [
-    "UCB1",
+    "EXP3",
+    "EXP3IX",
+    "EXP3P",
+    "FTPL",
+    "FTRL",
+    "KLUCB",
+    "MOSS",
+    "UCB",
     "Agent",
+    "BanditTransformer",
+    "BayesOptimal",
     "BestArm",
+    "BestFixedArm",
+    "BetaIndex",
     "BetaThompson",
+    "DiscountedThompson",
+    "DiscountedUCB",
     "EpsilonGreedy",
+    "ExploreThenCommit",
+    "FollowTheLeader",
+    "FullInformationTransformer",
+    "GaussianIndex",
     "GaussianThompson",
     "Greedy",
+    "Hedge",
+    "Rexp3",
+    "SlidingWindowUCB",
     "TransformerAgent",
+    "TsallisINF",
     "Uniform",
+    "bayes_optimal_regret",
+    "make_agents",
     "make_baselines",
+    "project_ball",
+    "project_simplex",
+    "reference_agent",
 ]
-
-
-def make_baselines(config: BanditConfig) -> dict[str, Agent]:
-    """The classical agents, by name, with parameters that fit the environment.
-
-    Thompson sampling has a Beta posterior from a uniform prior for Bernoulli rewards, and for Gaussian rewards a
-    Gaussian one that knows the noise and the first two moments of the prior. It is exact for Bernoulli rewards under
-    the uniform prior, and for Gaussian ones under the Gaussian prior.
-    """
-    if config.noise == "bernoulli":
-        thompson, ucb1 = BetaThompson(), UCB1()
-    else:
-        mean, std = _prior_moments(config)
-        thompson = GaussianThompson(prior_mean=mean, prior_std=std, noise_std=config.noise_std)
-        ucb1 = UCB1(scale=2.0 * config.noise_std)
-    return {
-        "ucb1": ucb1,
-        "thompson": thompson,
-        "greedy": Greedy(),
-        "epsilon_greedy": EpsilonGreedy(),
-        "uniform": Uniform(),
-        "best_arm": BestArm(),
-    }
-
-
-def _prior_moments(config: BanditConfig) -> tuple[float, float]:
-    match config.prior:
-        case "uniform":
-            return 0.5, math.sqrt(1 / 12)
-        case "gaussian":
-            return config.prior_mean, config.prior_std
-        case "fixed_gap":
-            chance = 1 / config.num_arms
-            return 0.5 + config.gap * (chance - 0.5), config.gap * math.sqrt(chance * (1 - chance))

@@ -4,9 +4,12 @@ from typing import ClassVar, Protocol, TypeVar
 
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.types import Context, Decision, Feedback, ScalarKey
+from rmft_jax.config import Feedback
+from rmft_jax.types import Context, Decision, ScalarKey
 
 State = TypeVar("State")
+Number = Float[Array, ""] | float
+"""A parameter of an agent that is a leaf: it may be traced, and vmapped over."""
 
 
 class Agent(Protocol[State]):
