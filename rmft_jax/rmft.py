@@ -15,11 +15,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from rmft_jax import diagnostics
-from rmft_jax.agents.transformer import TransformerAgent
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer, TransformerAgent
 from rmft_jax.config import RMFTConfig
 from rmft_jax.environments import make_environment
-from rmft_jax.objectives import entropy, imitation_loss
-from rmft_jax.regret import REGRETS, pseudo_regret
+from rmft_jax.objectives import action_loss, entropy, policy_loss, squared_error
+from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select_lowest, take_rollouts
 from rmft_jax.types import IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
@@ -33,7 +33,8 @@ def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
     """
     config.validate()
     params_key, train_key = jax.random.split(key)
-    params = TransformerAgent.create(params_key, config.policy, config.environment.num_arms, config.horizon).params
+    kind = FullInformationTransformer if config.environment.feedback == "full" else BanditTransformer
+    params = kind.create(params_key, config.policy, config.environment.num_arms, config.horizon).params
     return TrainState(
         config=jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config),
         params=params,
@@ -60,10 +61,31 @@ def iterate_chunk(state: TrainState, num_iterations: int) -> tuple[TrainState, I
     return jax.lax.scan(lambda state, _: _iteration(state), state, None, length=num_iterations)
 
 
-def make_agent(state: TrainState, temperature: Float[Array, ""] | float = 1.0) -> TransformerAgent:
-    """The current policy as an agent."""
+def make_agent(state: TrainState, *, explore: bool = False) -> TransformerAgent:
+    """The current policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts."""
     config = state.config
-    return TransformerAgent(config.policy, config.environment.num_arms, config.horizon, state.params, temperature)
+    shapes = (config.policy, config.environment.num_arms, config.horizon)
+    if config.environment.feedback == "full":
+        noise = config.exploration_std if explore else 0.0
+        return FullInformationTransformer(*shapes, state.params, config.decision_map, config.radius, noise)
+    return BanditTransformer(*shapes, state.params, config.temperature if explore else 1.0)
+
+
+def setting_regret(config: RMFTConfig) -> Regret:
+    """The regret that the setting is judged by; of play in a ball, where that is the decision set."""
+    regret = Regret.of(make_environment(config.environment))
+    if config.environment.feedback == "full" and config.decision_map == "ball":
+        return Regret("ball", "expected", config.radius)
+    return regret
+
+
+def selection_regret(config: RMFTConfig) -> Regret:
+    """The regret by which trajectories are selected."""
+    standard = setting_regret(config)
+    if standard.kind == "ball":
+        return standard
+    kind, form = config.selection_regret, config.selection_form
+    return Regret(standard.kind if kind == "standard" else kind, standard.form if form == "standard" else form)
 
 
 def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
@@ -74,7 +96,7 @@ def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
     if config.branching == "uniform":
         branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, config.horizon)
     played = rollout_scenarios(
-        make_agent(state, config.temperature),
+        make_agent(state, explore=True),
         make_environment(config.environment),
         RolloutKeys.create(play_key),
         horizon=config.horizon,
@@ -84,26 +106,27 @@ def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
         shared_reward_noise=config.shared_reward_noise,
         block=config.rollout_block,
     )
-    kept = select_lowest(REGRETS[config.selection_regret](played)[..., -1], config.k)
+    kept = select_lowest(selection_regret(config)(played)[..., -1], config.k)
     state, loss, grad_norm = _fine_tune(state, _training_data(played, kept, branch_rounds), update_key)
 
-    regret = pseudo_regret(played)[..., -1]
+    standard = setting_regret(config)
+    regret = standard(played)[..., -1]
     metrics = IterationMetrics(
         regret=jnp.mean(regret),
         selected_regret=jnp.mean(take_rollouts(regret, kept)),
         loss=loss,
         grad_norm=grad_norm,
-        entropy=jnp.mean(entropy(jnp.log(played.probabilities))),
+        entropy=jnp.mean(entropy(jnp.log(played.probabilities))) if standard.kind != "ball" else jnp.zeros(()),
         suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, diagnostics.half_horizon(config.horizon))),
     )
     return state, metrics
 
 
 def _training_data(played: Trajectory, kept: Int[Array, "M k"], branch_rounds: Int[Array, "M"]) -> KeptBatch:
-    num_scenarios, num_rollouts, horizon = played.actions.shape
+    horizon = played.actions.shape[-1]
     own_rounds = jnp.arange(horizon)[None, None, :] >= branch_rounds[:, None, None]
-    weights = jnp.broadcast_to(own_rounds, (num_scenarios, num_rollouts, horizon)).astype(jnp.float32)
-    return take_rollouts(KeptBatch(played.actions, played.rewards, played.arm_mask, weights), kept)
+    weights = jnp.broadcast_to(own_rounds, played.actions.shape).astype(jnp.float32)
+    return take_rollouts(KeptBatch(played, weights), kept)
 
 
 def _fine_tune(
@@ -111,7 +134,7 @@ def _fine_tune(
 ) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
     """All optimizer updates of one iteration; returns the new state and the mean loss and gradient norm."""
     config, optimizer = state.config, _optimizer(state.config)
-    size = data.actions.shape[0]
+    size = data.weights.shape[0]
     orders = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, config.num_epochs))
     minibatches = orders.reshape(config.num_epochs * config.num_minibatches, -1)
 
@@ -132,7 +155,7 @@ def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tupl
     Small blocks stay in the CPU's cache; the sum does not depend on the block size beyond rounding.
     """
     config, agent = state.config, make_agent(state)
-    size = batch.actions.shape[0]
+    size = batch.weights.shape[0]
     block_size = min(size, config.update_block or (64 if jax.default_backend() == "cpu" else size))
     batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
     if padding := -size % block_size:  # The last block is filled up with rows that weigh nothing.
@@ -142,13 +165,22 @@ def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tupl
     blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), batch)
 
     def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
-        return imitation_loss(dataclasses.replace(agent, params=params), block, config.entropy_weight)
+        learner = dataclasses.replace(agent, params=params)
+        losses = jax.vmap(functools.partial(_round_losses, config, learner))(block.trajectory)
+        return jnp.sum(block.weights * losses)
 
     def add(total: Any, block: KeptBatch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, block)), None
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     return jax.lax.scan(add, zero, blocks)[0]
+
+
+def _round_losses(config: RMFTConfig, agent: TransformerAgent, trajectory: Trajectory) -> Float[Array, "T"]:
+    if isinstance(agent, BanditTransformer):
+        return action_loss(agent, trajectory, config.entropy_weight)
+    assert isinstance(agent, FullInformationTransformer)
+    return (squared_error if config.full_loss == "squared_error" else policy_loss)(agent, trajectory)
 
 
 def _optimizer(config: RMFTConfig) -> optax.GradientTransformation:

@@ -5,38 +5,48 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Key
 
 from rmft_jax.agents.base import Agent
-from rmft_jax.config import ConfigError
+from rmft_jax.config import ConfigError, Feedback
+from rmft_jax.config.checks import largest_divisor
 from rmft_jax.environments.base import Environment
-from rmft_jax.types import Context, Feedback, ScalarKey, Trajectory, pytree
+from rmft_jax.types import Context, ScalarKey, Trajectory, pytree
 
 
 @pytree
-class NoiseStream:
-    """Where the randomness of one rollout comes from, round by round.
+class NoiseStreams:
+    """Where the randomness of one rollout comes from, round by round: that of the policy, then that of the rewards.
 
-    Before `split_round` it is the stream that all rollouts of the scenario share, from there on the rollout's own.
-    Keys are indexed by scenario, rollout and round, never by the shape of a batch.
+    Before its `split_round` each is the stream that all rollouts of the scenario share, from there on the rollout's
+    own. Keys are indexed by scenario, rollout and round, never by the shape of a batch. Both streams are derived in
+    one call, because every call of the generator takes a compiler long.
 
-    shared: `[]` key of the scenario's shared stream.
-    own: `[]` key of the rollout's own stream.
-    split_round: `[]` first round that draws from the own stream.
+    shared: `[2]` keys of the scenario's shared streams.
+    own: `[2]` keys of the rollout's own streams.
+    split_rounds: `[2]` first rounds that draw from the own streams.
     """
 
-    shared: ScalarKey
-    own: ScalarKey
-    split_round: Int[Array, ""]
+    shared: Key[Array, "2"]
+    own: Key[Array, "2"]
+    split_rounds: Int[Array, "2"]
 
     @classmethod
-    def create(cls, scenario_key: ScalarKey, rollout: Int[Array, ""], split_round: Int[Array, ""]) -> "NoiseStream":
-        """The stream of one rollout. Rollout 0 lends its own stream as the shared one."""
-        return cls(jax.random.fold_in(scenario_key, 0), jax.random.fold_in(scenario_key, rollout), split_round)
+    def create(
+        cls, scenario_keys: Key[Array, "2"], rollout: Int[Array, ""], split_rounds: Int[Array, "2"]
+    ) -> "NoiseStreams":
+        """The streams of one rollout. Rollout 0 lends its own as the shared ones."""
+        keys = fold_each(jnp.tile(scenario_keys, 2), jnp.repeat(jnp.stack([jnp.zeros_like(rollout), rollout]), 2))
+        return cls(keys[:2], keys[2:], split_rounds)
 
-    def key(self, round: Int[Array, ""]) -> ScalarKey:
-        """The key of one round."""
-        return jax.random.fold_in(jnp.where(round < self.split_round, self.shared, self.own), round)
+    def keys(self, round: Int[Array, ""]) -> Key[Array, "2"]:
+        """The policy's and the rewards' key of one round."""
+        return fold_each(jnp.where(round < self.split_rounds, self.shared, self.own), jnp.full(2, round))
+
+
+def fold_each(keys: Key[Array, "n"], data: Int[Array, "n"]) -> Key[Array, "n"]:
+    """`jax.random.fold_in`, pair by pair."""
+    return jax.vmap(jax.random.fold_in)(keys, data)
 
 
 @pytree
@@ -66,11 +76,9 @@ def rollout(
     agent: Agent,
     environment: Environment,
     scenario: Any,
-    policy_noise: NoiseStream,
-    reward_noise: NoiseStream,
+    noise: NoiseStreams,
     arm_mask: Bool[Array, "K"],
     horizon: int,
-    feedback: Feedback = "bandit",
 ) -> Trajectory:
     """One agent plays one scenario once.
 
@@ -78,11 +86,9 @@ def rollout(
       agent: who plays.
       environment: the world.
       scenario: a state of the environment, fresh from its `reset`.
-      policy_noise: randomness of the agent.
-      reward_noise: randomness of the rewards.
+      noise: randomness of the agent and of the rewards.
       arm_mask: `[K]` true where the arm exists.
       horizon: rounds T.
-      feedback: what the agent sees after a round, `R_t(a_t)` or the vector `R_t`.
 
     Raises:
       AssertionError: if the agent or the environment returns arrays of other shapes than their protocols say.
@@ -91,13 +97,14 @@ def rollout(
     def play_round(carry: tuple[Any, Any], round: Int[Array, ""]) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
         agent_state, world = carry
         context = Context(round, jnp.asarray(horizon), arm_mask, environment.mean_rewards(world, round))
-        decision, agent_state = agent.act(policy_noise.key(round), agent_state, context)
-        world, outcome = environment.step(reward_noise.key(round), world, decision, round)
+        policy_key, reward_key = noise.keys(round)
+        decision, agent_state = agent.act(policy_key, agent_state, context)
+        world, outcome = environment.step(reward_key, world, decision, round)
         chex.assert_shape([decision.probabilities, outcome.mean_rewards, outcome.rewards], arm_mask.shape)
         chex.assert_shape(decision.action, ())
         means, rewards = (jnp.where(arm_mask, table, 0.0) for table in (outcome.mean_rewards, outcome.rewards))
         reward = rewards[decision.action]
-        seen = rewards if feedback == "full" else reward
+        seen = rewards if environment.feedback == "full" else reward
         agent_state = agent.observe(agent_state, decision.action, seen, context)
         record = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
         return (agent_state, world), record
@@ -118,7 +125,6 @@ def rollout_scenarios(
     branch_rounds: Int[Array, "M"] | None = None,
     shared_reward_noise: bool = False,
     arm_mask: Bool[Array, "K"] | None = None,
-    feedback: Feedback = "bandit",
     block: int = 0,
 ) -> Trajectory:
     """Draws `num_scenarios` scenarios and plays each of them `num_rollouts` times.
@@ -134,7 +140,6 @@ def rollout_scenarios(
         share policy and reward noise, so their histories are identical. None: they are independent throughout.
       shared_reward_noise: whether the rollouts of a scenario see the same reward noise in every round.
       arm_mask: `[K]` true where the arm exists. None: all do.
-      feedback: what the agent sees after a round, `R_t(a_t)` or the vector `R_t`.
       block: trajectories stepped together, which bounds memory; the result does not depend on it beyond rounding.
         0 chooses 256 on CPU, where a block stays in cache, and everything at once elsewhere.
 
@@ -142,27 +147,30 @@ def rollout_scenarios(
       Trajectories with batch axes `[M, L]`.
 
     Raises:
-      ConfigError: if the agent cannot use the feedback.
+      ConfigError: if the agent cannot use the environment's feedback.
     """
-    require_feedback(agent, feedback)
+    require_feedback(agent, environment.feedback)
     mask = jnp.ones(environment.num_arms, bool) if arm_mask is None else arm_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
 
     def play_scenario(inputs: tuple[Int[Array, ""], Int[Array, ""]]) -> Trajectory:
         index, branch_round = inputs
-        scenario = environment.reset(jax.random.fold_in(keys.scenario, index), mask, horizon)
-        policy_key = jax.random.fold_in(keys.policy, index)
-        reward_key = jax.random.fold_in(keys.reward, index)
-        reward_split = jnp.asarray(horizon) if shared_reward_noise else branch_round
+        own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, index))
+        scenario = environment.reset(own_keys[0], mask, horizon)
+        split_rounds = jnp.stack([branch_round, jnp.full_like(branch_round, horizon)])
+        if not shared_reward_noise:
+            split_rounds = jnp.full(2, branch_round)
 
         def play(rollout_index: Int[Array, ""]) -> Trajectory:
-            policy_noise = NoiseStream.create(policy_key, rollout_index, branch_round)
-            reward_noise = NoiseStream.create(reward_key, rollout_index, reward_split)
-            return rollout(agent, environment, scenario, policy_noise, reward_noise, mask, horizon, feedback)
+            noise = NoiseStreams.create(own_keys[1:], rollout_index, split_rounds)
+            return rollout(agent, environment, scenario, noise, mask, horizon)
 
         return jax.vmap(play)(jnp.arange(num_rollouts))
 
     if block == 0:
         block = 256 if jax.default_backend() == "cpu" else num_scenarios * num_rollouts
     scenarios_per_block = min(num_scenarios, max(1, block // num_rollouts))
+    # A remainder would be compiled as a program of its own: blocks of equal size avoid it where they are not small.
+    fitting = largest_divisor(num_scenarios, scenarios_per_block)
+    scenarios_per_block = fitting if 2 * fitting >= scenarios_per_block else scenarios_per_block
     return jax.lax.map(play_scenario, (jnp.arange(num_scenarios), branches), batch_size=scenarios_per_block)

@@ -9,20 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmft_jax.agents import TransformerAgent
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer
 from rmft_jax.config import TransformerConfig
-from rmft_jax.diagnostics import greedy_frac, half_horizon, min_frac, suff_fail
-from rmft_jax.objectives import entropy, imitation_loss
+from rmft_jax.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
+from rmft_jax.growth import suff_fail_freq
+from rmft_jax.objectives import action_loss, entropy, policy_loss, squared_error
 from rmft_jax.selection import select_lowest, take_rollouts
 from rmft_jax.types import KeptBatch, Trajectory
 
-AGENT = TransformerAgent.create(jax.random.key(0), TransformerConfig(num_layers=1, width=8), 3, 5)
+CONFIG = TransformerConfig(num_layers=1, width=8)
+AGENT = BanditTransformer.create(jax.random.key(0), CONFIG, 3, 5)
+FULL = FullInformationTransformer.create(jax.random.key(0), CONFIG, 3, 5)
 
 
 @jax.jit
 def loss_and_grads(params, data: KeptBatch, entropy_weight: float):
     def loss(params):
-        return imitation_loss(dataclasses.replace(AGENT, params=params), data, entropy_weight)
+        agent = dataclasses.replace(AGENT, params=params)
+        losses = jax.vmap(lambda trajectory: action_loss(agent, trajectory, entropy_weight))(data.trajectory)
+        return jnp.sum(data.weights * losses)
 
     return jax.value_and_grad(loss)(params)
 
@@ -44,36 +49,66 @@ def test_selection_keeps_the_k_lowest_of_each_scenario(num_rollouts, data):
 
 
 def batch(weights=None, mask=(True, True, True)) -> KeptBatch:
-    keys = jax.random.split(jax.random.key(1), 2)
+    keys = jax.random.split(jax.random.key(1), 4)
     actions = 2 * jax.random.randint(keys[0], (4, 5), 0, 2)
-    return KeptBatch(
-        actions=actions,
-        rewards=jax.random.normal(keys[1], (4, 5)),
-        arm_mask=jnp.tile(jnp.asarray(mask), (4, 1)),
-        weights=jnp.ones((4, 5)) if weights is None else weights,
-    )
+    present = jnp.tile(jnp.asarray(mask), (4, 1))
+    tables = [jnp.where(present[:, None], jax.random.normal(key, (4, 5, 3)), 0.0) for key in keys[1:3]]
+    policies = jax.nn.softmax(jnp.where(present[:, None], jax.random.normal(keys[3], (4, 5, 3)), -jnp.inf))
+    rewards = jnp.take_along_axis(tables[0], actions[..., None], axis=-1)[..., 0]
+    trajectory = Trajectory(actions, rewards, policies, tables[0], tables[0], tables[1], present)
+    return KeptBatch(trajectory, jnp.ones((4, 5)) if weights is None else weights)
 
 
-def test_the_loss_is_weighted_cross_entropy_minus_entropy():
+def test_the_bandit_loss_is_cross_entropy_minus_entropy():
     weights = jax.random.uniform(jax.random.key(2), (4, 5))
     data, expected = batch(weights), 0.0
-    for b, rows in enumerate(jax.jit(jax.vmap(AGENT.logits))(data.actions, data.rewards, data.arm_mask)):
+    for b, rows in enumerate(jax.jit(jax.vmap(AGENT.outputs))(data.trajectory)):
         for t, logits in enumerate(np.asarray(rows, np.float64)):
             p = np.exp(logits) / np.exp(logits).sum()
-            expected += weights[b, t] * (-np.log(p[data.actions[b, t]]) + 0.3 * (p * np.log(p)).sum())
+            expected += weights[b, t] * (-np.log(p[data.trajectory.actions[b, t]]) + 0.3 * (p * np.log(p)).sum())
     loss, _ = loss_and_grads(AGENT.params, data, 0.3)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("mask", [(True, True, True), (True, False, True)])
+def test_the_full_information_losses_equal_their_slow_twins(mask):
+    data = batch(mask=mask).trajectory
+    arms, scores = np.flatnonzero(mask), np.asarray(data.scores)
+    z = np.asarray(jax.jit(jax.vmap(FULL.outputs))(data), np.float64)
+    squares = jax.jit(jax.vmap(lambda trajectory: squared_error(FULL, trajectory)))(data)
+    entropies = jax.jit(jax.vmap(lambda trajectory: policy_loss(FULL, trajectory)))(data)
+    for b in range(4):
+        for t in range(5):
+            row = z[b, t, arms]
+            log_probs = row - np.log(np.exp(row).sum())
+            square = 0.5 * sum((row - scores[b, t, arms]) ** 2)
+            assert float(squares[b, t]) == pytest.approx(float(square), rel=1e-4)
+            cross = -sum(data.probabilities[b, t, arms] * log_probs)
+            assert float(entropies[b, t]) == pytest.approx(float(cross), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [squared_error, policy_loss])
+def test_full_information_losses_leave_the_gradient_finite_with_absent_arms(loss):
+    data = batch(mask=(True, False, True)).trajectory
+
+    def total(params):
+        return jnp.sum(jax.vmap(lambda t: loss(dataclasses.replace(FULL, params=params), t))(data))
+
+    grads = jax.jit(jax.grad(total))(FULL.params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(grads))
+
+
 def test_rounds_without_weight_teach_nothing():
     data = batch(jnp.zeros((4, 5)).at[:, 1].set(1.0))
+    past = data.trajectory
     loss, grads = loss_and_grads(AGENT.params, data, 0.1)
     # Round 1 sees the decision of round 0 and is itself imitated; nothing after it may count.
-    late = dataclasses.replace(data, actions=data.actions.at[:, 2:].set(1), rewards=data.rewards.at[:, 1:].set(9.0))
-    other_loss, other_grads = loss_and_grads(AGENT.params, late, 0.1)
+    late = dataclasses.replace(past, actions=past.actions.at[:, 2:].set(1), rewards=past.rewards.at[:, 1:].set(9.0))
+    other_loss, other_grads = loss_and_grads(AGENT.params, dataclasses.replace(data, trajectory=late), 0.1)
     assert loss == other_loss
     jax.tree.map(np.testing.assert_array_equal, grads, other_grads)
-    early = dataclasses.replace(data, actions=data.actions.at[:, 0].set(1))
+    early = dataclasses.replace(data, trajectory=dataclasses.replace(past, actions=past.actions.at[:, 0].set(1)))
     assert loss_and_grads(AGENT.params, early, 0.1)[0] != loss
     nothing, zero = loss_and_grads(AGENT.params, batch(jnp.zeros((4, 5))), 0.1)
     assert nothing == 0
@@ -98,24 +133,77 @@ def made(actions, rewards, means, mask=None) -> Trajectory:
     return Trajectory(actions, jnp.asarray(rewards), table, table, table, None, present)
 
 
+def changing(actions, means, mask=None) -> Trajectory:
+    """A play of problems whose means change, `means[t][a]`."""
+    play = made(actions, [0.0] * len(actions), means[0], mask)
+    return dataclasses.replace(play, mean_rewards=jnp.asarray(means))
+
+
 def test_suffix_failure():
     play = made([0, 1, 0, 1, 1, 1], [0.0] * 6, [0.9, 0.1])
     assert [bool(suff_fail(play, t)) for t in range(1, 7)] == [False, False, False, True, True, True]
     tied = made([0, 1, 1, 1], [0.0] * 4, [0.5, 0.5])
     assert not suff_fail(tied, 3)
-    assert [half_horizon(t) for t in (1, 2, 5, 50)] == [1, 1, 2, 25]
+    never = made([1, 1, 1], [0.0] * 3, [0.9, 0.1])
+    assert int(last_best_round(never)) == 0
+    assert suff_fail(never, 1)
+
+
+def test_the_best_arm_is_that_of_the_round():
+    play = changing([0, 0, 1, 1], [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    assert int(last_best_round(play)) == 3
+    np.testing.assert_array_equal(played_rank(play), [0, 1, 0, 1])
+    # An arm that does not exist is no better one, whatever its entry in the table.
+    masked = changing([1, 1], [[0.0, -0.5, -0.9], [0.0, -0.9, -0.5]], [False, True, True])
+    np.testing.assert_array_equal(played_rank(masked), [0, 1])
+    assert int(last_best_round(masked)) == 1
+
+
+PLAYS = st.lists(
+    st.tuples(st.integers(0, 2), st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=3, max_size=3)),
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(0, 2), min_size=2, max_size=8))
-def test_suffix_failure_does_not_decrease_with_the_round(actions):
-    play = made(actions, [0.0] * len(actions), [0.2, 0.9, 0.5])
-    failures = [bool(suff_fail(play, t)) for t in range(1, len(actions) + 1)]
+@given(PLAYS)
+def test_ranks_and_suffix_failures_equal_their_slow_twins(rounds):
+    actions, means = map(list, zip(*rounds, strict=True))
+    play = changing(actions, means)
+    ranks = [sum(other > row[a] for other in row) for a, row in rounds]
+    last = max([t for t, rank in enumerate(ranks, start=1) if rank == 0], default=0)
+    np.testing.assert_array_equal(played_rank(play), ranks)
+    assert int(last_best_round(play)) == last
+    failures = [bool(suff_fail(play, t)) for t in range(1, len(rounds) + 1)]
+    assert failures == [0 not in ranks[t - 1 :] for t in range(1, len(rounds) + 1)]
     assert failures == sorted(failures)
+    np.testing.assert_array_equal(suff_fail_freq(np.asarray([last]), len(rounds)), failures)
+
+
+def test_batches_of_plays_are_measured_one_by_one():
+    keys = jax.random.split(jax.random.key(0), 3)
+    means = jax.random.randint(keys[0], (4, 6, 7, 3), 0, 3) / 2
+    play = Trajectory(
+        actions=jax.random.randint(keys[1], (4, 6, 7), 0, 3),
+        rewards=jnp.zeros((4, 6, 7)),
+        probabilities=means,
+        mean_rewards=means,
+        reward_table=means,
+        scores=None,
+        arm_mask=jnp.ones((4, 6, 3), bool),
+    )
+    for measure in (last_best_round, played_rank, min_frac):
+        one_by_one = jax.vmap(jax.vmap(measure))(play)
+        np.testing.assert_allclose(jax.jit(measure)(play), one_by_one, rtol=1e-6)
+    assert last_best_round(play).shape == (4, 6)
+    assert played_rank(play).shape == (4, 6, 7)
 
 
 def test_min_frac_counts_existing_arms_only():
-    assert float(min_frac(made([0, 1, 0, 1, 0, 0], [0.0] * 6, [0.5, 0.2]))) == pytest.approx(2 * 2 / 6)
+    play = made([0, 1, 0, 1, 0, 0], [0.0] * 6, [0.5, 0.2])
+    assert float(min_frac(play)) == pytest.approx(2 * 2 / 6)
+    assert [float(min_frac(play, t)) for t in (1, 2, 4, 6)] == pytest.approx([0.0, 1.0, 1.0, 2 * 2 / 6])
     masked = made([0, 2, 0, 2], [0.0] * 4, [0.5, 0.0, 0.2], [True, False, True])
     assert float(min_frac(masked)) == pytest.approx(2 * 2 / 4)
 

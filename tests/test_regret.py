@@ -1,10 +1,23 @@
+import dataclasses
+
 import hypothesis.extra.numpy as hnp
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmft_jax.regret import expected_regret, pseudo_regret, realized_regret
+from rmft_jax.evaluation import in_hindsight
+from rmft_jax.regret import (
+    REGRETS,
+    Regret,
+    dynamic_regret,
+    pseudo_regret,
+    realized_regret,
+    static_regret,
+    swap_regret,
+)
 from rmft_jax.types import Trajectory
 
 ARMS = 4
@@ -30,45 +43,105 @@ def trajectories(draw):
     )
 
 
-def twin(trajectory: Trajectory, term) -> np.ndarray:
-    """Cumulates `term(mean_rewards, rewards, policy, action, existing arms)` round by round."""
-    t = {name: np.asarray(value, np.float64) for name, value in vars(trajectory).items()}
-    arms, total, result = np.flatnonzero(t["arm_mask"]), 0.0, []
-    for row in range(len(t["actions"])):
-        action = int(t["actions"][row])
-        total += term(t["mean_rewards"][row], t["reward_table"][row], t["probabilities"][row], action, arms)
-        result.append(total)
+def twin(name: str, form: str, trajectory: Trajectory) -> np.ndarray:
+    """Each definition as a loop, from the tables' prefix of every round."""
+    t = {name: np.asarray(value, np.float64) for name, value in vars(trajectory).items() if value is not None}
+    arms, result = np.flatnonzero(t["arm_mask"]), []
+    weights = t["probabilities"] if form == "expected" else np.eye(ARMS)[t["actions"].astype(int)]
+    for end in range(1, len(weights) + 1):
+        r, R, pi = t["mean_rewards"][:end], t["reward_table"][:end], weights[:end]
+        match name:
+            case "static":
+                value = max(R[:, a].sum() for a in arms) - (pi * R).sum()
+            case "pseudo":
+                value = max(r[:, a].sum() for a in arms) - (pi * r).sum()
+            case "dynamic":
+                value = sum(max(row[arms]) for row in r) - (pi * r).sum()
+            case "realized":
+                value = sum(row_R[arms[np.argmax(row[arms])]] for row, row_R in zip(r, R, strict=True)) - (pi * R).sum()
+            case "swap":
+                value = sum(max(sum(pi[:, a] * (R[:, b] - R[:, a])) for b in arms) for a in arms)
+            case _:
+                raise AssertionError(name)
+        result.append(value)
     return np.asarray(result)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(trajectories())
 def test_each_regret_equals_its_slow_twin(trajectory):
-    cases = {
-        pseudo_regret: lambda r, R, pi, a, arms: max(r[arms]) - r[a],
-        expected_regret: lambda r, R, pi, a, arms: max(r[arms]) - sum(pi[b] * r[b] for b in arms),
-        realized_regret: lambda r, R, pi, a, arms: R[arms[np.argmax(r[arms])]] - R[a],
-    }
-    for regret, term in cases.items():
-        np.testing.assert_allclose(regret(trajectory), twin(trajectory, term), atol=2e-5)
+    for name, regret in REGRETS.items():
+        for form in ("sampled", "expected"):
+            np.testing.assert_allclose(regret(trajectory, form), twin(name, form, trajectory), atol=2e-5)
+
+
+def test_the_forms_that_are_standard():
+    """Static and swap regret are of policies, the bandit regrets of actions."""
+    for regret in (static_regret, swap_regret):
+        np.testing.assert_array_equal(regret(LUCKY), regret(LUCKY, "expected"))
+    for regret in (pseudo_regret, dynamic_regret, realized_regret):
+        np.testing.assert_array_equal(regret(LUCKY), regret(LUCKY, "sampled"))
 
 
 @settings(deadline=None, max_examples=60)
 @given(trajectories())
-def test_regret_of_expectations_never_falls(trajectory):
-    for regret in (pseudo_regret, expected_regret):
-        assert (np.diff(np.asarray(regret(trajectory)), prepend=0) >= -1e-5).all()
+def test_dynamic_regret_never_falls(trajectory):
+    for form in ("sampled", "expected"):
+        assert (np.diff(np.asarray(dynamic_regret(trajectory, form)), prepend=0) >= -1e-5).all()
+        assert (dynamic_regret(trajectory, form) >= pseudo_regret(trajectory, form) - 1e-5).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(trajectories())
+def test_swap_regret_is_at_least_the_static_one(trajectory):
+    for form in ("sampled", "expected"):
+        assert (swap_regret(trajectory, form) >= static_regret(trajectory, form) - 1e-5).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(trajectories())
+def test_the_best_fixed_arm_has_no_static_regret(trajectory):
+    best = in_hindsight(trajectory)
+    for form in ("sampled", "expected"):
+        np.testing.assert_allclose(static_regret(best, form)[-1], 0, atol=1e-5)
+    assert bool(trajectory.arm_mask[best.actions[0]])
+    np.testing.assert_allclose(best.rewards.sum(), twin_best(trajectory), atol=1e-5)
+
+
+def twin_best(trajectory: Trajectory) -> float:
+    return max(np.asarray(trajectory.reward_table)[:, a].sum() for a in np.flatnonzero(trajectory.arm_mask))
+
+
+@settings(deadline=None, max_examples=30)
+@given(trajectories(), st.floats(0.1, 3.0))
+def test_the_regret_of_a_ball_equals_its_slow_twin(trajectory, radius):
+    R, x = np.asarray(trajectory.reward_table, np.float64), np.asarray(trajectory.probabilities, np.float64)
+    expected = [radius * np.linalg.norm(R[:t].sum(0)) - (x[:t] * R[:t]).sum() for t in range(1, len(R) + 1)]
+    np.testing.assert_allclose(Regret("ball", "expected", radius)(trajectory), expected, atol=2e-5)
+
+
+LUCKY = Trajectory(
+    actions=jnp.asarray([1]),
+    rewards=jnp.asarray([1.0]),
+    probabilities=jnp.asarray([[0.5, 0.5]]),
+    mean_rewards=jnp.asarray([[0.9, 0.1]]),
+    reward_table=jnp.asarray([[0.0, 1.0]]),
+    scores=None,
+    arm_mask=jnp.asarray([True, True]),
+)
 
 
 def test_realized_regret_can_be_negative():
-    lucky = Trajectory(
-        actions=jnp.asarray([1]),
-        rewards=jnp.asarray([1.0]),
-        probabilities=jnp.asarray([[0.5, 0.5]]),
-        mean_rewards=jnp.asarray([[0.9, 0.1]]),
-        reward_table=jnp.asarray([[0.0, 1.0]]),
-        scores=None,
-        arm_mask=jnp.asarray([True, True]),
-    )
-    np.testing.assert_allclose(realized_regret(lucky), [-1.0])
-    np.testing.assert_allclose(pseudo_regret(lucky), [0.8])
+    np.testing.assert_allclose(realized_regret(LUCKY), [-1.0])
+    np.testing.assert_allclose(pseudo_regret(LUCKY), [0.8])
+
+
+def test_a_long_horizon_does_not_drown_small_regrets():
+    """At T = 10,000 the sums of rewards are in the thousands; the regret of the best arm is still exactly zero."""
+    table = jnp.full((10_000, 2), 0.7) - jnp.asarray([[0.0, 1e-4]])
+    zeros, mask = jnp.zeros(10_000, jnp.int32), jnp.asarray([True, True])
+    best = Trajectory(zeros, table[:, 0], jax.nn.one_hot(zeros, 2), table, table, None, mask)
+    second = dataclasses.replace(best, actions=zeros + 1, probabilities=jax.nn.one_hot(zeros + 1, 2))
+    for regret in (static_regret, pseudo_regret, dynamic_regret):
+        assert float(regret(best)[-1]) == 0
+        assert float(regret(second)[-1]) == pytest.approx(1.0, rel=2e-3)

@@ -9,7 +9,8 @@ import pytest
 from worlds import TINY_RUN
 
 from rmft_jax import rmft
-from rmft_jax.config import BanditConfig, ConfigError, RMFTConfig, TransformerConfig
+from rmft_jax.config import AbruptConfig, AlternatingConfig, BanditConfig, ConfigError, RMFTConfig, TransformerConfig
+from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys
 from rmft_jax.types import KeptBatch, TrainState
 
@@ -136,11 +137,90 @@ def test_every_setting_reaches_the_step(reference, name):
 
 def test_selection_by_the_expected_regret_keeps_the_lowest_expected_regret(tiny):
     """With equal policies the expected regrets of a scenario's rollouts differ by its means alone: all are equal."""
-    config = dataclasses.replace(tiny, selection_regret="expected", temperature=1e6)
+    config = dataclasses.replace(tiny, selection_form="expected", temperature=1e6)
     _, metrics = rmft.iterate(rmft.init(config, KEY))
-    _, sampled = rmft.iterate(rmft.init(dataclasses.replace(config, selection_regret="pseudo"), KEY))
+    _, sampled = rmft.iterate(rmft.init(dataclasses.replace(config, selection_form="sampled"), KEY))
     assert metrics.regret == sampled.regret
     assert sampled.selected_regret < metrics.selected_regret
+
+
+FULL = dataclasses.replace(
+    SMALL,
+    environment=BanditConfig(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
+    shared_reward_noise=True,
+    entropy_weight=0.0,
+)
+FULL_SETTINGS = {
+    "decision_map": "simplex",
+    "exploration_std": 2.0,
+    "full_loss": "cross_entropy",
+    "selection_regret": "swap",
+    "selection_form": "sampled",
+}
+
+
+@pytest.fixture(scope="module")
+def full_reference():
+    state, metrics = rmft.iterate_chunk(rmft.init(FULL, KEY), 2)
+    assert np.isfinite(metrics.loss).all()
+    assert (metrics.selected_regret < metrics.regret).all()
+    return state.params
+
+
+@pytest.mark.parametrize("name", FULL_SETTINGS)
+def test_every_setting_of_full_information_reaches_the_step(full_reference, name):
+    assert getattr(FULL, name) != FULL_SETTINGS[name]
+    config = dataclasses.replace(FULL, **{name: FULL_SETTINGS[name]})
+    state, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 2)
+    assert np.isfinite(metrics.loss).all()
+    assert np.abs(state.params["embed"]["kernel"] - full_reference["embed"]["kernel"]).max() > 1e-5
+
+
+def test_play_in_a_ball_is_judged_and_selected_by_the_regret_of_the_ball():
+    config = dataclasses.replace(FULL, decision_map="ball", radius=3.0)
+    assert rmft.setting_regret(config) == rmft.selection_regret(config) == Regret("ball", "expected", 3.0)
+    _, metrics = rmft.iterate(rmft.init(config, KEY))
+    assert metrics.selected_regret < metrics.regret
+    # An untrained policy plays near the centre, so that its regret is nearly the comparator's reward.
+    assert metrics.regret > 3.0
+    assert metrics.entropy == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (BanditConfig(), Regret("pseudo", "sampled")),
+        (AbruptConfig(), Regret("dynamic", "sampled")),
+        (AlternatingConfig(), Regret("static", "sampled")),
+        (AbruptConfig(feedback="full"), Regret("static", "expected")),
+    ],
+)
+def test_each_setting_has_its_regret(environment, expected):
+    config = RMFTConfig(environment=environment)
+    assert rmft.setting_regret(config) == rmft.selection_regret(config) == expected
+    other = dataclasses.replace(config, selection_regret="realized", selection_form="expected")
+    assert rmft.selection_regret(other) == Regret("realized", "expected")
+    assert rmft.setting_regret(other) == expected
+
+
+def test_it_learns_to_follow_the_rewards_it_is_shown():
+    """A probe with a known answer: the reward vectors never change, so one look at them settles everything."""
+    config = RMFTConfig(
+        environment=BanditConfig(num_arms=2, feedback="full", prior="fixed_gap", gap=1.0, noise="none"),
+        policy=TransformerConfig(num_layers=1, width=16),
+        horizon=8,
+        num_iterations=60,
+        num_scenarios=64,
+        num_rollouts=4,
+        k=1,
+        num_minibatches=2,
+        step_size=1e-2,
+        exploration_std=1.0,
+        entropy_weight=0.0,
+    )
+    _, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 60)
+    assert metrics.regret[0] > 3.0
+    assert metrics.regret[-5:].mean() < 1.2, "half a round is lost in the first one on average"
 
 
 def test_every_iteration_draws_its_own_scenarios(tiny):
@@ -164,8 +244,8 @@ def test_only_rounds_from_the_branch_on_are_imitated(tiny):
     assert isinstance(data, KeptBatch)
     np.testing.assert_array_equal(data.weights.sum(-1), [6, 6, 4, 4, 1, 1])
     np.testing.assert_array_equal(data.weights[2], [0, 0, 1, 1, 1, 1])
-    np.testing.assert_array_equal(data.actions[0], played.actions[0, 3])
-    np.testing.assert_array_equal(data.rewards[5], played.rewards[2, 3])
+    np.testing.assert_array_equal(data.trajectory.actions[0], played.actions[0, 3])
+    np.testing.assert_array_equal(data.trajectory.rewards[5], played.rewards[2, 3])
 
 
 def test_the_cosine_schedule_reaches_zero(tiny):

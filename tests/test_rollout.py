@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmft_jax.agents import UCB1, TransformerAgent, Uniform
+from rmft_jax.agents import UCB, BanditTransformer, Uniform
 from rmft_jax.config import BanditConfig, TransformerConfig
-from rmft_jax.environments import StationaryBandit
+from rmft_jax.environments import Stationary
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.types import Trajectory
 
-WORLD = StationaryBandit(BanditConfig(num_arms=3, noise="gaussian"))
+WORLD = Stationary(BanditConfig(num_arms=3, noise="gaussian"))
 KEYS = RolloutKeys.create(jax.random.key(0))
 HORIZON = 12
 
@@ -29,7 +29,7 @@ def assert_same(a: Trajectory, b: Trajectory) -> None:
 
 
 def test_the_trajectory_is_what_was_played():
-    played = play(UCB1())
+    played = play(UCB())
     table = np.asarray(played.reward_table)
     actions = np.asarray(played.actions)
     np.testing.assert_allclose(np.take_along_axis(table, actions[..., None], -1)[..., 0], played.rewards, atol=1e-6)
@@ -66,7 +66,7 @@ def test_shared_reward_noise_shares_rewards_and_not_actions():
 
 
 def test_agents_meet_the_same_problems_and_the_same_rewards():
-    first, second = play(Uniform()), play(UCB1())
+    first, second = play(Uniform()), play(UCB())
     np.testing.assert_allclose(first.reward_table, second.reward_table, atol=2e-6)
     np.testing.assert_array_equal(first.mean_rewards, second.mean_rewards)
 
@@ -83,14 +83,14 @@ def test_a_shorter_horizon_is_a_prefix():
 
 
 def test_blocks_change_nothing():
-    agent = TransformerAgent.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
     whole = play(agent, block=10**6)
     for block in (4, 16):  # 16 trajectories are four scenarios, which leave a remainder of two.
         assert_same(whole, play(agent, block=block))
 
 
 def test_temperature_flattens_the_policy():
-    agent = TransformerAgent.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
     hot = play(dataclasses.replace(agent, temperature=1e6)).probabilities
     cold = play(dataclasses.replace(agent, temperature=1e-6)).probabilities
     np.testing.assert_allclose(hot, 1 / 3, atol=1e-5)
