@@ -2,33 +2,43 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from rmft_jax.growth import half_horizon  # noqa: F401, read from here by those that measure trajectories
 from rmft_jax.regret import best_mean, of_action
 from rmft_jax.types import Trajectory
+
+
+def last_best_round(trajectory: Trajectory) -> Int[Array, "*batch"]:
+    """The last round, counted from 1, in which a best arm is played; 0 if there is none.
+
+    Best is meant of that round, so that it also holds where the best arm changes. Where several arms are best, any of
+    them counts.
+    """
+    plays_best = of_action(trajectory.mean_rewards, trajectory.actions) == best_mean(trajectory)
+    rounds_since = jnp.argmax(plays_best[..., ::-1], axis=-1)
+    return jnp.where(jnp.any(plays_best, axis=-1), plays_best.shape[-1] - rounds_since, 0)
 
 
 def suff_fail(trajectory: Trajectory, round: int) -> Bool[Array, "*batch"]:
     """Suffix failure: no best arm is played in rounds `round .. T`, both counted from 1.
 
-    Its mean over runs is SuffFailFreq(round), which does not decrease with `round`. Where several arms are best, any
-    of them counts.
+    Its mean over runs is SuffFailFreq(round), which does not decrease with `round`.
     """
-    plays_best = of_action(trajectory.mean_rewards, trajectory.actions) == best_mean(trajectory)
-    return ~jnp.any(plays_best[..., round - 1 :], axis=-1)
+    return last_best_round(trajectory) < round
 
 
-def half_horizon(horizon: int) -> int:
-    """The round T/2, counted from 1, at which suffix failure is reported."""
-    return max(1, horizon // 2)
+def min_frac(trajectory: Trajectory, round: int | None = None) -> Float[Array, "*batch"]:
+    """`K * MinFrac(t) = K * min_a n_a(t) / t`, in [0, 1], over the existing arms.
 
-
-def min_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
-    """`K * MinFrac(T) = K * min_a n_a(T) / T`, in [0, 1], over the existing arms."""
-    horizon = trajectory.actions.shape[-1]
-    played = jax.nn.one_hot(trajectory.actions, trajectory.mean_rewards.shape[-1])
+    Args:
+      trajectory: a batch of plays.
+      round: t, counted from 1. None: the horizon T.
+    """
+    actions = trajectory.actions[..., :round]
+    played = jax.nn.one_hot(actions, trajectory.mean_rewards.shape[-1])
     pulls = jnp.where(trajectory.arm_mask, jnp.sum(played, axis=-2), jnp.inf)
-    return jnp.sum(trajectory.arm_mask, axis=-1) * jnp.min(pulls, axis=-1) / horizon
+    return jnp.sum(trajectory.arm_mask, axis=-1) * jnp.min(pulls, axis=-1) / actions.shape[-1]
 
 
 def greedy_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
@@ -42,3 +52,13 @@ def greedy_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
     means = jnp.where(pulls > 0, sums / jnp.maximum(pulls, 1.0), -jnp.inf)
     chosen = of_action(means, trajectory.actions[..., 1:])
     return jnp.mean(chosen == jnp.max(means, axis=-1), axis=-1)
+
+
+def played_rank(trajectory: Trajectory) -> Int[Array, "*batch T"]:
+    """Rank of the played arm by expected reward, per round among the existing arms; 0 is a best one.
+
+    It counts the arms that are better in that round, so arms that tie share the better rank.
+    """
+    played = of_action(trajectory.mean_rewards, trajectory.actions)
+    better = trajectory.arm_mask[..., None, :] & (trajectory.mean_rewards > played[..., None])
+    return jnp.sum(better, axis=-1)
