@@ -1,21 +1,36 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+from evaluations import AGENTS, made_evaluation
+from matplotlib.colors import to_hex
 from PIL import Image
 
-from rmft_jax.plotting import plot_regret, plot_run, plot_training
+from rmft_jax.bootstrap import Interval
+from rmft_jax.growth import suff_fail_freq
+from rmft_jax.plotting import (
+    STYLES,
+    Curve,
+    choose_agents,
+    plot_arms,
+    plot_final_regret,
+    plot_loglog,
+    plot_regret,
+    plot_regret_curves,
+    plot_run,
+    plot_suff_fail,
+    plot_training,
+    save_figure,
+    style_of,
+    styles_of,
+)
+from rmft_jax.report import summarize
 
-RNG = np.random.default_rng(0)
-AGENTS = ["rmft", "ucb1", "thompson", "greedy", "epsilon_greedy", "uniform", "best_arm"]
-
-
-@pytest.fixture(scope="module")
-def evaluation():
-    steps = RNG.random((7, 50, 20)) * np.asarray([0.2, 0.5, 0.3, 0.25, 0.28, 1.0, 0.0])[:, None, None]
-    return xr.Dataset(
-        {"regret": (("agent", "scenario", "round"), np.cumsum(steps, -1))},
-        coords={"agent": AGENTS, "round": np.arange(1, 21)},
-    )
+EVALUATION = made_evaluation()
+LABELS = {"RMFT Transformer", "Thompson", "UCB1", "greedy", "ε-greedy", "uniform"}
+FIGURES = {"regret", "loglog", "final_regret", "suff_fail", "arms", "training"}
+EVERYONE = [*STYLES, "my_new_agent"]
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +46,208 @@ def metrics():
     )
 
 
-def test_the_regret_figure_shows_the_means_of_the_dataset(evaluation):
-    axes = plot_regret(evaluation).axes[0]
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    assert set(lines) == {"RMFT Transformer", "Thompson", "UCB1", "greedy", "ε-greedy", "uniform"}
+@pytest.fixture
+def drawn(monkeypatch) -> dict:
+    """The figures of a run by name, laid out but not written, which takes most of the time."""
+    figures = {}
+
+    def save_figure(figure, path):
+        figure.draw_without_rendering()
+        figures[path.name] = figure
+        return [path]
+
+    monkeypatch.setattr("rmft_jax.plotting.save_figure", save_figure)
+    return figures
+
+
+def lines_of(figure) -> dict:
+    return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+def legend_of(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_regret_figure_shows_the_means_of_the_dataset():
+    figure = plot_regret(EVALUATION)
+    lines = lines_of(figure)
+    assert set(lines) == LABELS == set(legend_of(figure))
     np.testing.assert_allclose(
-        np.asarray(lines["UCB1"].get_ydata()), evaluation["regret"].sel(agent="ucb1").mean("scenario")
+        np.asarray(lines["UCB1"].get_ydata()), EVALUATION["regret"].sel(agent="ucb1").mean("scenario"), rtol=1e-6
     )
     assert len({line.get_color() for line in lines.values()}) == 6
     assert len({str(line.get_linestyle()) for line in lines.values()}) >= 4
-    assert "reward units" in axes.get_ylabel()
+    assert figure.axes[0].get_ylabel() == "cumulative dynamic regret\n(reward units)"
+    assert plot_regret(EVALUATION.drop_attrs()).axes[0].get_ylabel() == "cumulative pseudo-regret\n(reward units)"
 
 
-def test_the_training_figure_starts_before_training(evaluation, metrics):
-    axes = plot_training(metrics, evaluation).axes[0]
+def test_every_agent_has_a_style_of_its_own():
+    styles = [style_of(name) for name in EVERYONE]
+    assert len({(style.color, str(style.line)) for style in styles}) == len(EVERYONE)
+    assert len({style.label for style in styles}) == len(EVERYONE)
+    assert style_of("my_new_agent").label == "my new agent"
+    assert style_of("my_new_agent") == style_of("my_new_agent")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_two_curves_of_a_figure_share_a_colour(seed):
+    names = [str(name) for name in np.random.default_rng(seed).choice(EVERYONE, 7, replace=False)] + ["rmft"]
+    styles = styles_of(list(dict.fromkeys(names)))
+    assert list(styles) == list(dict.fromkeys(names))
+    assert len({style.color for style in styles.values()}) == len(styles)
+    assert styles["rmft"] == STYLES["rmft"]
+    greens = styles_of(["kl_ucb", "ucb1", "moss"])
+    assert greens["ucb1"] == STYLES["ucb1"]
+    assert greens["kl_ucb"].line == STYLES["kl_ucb"].line
+    assert len(styles_of(EVERYONE)) == len(EVERYONE)
+
+
+def test_a_figure_has_room_for_few_agents():
+    final = {name: float(i) for i, name in enumerate(reversed(EVERYONE))} | {"best_arm": 0.0}
+    chosen = choose_agents(final, "thompson", limit=6)
+    assert {"rmft", "rmft_plain", "thompson", "uniform"} <= set(chosen)
+    assert set(chosen[:2]) == {"rmft", "rmft_plain"}
+    others = [name for name in chosen if name not in ("rmft", "rmft_plain", "thompson", "uniform")]
+    lowest = sorted((name for name in final if final[name] != 0), key=lambda name: final[name])
+    assert set(others) == set([name for name in lowest if name not in ("thompson", "uniform")][:2])
+    assert choose_agents(final, None, limit=1) == [min(("rmft", "rmft_plain"), key=lambda name: final[name])]
+    assert choose_agents({"best_arm": 0.0}, "best_arm") == []
+    figure = plot_regret(made_evaluation(EVERYONE, num_scenarios=8, horizon=5))
+    assert len(legend_of(figure)) == 8
+
+
+def test_the_training_figure_starts_before_training(metrics):
+    axes = plot_training(metrics, EVALUATION).axes[0]
     held_out = next(line for line in axes.get_lines() if line.get_label() == "held-out scenarios")
     assert np.asarray(held_out.get_xdata())[0] == 0
     np.testing.assert_allclose(np.asarray(held_out.get_ydata()), metrics["validation_regret"])
-    assert {"Thompson", "UCB1"} <= {line.get_label() for line in axes.get_lines()}
 
 
-def test_figures_are_written_at_column_width_and_nothing_is_cut_off(evaluation, metrics, tmp_path):
+@pytest.mark.parametrize("reference", ["thompson", "ucb1", "bayes_optimal", None])
+def test_the_training_figure_has_the_level_of_the_reference(metrics, reference):
+    lines = lines_of(plot_training(metrics, made_evaluation(reference=reference)))
+    assert ("Thompson" in lines) == (reference == "thompson")
+    assert ("UCB1" in lines) == (reference == "ucb1")
+    if reference == "ucb1":
+        level = float(EVALUATION["regret"].sel(agent="ucb1").isel(round=-1).mean())
+        np.testing.assert_allclose(lines["UCB1"].get_ydata(), level, rtol=1e-6)
+    assert "held-out scenarios" in lines_of(plot_training(metrics))
+
+
+def test_the_log_log_figure_states_the_exponents():
+    figure, summary = plot_loglog(EVALUATION), summarize(EVALUATION)
+    axes, row = figure.axes[0], summary["ucb1"]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    low, high = row["exponent_ci95"]
+    assert f"UCB1, β = {row['exponent']:.2f} [{low:.2f}, {high:.2f}]" in legend_of(figure)
+    assert len(legend_of(figure)) == len(LABELS) + 1
+    guide = lines_of(figure)["slope of √t: β = 0.50"]
+    x, y = (np.log(np.asarray(values, float)) for values in (guide.get_xdata(), guide.get_ydata()))
+    np.testing.assert_allclose(np.diff(y) / np.diff(x), 0.5)
+    assert legend_of(plot_loglog(EVALUATION, summary)) == legend_of(figure)
+
+
+def test_the_suffix_failure_figure_shows_the_frequencies():
+    figure = plot_suff_fail(EVALUATION)
+    lines = lines_of(figure)
+    assert set(lines) == LABELS
+    last = EVALUATION["last_best_round"].sel(agent="uniform").to_numpy()
+    np.testing.assert_allclose(np.asarray(lines["uniform"].get_ydata()), suff_fail_freq(last, 20))
+    assert "SuffFailFreq(t)" in figure.axes[0].get_ylabel()
+    assert len(figure.axes[0].collections) == len(LABELS)
+
+
+def test_the_arms_figure_shows_the_shares_of_the_ranks():
+    figure = plot_arms(EVALUATION)
+    panels = {axes.get_title(): axes.get_images()[0].get_array() for axes in figure.axes if axes.get_title()}
+    assert set(panels) == LABELS
+    assert next(iter(panels)) == "RMFT Transformer"
+    for name in ("ucb1", "uniform"):
+        share = np.asarray(panels[STYLES[name].label])
+        assert share.shape == (4, 20)
+        np.testing.assert_allclose(share.sum(axis=0), 1.0)
+        rank = EVALUATION["rank"].sel(agent=name)
+        np.testing.assert_allclose(share[1], (rank == 1).mean("scenario"))
+    assert [axes.get_ylabel() for axes in figure.axes][-1] == "share of scenarios"
+    assert figure.get_supylabel() == "rank of the played arm (0 = best)"
+    # Rank 0 is on top, and the first round on the left.
+    assert tuple(figure.axes[0].get_images()[0].get_extent()) == (0.5, 20.5, 3.5, -0.5)
+
+
+def test_the_final_regret_figure_has_a_row_for_each_agent():
+    evaluation = made_evaluation(EVERYONE, num_scenarios=40)
+    figure, summary = plot_final_regret(evaluation), summarize(evaluation)
+    axes = figure.axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    regret = {style_of(name).label: summary[name]["regret_mean"] for name in EVERYONE if name != "best_arm"}
+    assert labels == sorted(regret, key=lambda label: regret[label])
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose([float(np.asarray(dot.get_xdata())[0]) for dot in dots], sorted(regret.values()))
+    assert to_hex(dots[labels.index("UCB1")].get_color()) == STYLES["ucb1"].color.lower()
+    assert figure.get_supxlabel() == "dynamic regret at T = 20 (reward units)"
+    assert axes.get_xscale() == "log"
+    assert plot_final_regret(made_evaluation(bonus=0.05)).axes[0].get_xscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        made_evaluation(horizon=1, num_scenarios=2),
+        made_evaluation(horizon=2, num_scenarios=1),
+        made_evaluation(["best_arm"], reference=None),
+        made_evaluation(["rmft"], reference=None),
+        made_evaluation(["my_new_agent", "uniform"]),
+        made_evaluation(bonus=1.0),
+        made_evaluation(bonus=0.1),
+        made_evaluation(["uniform"], bonus=1.0),
+        made_evaluation(EVERYONE, num_scenarios=6, num_arms=2),
+    ],
+    ids=["T=1", "N=1", "zeros", "one", "unknown", "negative", "mixed", "only-uniform", "everyone"],
+)
+def test_unusual_datasets_have_all_figures(evaluation, metrics, drawn):
+    plot_run(metrics, evaluation, Path("run"))
+    assert set(drawn) == FIGURES
+    labels = {style_of(str(name)).label for name in evaluation["agent"].values}
+    for name in ("regret", "suff_fail"):
+        shown = set(lines_of(drawn[name]))
+        assert shown <= labels
+        assert len(shown) == min(8, np.count_nonzero(evaluation["regret"].isel(round=-1).mean("scenario")))
+
+
+def test_negative_regret_is_inside_the_axes():
+    axes = plot_regret(made_evaluation(bonus=1.0)).axes[0]
+    bottom, top = axes.get_ylim()
+    assert bottom < min(np.min(np.asarray(line.get_ydata())) for line in axes.get_lines())
+    assert top > 0
+    assert plot_regret(EVALUATION).axes[0].get_ylim()[0] == 0
+
+
+def test_the_axis_is_cut_above_every_curve_but_uniform_play():
+    rounds = np.arange(1, 4)
+    values = {"rmft": [1.0, 3.0, 2.0], "uniform": [5.0, 10.0, 15.0]}
+    curves = {name: Curve(np.asarray(mean), Interval(*np.asarray([mean, mean]))) for name, mean in values.items()}
+    assert 3 < plot_regret_curves(curves, rounds).axes[0].get_ylim()[1] < 4
+
+
+def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):
+    evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_plain", "sliding_window_ucb"])
     written = plot_run(metrics, evaluation, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"regret.png", "regret.pdf", "training.png", "training.pdf"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{suffix}" for n in FIGURES for suffix in ("png", "pdf")}
     for path in written:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert pixels.shape[1] == round(3.4 * 300)
         edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edges == 255).all(), f"{path.name} is cut off at its edge"
     assert b"/Type3" not in (tmp_path / "regret.pdf").read_bytes()
+
+
+def test_actions_that_are_not_arms_have_no_figure_of_arms(metrics, drawn):
+    plot_run(metrics, EVALUATION.drop_vars("rank"), Path("run"))
+    assert set(drawn) == FIGURES - {"arms", "suff_fail"}
+
+
+def test_no_legend_covers_the_axes(tmp_path):
+    for figure in (plot_regret(EVALUATION), plot_loglog(EVALUATION), plot_suff_fail(EVALUATION)):
+        save_figure(figure, tmp_path / "figure")
+        legend = figure.legends[0].get_window_extent()
+        assert not legend.overlaps(figure.axes[0].get_window_extent())
