@@ -7,12 +7,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmft_jax.agents import TransformerAgent, make_baselines
-    from rmft_jax.config import BanditConfig, ConfigError, RMFTConfig, RunConfig, TransformerConfig
-    from rmft_jax.environments import StationaryBandit, make_environment
+    from rmft_jax.agents import (
+        BanditTransformer,
+        FullInformationTransformer,
+        bayes_optimal_regret,
+        make_agents,
+        make_baselines,
+    )
+    from rmft_jax.benchmark import bench_agents
+    from rmft_jax.bootstrap import mean_interval, paired_difference
+    from rmft_jax.config import (
+        AbruptConfig,
+        AdaptiveConfig,
+        AlternatingConfig,
+        BanditConfig,
+        BesbesConfig,
+        ConfigError,
+        EnvironmentConfig,
+        GradualConfig,
+        LinearTrendConfig,
+        RandomWalkConfig,
+        RMFTConfig,
+        RunConfig,
+        SinusoidalConfig,
+        TransformerConfig,
+    )
+    from rmft_jax.environments import make_environment
     from rmft_jax.evaluation import evaluate
-    from rmft_jax.plotting import plot_regret, plot_training
-    from rmft_jax.presets import get_preset
+    from rmft_jax.growth import growth_exponent, regression_test, trend_test
+    from rmft_jax.plotting import plot_arms, plot_final_regret, plot_loglog, plot_regret, plot_suff_fail, plot_training
+    from rmft_jax.presets import get_environment, get_preset
+    from rmft_jax.regret import Regret
     from rmft_jax.report import summarize
     from rmft_jax.rmft import init, iterate, iterate_chunk, make_agent
     from rmft_jax.rollout import rollout_scenarios
@@ -20,43 +45,116 @@ if TYPE_CHECKING:
     from rmft_jax.training import load_agent, train
 
 _HOMES = {
-    "agents": ("TransformerAgent", "make_baselines"),
-    "config": ("BanditConfig", "ConfigError", "RMFTConfig", "RunConfig", "TransformerConfig"),
-    "environments": ("StationaryBandit", "make_environment"),
+    "agents": (
+        "BanditTransformer",
+        "FullInformationTransformer",
+        "bayes_optimal_regret",
+        "make_agents",
+        "make_baselines",
+    ),
+    "benchmark": ("bench_agents",),
+    "bootstrap": (
+        "mean_interval",
+        "paired_difference",
+    ),
+    "config": (
+        "AbruptConfig",
+        "AdaptiveConfig",
+        "AlternatingConfig",
+        "BanditConfig",
+        "BesbesConfig",
+        "ConfigError",
+        "EnvironmentConfig",
+        "GradualConfig",
+        "LinearTrendConfig",
+        "RMFTConfig",
+        "RandomWalkConfig",
+        "RunConfig",
+        "SinusoidalConfig",
+        "TransformerConfig",
+    ),
+    "environments": ("make_environment",),
     "evaluation": ("evaluate",),
-    "plotting": ("plot_regret", "plot_training"),
-    "presets": ("get_preset",),
+    "growth": (
+        "growth_exponent",
+        "regression_test",
+        "trend_test",
+    ),
+    "plotting": (
+        "plot_arms",
+        "plot_final_regret",
+        "plot_loglog",
+        "plot_regret",
+        "plot_suff_fail",
+        "plot_training",
+    ),
+    "presets": (
+        "get_environment",
+        "get_preset",
+    ),
+    "regret": ("Regret",),
     "report": ("summarize",),
-    "rmft": ("init", "iterate", "iterate_chunk", "make_agent"),
+    "rmft": (
+        "init",
+        "iterate",
+        "iterate_chunk",
+        "make_agent",
+    ),
     "rollout": ("rollout_scenarios",),
     "storage": ("RunDirectory",),
-    "training": ("load_agent", "train"),
+    "training": (
+        "load_agent",
+        "train",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AbruptConfig",
+    "AdaptiveConfig",
+    "AlternatingConfig",
     "BanditConfig",
+    "BanditTransformer",
+    "BesbesConfig",
     "ConfigError",
+    "EnvironmentConfig",
+    "FullInformationTransformer",
+    "GradualConfig",
+    "LinearTrendConfig",
     "RMFTConfig",
+    "RandomWalkConfig",
+    "Regret",
     "RunConfig",
     "RunDirectory",
-    "StationaryBandit",
-    "TransformerAgent",
+    "SinusoidalConfig",
     "TransformerConfig",
+    "bayes_optimal_regret",
+    "bench_agents",
     "evaluate",
+    "get_environment",
     "get_preset",
+    "growth_exponent",
     "init",
     "iterate",
     "iterate_chunk",
     "load_agent",
     "make_agent",
+    "make_agents",
     "make_baselines",
     "make_environment",
+    "mean_interval",
+    "paired_difference",
+    "plot_arms",
+    "plot_final_regret",
+    "plot_loglog",
     "plot_regret",
+    "plot_suff_fail",
     "plot_training",
+    "regression_test",
     "rollout_scenarios",
     "summarize",
     "train",
+    "trend_test",
 ]
 
 

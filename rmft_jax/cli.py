@@ -5,18 +5,21 @@ JAX is imported by the commands that need it, after their arguments have been ch
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from rmft_jax.config import ConfigError, RunConfig
-from rmft_jax.presets import PRESETS, get_preset
+from rmft_jax.config import BanditConfig, ConfigError, EnvironmentConfig, RunConfig
+from rmft_jax.config.checks import require_count
+from rmft_jax.presets import ENVIRONMENTS, PRESETS, get_environment, get_preset
 
 _T = TypeVar("_T")
 _TABLE_WIDTH = 120
@@ -26,10 +29,12 @@ _HELP = """usage: rmft COMMAND [OPTIONS]
 Iterative regret-minimization fine-tuning of numerical Transformers.
 
 commands:
-  train [PRESET] --out DIR   train, evaluate and plot; --resume continues a run
-  evaluate DIR               a trained policy beside the classical agents
-  plot DIR                   the figures of a run
-  presets                    the named configurations
+  train [PRESET] --out DIR    train, evaluate and plot; --resume continues a run
+  evaluate DIR                a trained policy beside the classical agents
+  bench-agents ENVIRONMENT    the classical agents on one environment
+  plot DIR                    the figures of a run
+  presets                     the named configurations
+  environments                the named environments
 
 `rmft COMMAND --help` lists a command's options.
 """
@@ -47,6 +52,8 @@ class TrainArguments:
     """Continue the run in --out, bit for bit as if it had never stopped; start it if there is none."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run in --out."""
+    environment: str | None = None
+    """Named environment, instead of the preset's; `rmft environments` lists them."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunConfig)
 
 
@@ -72,6 +79,29 @@ class EvaluateArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchArguments:
+    """Plays the classical agents that fit an environment on the same scenarios."""
+
+    environment: tyro.conf.Positional[str] = "bernoulli"
+    """Named environment to start from; `rmft environments` lists them."""
+    horizon: int = 100
+    """Rounds T."""
+    num_scenarios: int = 1000
+    """Scenarios."""
+    seed: int = 0
+    """Seed of the scenarios and rewards."""
+    agents: tuple[str, ...] = ()
+    """Which agents, by name; all that fit if none is named."""
+    tune: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Set the free constant of every agent first, on scenarios of its own."""
+    json: Path | None = None
+    """File for the mean regrets with their intervals."""
+    out: Path | None = None
+    """Directory for the dataset (agents.nc) and the figures."""
+    config: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=BanditConfig)
+
+
+@dataclasses.dataclass(frozen=True)
 class PlotArguments:
     """Draws the figures of a run into DIR/figures."""
 
@@ -85,8 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "evaluate": _evaluate,
+        "bench-agents": _bench_agents,
         "plot": _plot,
-        "presets": _presets,
+        "presets": functools.partial(_list, "presets", PRESETS),
+        "environments": functools.partial(_list, "environments", ENVIRONMENTS),
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP, end="")
@@ -133,25 +165,44 @@ def _parse(kind: type[_T], command: str, argv: list[str], default: _T | None = N
         raise ConfigError(f"{text.rstrip('.')}; try `rmft {command} --help`") from None
 
 
+def _train_defaults(argv: list[str]) -> TrainArguments:
+    """What the options start from: the preset, or the run to resume, with the environment that `argv` names.
+
+    Known before parsing, because every environment has options of its own.
+    """
+    preset, out = argv[0] if argv and not argv[0].startswith("-") else None, _value_of(argv, "--out")
+    if preset is None and out and "--resume" in argv:
+        # A bare `--resume --out DIR` continues with the run's own configuration.
+        from rmft_jax.storage import RunDirectory
+
+        config, preset = RunDirectory.open(Path(out)).read_config()
+    else:
+        preset = preset or "quickstart"
+        config = get_preset(preset)
+    if name := _value_of(argv, "--environment"):
+        rmft = dataclasses.replace(config.rmft, environment=get_environment(name))
+        config = dataclasses.replace(config, rmft=rmft)
+    return TrainArguments(preset, config=config)
+
+
+def _value_of(argv: list[str], option: str) -> str:
+    """The value of an option, written with a blank or with `=`; empty if it is not there."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith(f"{option}=") else [word])]
+    return dict(itertools.pairwise(words)).get(option, "")
+
+
 def _has_words(row: str) -> bool:
     return any(map(str.isalnum, row))
 
 
 def _train(argv: list[str]) -> int:
-    preset = argv[0] if argv and not argv[0].startswith("-") else None
-    default = TrainArguments(preset or "quickstart", config=get_preset(preset or "quickstart"))
+    default = _train_defaults(argv)
     arguments = _parse(TrainArguments, "train", argv, default)
-    if arguments.preset != default.preset:
-        raise ConfigError(f"got preset {arguments.preset!r} after options; try `rmft train {arguments.preset} ...`")
-    if arguments.out is None:
-        raise ConfigError("got no --out, need a directory for the run; try --out runs/" + arguments.preset)
     config, preset_name = arguments.config, arguments.preset
-    from rmft_jax.storage import RunDirectory
-
-    if preset is None and arguments.resume:
-        # A bare `--resume --out DIR` continues with the run's own configuration.
-        saved, preset_name = RunDirectory.open(arguments.out).read_config()
-        config = _parse(TrainArguments, "train", argv, TrainArguments(preset_name, config=saved)).config
+    if preset_name != default.preset:
+        raise ConfigError(f"got preset {preset_name!r} after options; try `rmft train {preset_name} ...`")
+    if arguments.out is None:
+        raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
     config.validate()
 
     from rmft_jax import training
@@ -166,7 +217,10 @@ def _train(argv: list[str]) -> int:
         )
     except training.TrainingDivergedError as error:
         return _fail(str(error), 1)
-    _report(summary["evaluation"], f"{preset_name}, {config.num_test_scenarios} held-out scenarios")
+    from rmft_jax.storage import RunDirectory
+
+    title = f"{preset_name}, {config.num_test_scenarios} held-out scenarios"
+    _report(summary["evaluation"], title, RunDirectory.open(arguments.out).read_dataset("evaluation.nc").attrs)
     print(
         f"trained in {summary['wall_seconds']:.0f} s, of which {summary['compile_seconds']:.0f} s compilation, "
         f"on {summary['device']}"
@@ -208,7 +262,7 @@ def _evaluate(argv: list[str]) -> int:
         name = f"evaluations/{','.join(f'{key}={value}' for key, value in asked.items())}.nc"
     path = run.write_dataset(name, dataset)
     title = f"{preset}, iteration {iteration}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
-    _report(summarize(dataset), title)
+    _report(summarize(dataset), title, dataset.attrs)
     print(f"dataset: {path}")
     return 0
 
@@ -227,22 +281,78 @@ def _plot(argv: list[str]) -> int:
     return 0
 
 
-def _presets(argv: list[str]) -> int:
+def _bench_agents(argv: list[str]) -> int:
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    if name is None and not {"-h", "--help"} & set(argv):
+        raise ConfigError("got no environment, need its name first; try `rmft bench-agents bernoulli`")
+    default = BenchArguments(name or "bernoulli", config=get_environment(name or "bernoulli"))
+    arguments = _parse(BenchArguments, "bench-agents", argv, default)
+    config, horizon = arguments.config, arguments.horizon
+    for field, minimum in (("horizon", 1), ("num_scenarios", 2), ("seed", 0)):
+        require_count(getattr(arguments, field), field, minimum, getattr(default, field))
+    config.validate(horizon)
+
+    from rmft_jax.agents import make_agents
+    from rmft_jax.benchmark import bench_agents
+    from rmft_jax.progress import ProgressReporter
+    from rmft_jax.report import summarize
+    from rmft_jax.storage import write_dataset, write_json
+
+    agents = make_agents(config, horizon, arguments.agents or None)
+    started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
+    size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
+    with ProgressReporter().status(f"{what} {size}"):
+        dataset, constants = bench_agents(
+            config,
+            horizon=horizon,
+            num_scenarios=arguments.num_scenarios,
+            seed=arguments.seed,
+            agents=agents,
+            tune=arguments.tune,
+        )
+        summary = summarize(dataset)
+    title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"
+    _report(summary, title, dataset.attrs)
+    if arguments.tune:
+        print("tuned: " + ", ".join(f"{agent} {value:.3g}" for agent, value in constants.items()))
+    print(f"{len(summary)} agents in {time.perf_counter() - started:.0f} s, compilation included")
+    if arguments.json is not None:
+        intervals = ("regret_mean", "regret_ci95")
+        content = {
+            "environment": name,
+            "horizon": horizon,
+            "num_arms": config.num_arms,
+            "num_scenarios": arguments.num_scenarios,
+            "agents": {agent: {key: row[key] for key in intervals} for agent, row in summary.items()},
+        }
+        write_json(arguments.json, content)
+    if arguments.out is not None:
+        print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
+
+        from rmft_jax import plotting
+
+        for path in plotting.plot_evaluation(dataset, arguments.out):
+            print(f"figure: {path} (and .pdf)")
+    return 0
+
+
+def _list(command: str, register: dict[str, Any], argv: list[str]) -> int:
     if argv:
-        raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft presets`")
-    width = max(map(len, PRESETS))
-    for name, (description, _) in PRESETS.items():
+        raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft {command}`")
+    width = max(map(len, register))
+    for name, (description, _) in register.items():
         print(f"{name:{width}}  {description}")
     return 0
 
 
-def _report(summary: dict[str, dict[str, Any]], title: str) -> None:
+def _report(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:
     from rich.console import Console
 
     from rmft_jax.report import table
 
     # A pipe has no width, and a table cut to a narrow terminal would lose digits: wide lines wrap instead.
-    Console(highlight=False, width=_TABLE_WIDTH).print(table(summary, title), soft_wrap=True)
+    rows = table(summary, title, attributes["regret"], attributes["reference"])
+    Console(highlight=False, width=_TABLE_WIDTH).print(rows, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,46 @@
-"""Named configurations. Imports no JAX."""
+"""Named configurations and named environments. Imports no JAX."""
 
 import dataclasses
+import math
+from typing import Any, NamedTuple
 
-from rmft_jax.config import BanditConfig, ConfigError, RMFTConfig, RunConfig
+from rmft_jax.config import (
+    AbruptConfig,
+    AdaptiveConfig,
+    AlternatingConfig,
+    BanditConfig,
+    BesbesConfig,
+    ConfigError,
+    EnvironmentConfig,
+    GradualConfig,
+    LinearTrendConfig,
+    RandomWalkConfig,
+    RMFTConfig,
+    RunConfig,
+    SinusoidalConfig,
+)
+
+_GAUSSIAN = BanditConfig(prior="gaussian", noise="gaussian")
+_IID_UNIFORM = BanditConfig(prior="constant", prior_mean=0.5, noise="uniform", noise_std=math.sqrt(1 / 12))
+
+
+def _full(config: EnvironmentConfig, **changes: Any) -> EnvironmentConfig:
+    return dataclasses.replace(config, feedback="full", **changes)
+
 
 _MAB = RunConfig(RMFTConfig())
+_FOL = RunConfig(
+    RMFTConfig(
+        environment=_full(_GAUSSIAN, prior_std=0.7),
+        num_iterations=300,
+        num_scenarios=512,
+        shared_reward_noise=True,
+        step_size=4e-3,
+        exploration_std=1.0,
+        entropy_weight=0.0,
+    )
+)
+_NSMAB = RunConfig(RMFTConfig(environment=AbruptConfig(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512))
 
 PRESETS: dict[str, tuple[str, RunConfig]] = {
     "quickstart": (
@@ -13,6 +49,14 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
             RMFTConfig(environment=BanditConfig(num_arms=3), horizon=30, num_iterations=200, num_scenarios=512),
             chunk_size=10,
         ),
+    ),
+    "fol": (
+        "full-information online learning, Gaussian rewards around a drawn mean, K=5, T=50: minutes on two CPU cores",
+        _FOL,
+    ),
+    "nsmab": (
+        "Bernoulli bandit with three abrupt changes, K=3, T=100: TODO minutes on two CPU cores",
+        _NSMAB,
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about ten minutes on two CPU cores", _MAB),
     "mab-plain": (
@@ -31,3 +75,46 @@ def get_preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"got preset {name!r}, need one of {', '.join(PRESETS)}; try `rmft presets`")
     return PRESETS[name][1]
+
+
+class NamedEnvironment(NamedTuple):
+    """An entry of the register of environments."""
+
+    description: str
+    config: EnvironmentConfig
+
+
+ENVIRONMENTS: dict[str, NamedEnvironment] = {
+    name: NamedEnvironment(description, config)
+    for name, description, config in (
+        ("bernoulli", "stationary bandit, Bernoulli rewards, uniform prior", BanditConfig()),
+        ("gaussian", "stationary bandit, Gaussian rewards, Gaussian prior", _GAUSSIAN),
+        ("fixed_gap_hard", "Bernoulli bandit, K=5, gap 0.2", BanditConfig(prior="fixed_gap")),
+        ("fixed_gap_easy", "Bernoulli bandit, K=4, gap 0.5", BanditConfig(num_arms=4, prior="fixed_gap", gap=0.5)),
+        ("sinusoidal", "bandit with sinusoidal drift", SinusoidalConfig()),
+        ("random_walk", "bandit with reflected random walks", RandomWalkConfig()),
+        ("gradual", "bandit whose drift slows down as 1/sqrt(t)", GradualConfig()),
+        ("linear_trend", "bandit with linear trends", LinearTrendConfig()),
+        ("abrupt", "bandit with three abrupt changes to fresh means", AbruptConfig()),
+        ("abrupt_mirrored", "bandit with three changes that mirror the means", AbruptConfig(change="mirrored")),
+        ("besbes_even", "bandit, two sines spend a budget of 3 evenly", BesbesConfig()),
+        ("besbes_first_third", "bandit, they spend it in the first third", BesbesConfig(spending="first_third")),
+        ("crowding", "bandit, an arm earns less the more it was played", AdaptiveConfig(adversary="crowding")),
+        ("iid_uniform", "full information, i.i.d. uniform rewards", _full(_IID_UNIFORM)),
+        ("iid_gaussian", "full information, Gaussian rewards around a drawn mean", _full(_GAUSSIAN, prior_std=0.7)),
+        ("sine_trend", "full information, noisy sines", _full(SinusoidalConfig(noise="gaussian", noise_std=0.1))),
+        ("alternating", "full information, the sequence that fools the leader", _full(AlternatingConfig())),
+        ("favourite", "full information, the likeliest arm earns nothing", _full(AdaptiveConfig())),
+    )
+}
+
+
+def get_environment(name: str) -> EnvironmentConfig:
+    """The configuration of a named environment.
+
+    Raises:
+      ConfigError: if there is none of this name.
+    """
+    if name not in ENVIRONMENTS:
+        raise ConfigError(f"got environment {name!r}, need one of {', '.join(ENVIRONMENTS)}; try 'bernoulli'")
+    return ENVIRONMENTS[name].config

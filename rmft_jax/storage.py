@@ -67,7 +67,7 @@ class RunDirectory:
             raise RunError(f"{path} exists and is not a run directory; try another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run._write_json(run._config, {"preset": preset, "config": config_lib.to_dict(config)})
+            write_json(run._config, {"preset": preset, "config": config_lib.to_dict(config)})
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror}; try another --out") from error
         return run
@@ -122,7 +122,7 @@ class RunDirectory:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`."""
-        self._write_json(self.path / "summary.json", summary)
+        write_json(self.path / "summary.json", summary)
 
     def read_summary(self) -> dict[str, Any]:
         """Reads `summary.json`."""
@@ -130,14 +130,7 @@ class RunDirectory:
 
     def write_dataset(self, name: str, dataset: xr.Dataset) -> Path:
         """Writes a dataset as compressed netCDF-4 and returns its path."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
-        # Encoded in memory: on a full disk HDF5 does not fail but crash.
-        content = dataset.to_netcdf(None, engine=_ENGINE, encoding=encoding)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-        return path
+        return write_dataset(self.path / name, dataset)
 
     def read_dataset(self, name: str) -> xr.Dataset:
         """Reads a dataset into memory.
@@ -154,15 +147,29 @@ class RunDirectory:
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{path} is damaged ({error}); try `rmft train --resume --out {self.path}`") from error
 
-    def _write_json(self, path: Path, values: Any) -> None:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n")
-
     def _read_json(self, path: Path) -> Any:
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}; try `rmft train --overwrite --out {self.path}`") from error
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> Path:
+    """Writes a dataset as compressed netCDF-4, whole or not at all, and returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
+    # Encoded in memory: on a full disk HDF5 does not fail but crash.
+    content = dataset.to_netcdf(None, engine=_ENGINE, encoding=encoding)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON, whole or not at all; numbers that are none become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager

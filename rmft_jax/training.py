@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from rmft_jax import evaluation, rmft
-from rmft_jax.agents import make_baselines
+from rmft_jax.agents import make_baselines, reference_agent
 from rmft_jax.checkpoints import Checkpoints, Progress
 from rmft_jax.config import RunConfig, differing_fields
 from rmft_jax.environments import make_environment
@@ -197,13 +197,14 @@ class _Session:
         return progress
 
     def _compile_validation(self, state: TrainState) -> Callable[[TrainState], jax.Array]:
-        agent, environment = rmft.make_agent(state), make_environment(state.config.environment)
-        compiled = evaluation.final_regret.lower(
-            agent, environment, self._keys.validation, self._config.rmft.horizon, self._config.num_validation_scenarios
-        ).compile()
-        return lambda state: compiled(
-            rmft.make_agent(state), make_environment(state.config.environment), self._keys.validation
-        )
+        def arguments(state: TrainState) -> tuple[Any, ...]:
+            config = state.config
+            environment, regret = make_environment(config.environment), rmft.setting_regret(config)
+            return rmft.make_agent(state), environment, regret, self._keys.validation
+
+        shapes = (self._config.rmft.horizon, self._config.num_validation_scenarios)
+        compiled = evaluation.final_regret.lower(*arguments(state), *shapes).compile()
+        return lambda state: compiled(*arguments(state))
 
     def _finished_summary(self) -> dict[str, Any] | None:
         """The summary of a run whose evaluation is whole too; else None, and both are made again."""
@@ -235,20 +236,26 @@ class _Session:
             "evaluation": summarize(dataset),
         }
         self._run.write_summary(summary)
-        return summary
+        return self._run.read_summary()  # As it is on file, where what cannot be computed is null.
 
 
 def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`."""
-    environment = config.rmft.environment
-    return evaluation.evaluate(
-        {"rmft": agent, **make_baselines(environment)},
+    environment, horizon = config.rmft.environment, config.rmft.horizon
+    regret = rmft.setting_regret(config.rmft)
+    # The classical agents play in the simplex: beside play in a ball, which is worth more, they say nothing.
+    baselines = {} if regret.kind == "ball" else make_baselines(environment, horizon)
+    dataset = evaluation.evaluate(
+        {"rmft": agent, **baselines},
         make_environment(environment),
-        horizon=config.rmft.horizon,
+        horizon=horizon,
         num_scenarios=config.num_test_scenarios,
         key=key,
         num_arms=num_arms,
+        regret=regret,
     )
+    dataset.attrs["reference"] = reference_agent(environment)
+    return dataset
 
 
 class _History:

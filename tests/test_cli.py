@@ -7,7 +7,7 @@ import pytest
 
 from rmft_jax import cli
 from rmft_jax.config import RunConfig, to_dict
-from rmft_jax.presets import PRESETS
+from rmft_jax.presets import ENVIRONMENTS, PRESETS
 
 SMALL = [
     "--num-arms", "2", "--horizon", "4", "--num-iterations", "2", "--chunk-size", "1", "--num-scenarios", "4",
@@ -52,6 +52,13 @@ def refused(capsys, *argv) -> str:
         (["--horizon"], "--horizon"),
         (["--prior", "cauchy"], "cauchy"),
         (["--chunk-size", "7"], "got num_iterations=200 with chunk_size=7"),
+        (["--environment", "nowhere"], "got environment 'nowhere', need one of bernoulli, gaussian"),
+        (["--environment", "abrupt", "--num-changes", "30"], "got num_changes=30 with horizon=30"),
+        (["--environment=besbes_even", "--variation", "20"], "need a budget that can be spent, at most 9"),
+        (["--environment", "iid_gaussian"], "got entropy_weight=0.01 with feedback='full'"),
+        (["--noise", "gaussian", "--noise-std=-1"], "got noise_std=-1.0"),
+        (["--prior", "constant", "--prior-mean", "1.5"], "got expected rewards in [1.5, 1.5] with noise='bernoulli'"),
+        (["--num-changes", "3"], "--num-changes"),
         (["--resume", "--overwrite"], "got both --resume and --overwrite"),
     ],
 )
@@ -60,9 +67,75 @@ def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "got no environment"),
+        (["nowhere"], "got environment 'nowhere', need one of bernoulli, gaussian"),
+        (["bernoulli", "--agents", "ucb2"], "got agent 'ucb2'"),
+        (["bernoulli", "--agents", "hedge"], "got agent 'hedge' for Bandit under 'bandit' feedback"),
+        (["iid_uniform", "--agents", "ucb1", "hedge"], "got agent 'ucb1' for Bandit under 'full' feedback"),
+        (["bernoulli", "--num-arms", "1"], "got num_arms=1"),
+        (["bernoulli", "--horizon", "0"], "got horizon=0"),
+        (["bernoulli", "--num-scenarios", "1"], "got num_scenarios=1"),
+        (["bernoulli", "--seed=-1"], "got seed=-1"),
+        (["sinusoidal", "--amplitude", "0.6"], "got expected rewards in [-0.1, 1.1] with noise='bernoulli'"),
+        (["abrupt", "--horizon", "3"], "got num_changes=3 with horizon=3"),
+        (["bernoulli", "--num-changes", "3"], "--num-changes"),
+    ],
+)
+def test_bad_benchmarks_are_refused_in_one_line(capsys, tmp_path, words, message):
+    assert message in refused(capsys, "bench-agents", *words, "--json", tmp_path / "x.json")
+    assert not any(tmp_path.iterdir())
+
+
+def test_bench_agents_writes_numbers_dataset_and_figures(capsys, tmp_path):
+    words = ["bernoulli", "--num-arms", "2", "--horizon", "8", "--num-scenarios", "40", "--agents", "bayes_optimal"]
+    words += ["greedy", "ucb", "--tune", "--json", str(tmp_path / "deep/agents.json"), "--out", str(tmp_path / "out")]
+    assert cli.main(["bench-agents", *words]) == 0
+    out = capsys.readouterr().out
+    assert "bernoulli, K=2, T=8, 40 scenarios" in out
+    assert "tuned: ucb " in out
+    numbers = json.loads((tmp_path / "deep/agents.json").read_text())
+    assert {name: numbers[name] for name in ("environment", "horizon", "num_arms", "num_scenarios")} == {
+        "environment": "bernoulli", "horizon": 8, "num_arms": 2, "num_scenarios": 40
+    }  # fmt: skip
+    assert set(numbers["agents"]) == {"bayes_optimal", "greedy", "ucb"}
+    for row in numbers["agents"].values():
+        assert row["regret_ci95"][0] <= row["regret_mean"] <= row["regret_ci95"][1]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"agents.nc", "final_regret.png", "regret.pdf", "loglog.png", "suff_fail.png", "arms.png"} <= names
+
+
+def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys):
+    words = [*SMALL, "--environment", "abrupt", "--num-changes", "2", "--feedback", "full", "--entropy-weight", "0"]
+    path = tmp_path / "a run"
+    assert cli.main(["train", "quickstart", f"--out={path}", *words]) == 0
+    saved = json.loads((path / "config.json").read_text())["config"]["rmft"]["environment"]
+    assert (saved["family"], saved["num_changes"], saved["num_arms"]) == ("abrupt", 2, 2)
+    assert "follow_the_leader" in capsys.readouterr().out
+    assert cli.main(["train", "--out", str(path), "--resume"]) == 0
+    assert "nothing to resume" in capsys.readouterr().err
+    assert "num_changes: the run has 2, got 1" in refused(
+        capsys, "train", "--out", path, "--resume", "--num-changes", "1"
+    )
+    assert cli.main(["evaluate", str(path), "--horizon", "9"]) == 0
+    capsys.readouterr()
+    assert "got num_changes=2 with horizon=2" in refused(capsys, "evaluate", path, "--horizon", "2")
+
+
+def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
+    words = [*SMALL, "--environment", "iid_gaussian", "--decision-map", "ball", "--entropy-weight", "0"]
+    assert cli.main(["train", "quickstart", "--out", str(tmp_path / "run"), *words]) == 0
+    assert "ball regret" in capsys.readouterr().out
+    assert {path.stem for path in (tmp_path / "run/figures").iterdir()} == {
+        "training", "regret", "loglog", "final_regret"
+    }  # fmt: skip
+
+
 def test_other_refusals(capsys, tmp_path, run):
     assert "got command 'trian'" in refused(capsys, "trian")
-    assert "got preset 'nope', need one of quickstart, mab" in refused(capsys, "train", "nope", "--out", tmp_path / "x")
+    assert "got preset 'nope', need one of quickstart, fol" in refused(capsys, "train", "nope", "--out", tmp_path / "x")
     assert "has no config.json" in refused(capsys, "train", "--out", tmp_path / "mistyped", "--resume")
     assert "got no --out" in refused(capsys, "train", "mab")
     assert "after options" in refused(capsys, "train", "--out", tmp_path / "x", "mab")
@@ -80,8 +153,10 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
     assert names == {"config.json", "metrics.nc", "evaluation.nc", "summary.json", "checkpoints", "figures"}
     assert {path.name for path in (run / "figures").iterdir()} == {
-        "regret.png", "regret.pdf", "training.png", "training.pdf"
-    }  # fmt: skip
+        f"{name}.{suffix}"
+        for name in ("training", "regret", "loglog", "final_regret", "suff_fail", "arms")
+        for suffix in ("png", "pdf")
+    }
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["preset"], summary["seed"]) == ("quickstart", 0)
     before = (run / "evaluation.nc").read_bytes()
@@ -125,10 +200,12 @@ def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys):
     assert (run / "evaluation.nc").read_bytes() == before
 
 
-def test_presets_lists_them_all(capsys):
-    assert cli.main(["presets"]) == 0
+@pytest.mark.parametrize(("command", "register"), [("presets", PRESETS), ("environments", ENVIRONMENTS)])
+def test_registers_are_listed(capsys, command, register):
+    assert cli.main([command]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in PRESETS)
+    assert all(name in out for name in register)
+    assert f"try `rmft {command}`" in refused(capsys, command, "more")
 
 
 def test_every_field_has_a_flag_and_a_help_text(capsys):
@@ -151,7 +228,14 @@ def test_every_field_has_a_flag_and_a_help_text(capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["presets"], ["train", "mab", "--k", "99", "--out", "x"], ["evaluate", "/"]]
+    "argv",
+    [
+        ["--help"],
+        ["presets"],
+        ["train", "mab", "--k", "99", "--out", "x"],
+        ["evaluate", "/"],
+        ["bench-agents", "abrupt", "--horizon", "2"],
+    ],
 )
 def test_jax_is_not_imported_before_it_is_needed(argv):
     program = f"import sys; from rmft_jax import cli; cli.main({argv!r}); sys.exit('jax' in sys.modules)"

@@ -2,9 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from rmft_jax import get_preset, train
+from rmft_jax import Regret, get_preset, make_agents, make_environment, train
+from rmft_jax.benchmark import tune_agents
+from rmft_jax.evaluation import final_regret
+from rmft_jax.training import RunKeys
 
 
 @pytest.mark.slow
@@ -21,3 +25,25 @@ def test_quickstart_beats_the_classical_agents(tmp_path, seed):
 def test_mab_reaches_its_target(tmp_path):
     regret = {name: row["regret_mean"] for name, row in train(get_preset("mab"), tmp_path)["evaluation"].items()}
     assert regret["rmft"] <= 0.70 * regret["thompson"]
+
+
+@pytest.mark.slow
+def test_fol_is_no_regret_and_close_to_the_best_hedge(tmp_path):
+    config = get_preset("fol")
+    summary = train(config, tmp_path)["evaluation"]
+    assert summary["rmft"]["exponent_ci95"][1] < 1
+    environment, horizon = config.rmft.environment, config.rmft.horizon
+    world, key = make_environment(environment), RunKeys.create(config.seed).test
+    agents = make_agents(environment, horizon, ["hedge"])
+    # In hindsight: tuned on the scenarios of the evaluation itself.
+    hedge = tune_agents(agents, world, horizon=horizon, key=key, num_scenarios=config.num_test_scenarios)["hedge"]
+    best = final_regret(hedge, world, Regret.of(world), key, horizon, config.num_test_scenarios)
+    assert summary["rmft"]["regret_mean"] <= 1.2 * float(np.mean(best))
+
+
+@pytest.mark.slow
+def test_nsmab_follows_changes_better_than_ucb1_and_rexp3(tmp_path):
+    summary = train(get_preset("nsmab"), tmp_path)["evaluation"]
+    assert summary["rmft"]["exponent_ci95"][1] < 1
+    for rival in ("ucb1", "rexp3"):
+        assert summary["rmft"]["regret_ci95"][1] < summary[rival]["regret_ci95"][0]

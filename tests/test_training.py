@@ -77,7 +77,8 @@ def test_a_run_leaves_everything_it_promises(finished):
     config, path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert set(summary["evaluation"]) == {
-        "rmft", "ucb1", "thompson", "greedy", "epsilon_greedy", "uniform", "best_arm"
+        "rmft", "ucb1", "posterior_index", "thompson", "greedy", "epsilon_greedy", "uniform", "best_fixed_arm",
+        "best_arm",
     }  # fmt: skip
     keys = {"regret_mean", "regret_ci95", "suff_fail_freq", "min_frac", "greedy_frac"}
     assert all(keys <= set(row) for row in summary["evaluation"].values())
