@@ -5,13 +5,14 @@ import jax
 import numpy as np
 import pytest
 
+from rmft_jax import benchmark
 from rmft_jax.agents import EXP3, UCB, EpsilonGreedy, Hedge, Rexp3, make_agents
 from rmft_jax.agents.catalogue import AGENTS
 from rmft_jax.benchmark import bench_agents, tune_agents
 from rmft_jax.bootstrap import paired_difference
 from rmft_jax.config import AbruptConfig, BanditConfig, ConfigError
 from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import final_regret
+from rmft_jax.evaluation import evaluate, final_regret
 from rmft_jax.regret import Regret
 
 KEY = jax.random.key(3)
@@ -52,7 +53,22 @@ def test_tuning_finds_the_best_constant_of_its_grid():
     assert best < 1.0, "the theory's constant explores too much at this horizon"
 
 
-def test_tuning_has_scenarios_of_its_own():
+def test_tuning_has_scenarios_of_its_own(monkeypatch):
+    keys = []
+
+    def spy(agents, environment, *, key, **options):
+        keys.append(jax.random.key_data(key).tolist())
+        return agents if "num_scenarios" not in options else evaluate(agents, environment, key=key, **options)
+
+    monkeypatch.setattr(benchmark, "tune_agents", spy)
+    monkeypatch.setattr(benchmark, "evaluate", spy)
+    config = BanditConfig(num_arms=2, feedback="full")
+    bench_agents(config, horizon=3, num_scenarios=5, agents=make_agents(config, 3, ["uniform"]), tune=True)
+    tuned, played = keys
+    assert tuned != played
+
+
+def test_tuning_leaves_the_scenarios_alone():
     config = BanditConfig(num_arms=2, feedback="full")
     agents = make_agents(config, 10, ["uniform", "hedge"])
     plain, _ = bench_agents(config, horizon=10, num_scenarios=30, agents=agents)

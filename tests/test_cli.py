@@ -127,7 +127,9 @@ def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys):
 def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
     words = [*SMALL, "--environment", "iid_gaussian", "--decision-map", "ball", "--entropy-weight", "0"]
     assert cli.main(["train", "quickstart", "--out", str(tmp_path / "run"), *words]) == 0
-    assert "ball regret" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ball regret" in out
+    assert "hedge" not in out, "what plays in the simplex cannot compete in a ball"
     assert {path.stem for path in (tmp_path / "run/figures").iterdir()} == {
         "training", "regret", "loglog", "final_regret"
     }  # fmt: skip

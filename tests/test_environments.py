@@ -257,12 +257,12 @@ def test_a_mirrored_change_mirrors():
 
 
 def test_besbes_spends_its_budget():
-    even = paths(BesbesConfig(num_arms=4, variation=3.0), 600, 20)
+    even = paths(BesbesConfig(num_arms=6, variation=3.0), 600, 20)
     np.testing.assert_allclose(variation(even), 3.0, rtol=0.02)
     first = paths(BesbesConfig(num_arms=2, variation=3.0, spending="first_third"), 600, 20)
     np.testing.assert_allclose(variation(first), 3.0, rtol=0.03)
     assert (np.diff(first[:, 200:], axis=1) == 0).all()
-    np.testing.assert_allclose(even.sum(-1), 4 * 0.5, atol=1e-5)  # Half of the arms go up when the others go down.
+    np.testing.assert_allclose(even.sum(-1), 6 * 0.5, atol=1e-5)  # Half of the arms go up when the others go down.
     assert np.abs(even[:, 30] - 0.5).min() > 0.05
     assert len(np.unique(np.sign(even[:, 30] - 0.5), axis=0)) > 1
 

@@ -8,7 +8,7 @@ import pytest
 from rmft_jax.agents import UCB, BanditTransformer, Uniform
 from rmft_jax.config import BanditConfig, TransformerConfig
 from rmft_jax.environments import Stationary
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.rollout import NoiseStreams, RolloutKeys, rollout_scenarios
 from rmft_jax.types import Trajectory
 
 WORLD = Stationary(BanditConfig(num_arms=3, noise="gaussian"))
@@ -18,8 +18,8 @@ HORIZON = 12
 
 def play(agent=None, **options) -> Trajectory:
     agent = Uniform() if agent is None else agent
-    settings = {"horizon": HORIZON, "num_scenarios": 6, "num_rollouts": 4, **options}
-    return jax.jit(lambda: rollout_scenarios(agent, WORLD, KEYS, **settings))()
+    settings = {"keys": KEYS, "horizon": HORIZON, "num_scenarios": 6, "num_rollouts": 4, **options}
+    return jax.jit(lambda: rollout_scenarios(agent, WORLD, **settings))()
 
 
 def assert_same(a: Trajectory, b: Trajectory) -> None:
@@ -63,6 +63,35 @@ def test_shared_reward_noise_shares_rewards_and_not_actions():
     table = np.asarray(played.reward_table)
     np.testing.assert_allclose(table, np.broadcast_to(table[:, :1], table.shape), atol=1e-6)
     assert not (np.asarray(played.actions) == np.asarray(played.actions)[:, :1]).all()
+
+
+def test_each_purpose_has_its_own_randomness():
+    other, tables = jax.random.key(99), {}
+    for purpose in ("scenario", "policy", "reward"):
+        keys = dataclasses.replace(KEYS, **{purpose: other})
+        tables[purpose] = play(keys=keys)
+    base = play()
+    for purpose, played in tables.items():
+        noise = (table.reward_table - table.mean_rewards for table in (played, base))
+        same = {
+            "scenario": np.array_equal(played.mean_rewards, base.mean_rewards),
+            "policy": np.array_equal(played.actions, base.actions),
+            "reward": np.allclose(*noise, atol=1e-6),
+        }
+        assert same == {name: name != purpose for name in same}
+
+
+def test_policy_and_rewards_do_not_share_a_stream():
+    """With one key for both, the two would be one stream if it were not split by purpose."""
+    streams = NoiseStreams.create(jax.random.split(jax.random.key(0)), jnp.asarray(1), jnp.asarray([0, 0]))
+    policy_key, reward_key = (jax.random.key_data(key) for key in streams.keys(jnp.asarray(3)))
+    assert (policy_key != reward_key).any()
+
+
+def test_the_first_rollout_lends_its_streams_to_the_shared_past():
+    alone, branched = play(), play(branch_rounds=jnp.full(6, 5))
+    np.testing.assert_array_equal(alone.actions[:, 0], branched.actions[:, 0])
+    np.testing.assert_array_equal(alone.actions[:, 1, 5:], branched.actions[:, 1, 5:])
 
 
 def test_agents_meet_the_same_problems_and_the_same_rewards():
