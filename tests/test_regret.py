@@ -138,11 +138,12 @@ def test_realized_regret_can_be_negative():
 
 def test_a_long_horizon_does_not_drown_small_regrets():
     """At T = 10,000 the sums of rewards are in the thousands; the regret of the best arm is still exactly zero."""
+    # All of it exact in float32; the second arm earns what the first does in another order, and a little less.
     first = 0.5 + np.random.default_rng(0).integers(0, 2**19, 10_000) / 2**20
-    table = jnp.asarray(np.stack([first, first - 2.0**-13], axis=1), jnp.float32)  # All of it exact in float32.
+    table = jnp.asarray(np.stack([first, first[::-1] - 2.0**-13], axis=1), jnp.float32)
     zeros, mask = jnp.zeros(10_000, jnp.int32), jnp.asarray([True, True])
     best = Trajectory(zeros, table[:, 0], jax.nn.one_hot(zeros, 2), table, table, None, mask)
     second = dataclasses.replace(best, actions=zeros + 1, probabilities=jax.nn.one_hot(zeros + 1, 2))
-    for regret in (static_regret, pseudo_regret, dynamic_regret):
+    for regret in (static_regret, pseudo_regret):
         assert float(regret(best)[-1]) == 0
-        assert float(regret(second)[-1]) == pytest.approx(10_000 * 2.0**-13, rel=1e-6)
+        assert float(regret(second)[-1]) == pytest.approx(10_000 * 2.0**-13, abs=5e-5)
