@@ -1,6 +1,7 @@
 """Classical agents side by side on one environment, as the papers set them or tuned."""
 
 import functools
+import json
 from collections.abc import Mapping
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import xarray as xr
 
 from rmft_jax.agents import Agent, catalogue
-from rmft_jax.config import EnvironmentConfig
+from rmft_jax.config import EnvironmentConfig, environment_to_dict
+from rmft_jax.config.checks import require_seed
 from rmft_jax.environments import Environment, make_environment
 from rmft_jax.evaluation import evaluate, final_regret, in_threads
 from rmft_jax.regret import Regret
@@ -43,17 +45,24 @@ def bench_agents(
       ConfigError: if the environment cannot work, or an agent cannot play in it.
     """
     config.validate(horizon)
+    require_seed(seed)
     environment = make_environment(config)
     agents = catalogue.make_agents(config, horizon) if agents is None else agents
     play_key, tune_key = jax.random.split(jax.random.key(seed))
     if tune:
         agents = tune_agents(agents, environment, horizon=horizon, key=tune_key)
     dataset = evaluate(agents, environment, horizon=horizon, num_scenarios=num_scenarios, key=play_key)
-    dataset.attrs |= {"reference": catalogue.reference_agent(config), "seed": seed, "tuned": int(tune)}
     constants = {
         name: float(getattr(agent, constant))
         for name, agent in agents.items()
         if (constant := catalogue.AGENTS[name].constant) is not None
+    }
+    dataset.attrs |= {
+        "reference": catalogue.reference_agent(config, horizon),
+        "seed": seed,
+        "tuned": int(tune),
+        "environment": json.dumps(environment_to_dict(config)),
+        "constants": json.dumps(constants),
     }
     return dataset, constants
 

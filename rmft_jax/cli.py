@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from rmft_jax.config import BanditConfig, ConfigError, EnvironmentConfig, RunConfig
-from rmft_jax.config.checks import require_count
+from rmft_jax.config import BanditConfig, ConfigError, EnvironmentConfig, RunConfig, environment_to_dict
+from rmft_jax.config.checks import require_count, require_seed
 from rmft_jax.presets import ENVIRONMENTS, PRESETS, get_environment, get_preset
 
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ class TrainArguments:
     out: Path | None = None
     """Run directory to make (required)."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Continue the run in --out, bit for bit as if it had never stopped; start it if there is none."""
+    """Continue the run in --out, bit for bit as if it had never stopped; with a preset, start it if there is none."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run in --out."""
     environment: str | None = None
@@ -67,7 +67,7 @@ class EvaluateArguments:
     directory: tyro.conf.Positional[Path]
     """Run directory."""
     horizon: int | None = None
-    """Rounds to play, instead of the trained horizon."""
+    """Rounds to play, instead of the trained horizon. Laws that depend on it, such as trends, stretch with it."""
     num_arms: int | None = None
     """Arms that exist, at most as many as were trained."""
     num_scenarios: int | None = None
@@ -211,7 +211,7 @@ def _train(argv: list[str]) -> int:
         summary = training.train(
             config,
             arguments.out,
-            preset=preset_name,
+            preset=f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
         )
@@ -244,7 +244,10 @@ def _evaluate(argv: list[str]) -> int:
         num_test_scenarios=arguments.num_scenarios or config.num_test_scenarios,
         seed=config.seed if arguments.seed is None else arguments.seed,
     )
-    config.validate()
+    try:
+        config.validate()
+    except ConfigError as error:  # All that can be changed here is the horizon.
+        raise ConfigError(f"{str(error).split('; try')[0]}; try a longer --horizon") from error
 
     from rmft_jax import training
     from rmft_jax.report import summarize
@@ -288,8 +291,9 @@ def _bench_agents(argv: list[str]) -> int:
     default = BenchArguments(name or "bernoulli", config=get_environment(name or "bernoulli"))
     arguments = _parse(BenchArguments, "bench-agents", argv, default)
     config, horizon = arguments.config, arguments.horizon
-    for field, minimum in (("horizon", 1), ("num_scenarios", 2), ("seed", 0)):
+    for field, minimum in (("horizon", 1), ("num_scenarios", 2)):
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
+    require_seed(arguments.seed)
     config.validate(horizon)
 
     from rmft_jax.agents import make_agents
@@ -299,6 +303,9 @@ def _bench_agents(argv: list[str]) -> int:
     from rmft_jax.storage import write_dataset, write_json
 
     agents = make_agents(config, horizon, arguments.agents or None)
+    for directory in (arguments.json and arguments.json.parent, arguments.out):
+        if directory is not None:  # Fails now, not after the work, where nothing can be written.
+            directory.mkdir(parents=True, exist_ok=True)
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
     with ProgressReporter().status(f"{what} {size}"):
@@ -323,6 +330,10 @@ def _bench_agents(argv: list[str]) -> int:
             "horizon": horizon,
             "num_arms": config.num_arms,
             "num_scenarios": arguments.num_scenarios,
+            "seed": arguments.seed,
+            "settings": environment_to_dict(config),
+            "regret": dataset.attrs["regret"],
+            "constants": constants,
             "agents": {agent: {key: row[key] for key in intervals} for agent, row in summary.items()},
         }
         write_json(arguments.json, content)
@@ -337,7 +348,7 @@ def _bench_agents(argv: list[str]) -> int:
 
 
 def _list(command: str, register: dict[str, Any], argv: list[str]) -> int:
-    if argv:
+    if argv and not {"-h", "--help"} & set(argv):
         raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft {command}`")
     width = max(map(len, register))
     for name, (description, _) in register.items():

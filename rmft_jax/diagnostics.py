@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.growth import half_horizon  # noqa: F401, read from here by those that measure trajectories
 from rmft_jax.regret import best_mean, of_action
 from rmft_jax.types import Trajectory
 

@@ -153,7 +153,7 @@ def evaluate(
       environment: the distribution over problems.
       horizon: rounds T.
       num_scenarios: N.
-      key: determines scenarios and reward noise.
+      key: determines scenarios and reward noise, as far as these do not react to play.
       num_arms: how many of the environment's arms exist, the first ones. None: all.
       regret: what is measured. None: the environment's standard regret.
 
@@ -191,8 +191,8 @@ def _dataset(plays: Mapping[str, Play], regret: Regret) -> xr.Dataset:
         return np.stack([getattr(play, field) for play in plays.values()]).astype(dtype)
 
     per_round, per_scenario = ("agent", "scenario", "round"), ("agent", "scenario")
-    first = next(iter(plays.values()))
-    num_scenarios, horizon = first.regret.shape
+    num_scenarios, horizon = next(iter(plays.values())).regret.shape
+    means = stacked("mean_rewards", np.float32)
     return xr.Dataset(
         {
             "regret": (per_round, stacked("regret", np.float32), {"long_name": f"cumulative {regret.kind} regret"}),
@@ -207,8 +207,8 @@ def _dataset(plays: Mapping[str, Play], regret: Regret) -> xr.Dataset:
             "greedy_frac": (per_scenario, stacked("greedy_frac", np.float32), {"long_name": "GreedyFrac"}),
             "mean_rewards": (
                 ("scenario", "arm"),
-                np.asarray(first.mean_rewards, np.float32),
-                {"long_name": "expected reward in the first round"},
+                np.where((means == means[0]).all(axis=0), means[0], np.nan),
+                {"long_name": "expected reward in the first round, NaN where it depends on the agent"},
             ),
         },
         coords={"agent": list(plays), "round": np.arange(1, horizon + 1)},

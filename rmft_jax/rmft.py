@@ -18,6 +18,7 @@ from rmft_jax import diagnostics
 from rmft_jax.agents import BanditTransformer, FullInformationTransformer, TransformerAgent
 from rmft_jax.config import RMFTConfig
 from rmft_jax.environments import make_environment
+from rmft_jax.growth import half_horizon
 from rmft_jax.objectives import action_loss, entropy, policy_loss, squared_error
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
@@ -117,7 +118,7 @@ def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
         loss=loss,
         grad_norm=grad_norm,
         entropy=jnp.mean(entropy(jnp.log(played.probabilities))) if standard.kind != "ball" else jnp.zeros(()),
-        suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, diagnostics.half_horizon(config.horizon))),
+        suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, half_horizon(config.horizon))),
     )
     return state, metrics
 

@@ -132,7 +132,8 @@ def rollout_scenarios(
     Args:
       agent: who plays.
       environment: the distribution over problems.
-      keys: one key per purpose. The same keys give the same problems and the same rewards to any agent.
+      keys: one key per purpose. The same keys give the same problems and the same rewards to any agent, unless
+        the environment reacts to play.
       horizon: rounds T.
       num_scenarios: M.
       num_rollouts: L.

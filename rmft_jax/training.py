@@ -243,7 +243,7 @@ def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`."""
     environment, horizon = config.rmft.environment, config.rmft.horizon
     regret = rmft.setting_regret(config.rmft)
-    # The classical agents play in the simplex: beside play in a ball, which is worth more, they say nothing.
+    # The classical agents play in the simplex: beside play in a ball they say nothing.
     baselines = {} if regret.kind == "ball" else make_baselines(environment, horizon)
     dataset = evaluation.evaluate(
         {"rmft": agent, **baselines},
@@ -254,7 +254,7 @@ def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int
         num_arms=num_arms,
         regret=regret,
     )
-    dataset.attrs["reference"] = reference_agent(environment)
+    dataset.attrs["reference"] = reference_agent(environment, horizon)
     return dataset
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -8,6 +9,7 @@ from playing import ARMS, BERNOULLI, HORIZON, KEYS, oblivious_tables, play, stat
 
 from rmft_jax.agents import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.adversarial import tsallis_policy
+from rmft_jax.types import Context
 
 
 def softmax(logits):
@@ -169,3 +171,24 @@ def test_rexp3_follows_a_best_arm_that_changes():
         played = play(agent, np.broadcast_to(table, (50, horizon, 2)))
         wrong[type(agent)] = (played.actions != best).mean()
     assert wrong[Rexp3] < 0.8 * wrong[EXP3]
+
+
+@pytest.mark.parametrize("agent", [EXP3(), EXP3IX(), EXP3P(), TsallisINF(rate=4.0), Rexp3()], ids=type)
+def test_absent_arms_leave_the_policy_alone_however_long(agent):
+    """The policy of two arms among four is that of two arms, from the same gains."""
+    gains = jnp.asarray([0.0, -400.0, 7.0, -900.0])
+    full, few = (
+        Context(jnp.asarray(900), jnp.asarray(1000), jnp.asarray(mask), jnp.zeros(len(mask)))
+        for mask in ([True, True, False, False], [True, True])
+    )
+
+    def after(totals, context):
+        state = agent.init(len(totals), 1000)
+        state = dataclasses.replace(state, totals=totals, probabilities=jnp.where(context.arm_mask, 0.5, 0.0))
+        state = agent.observe(state, jnp.asarray(0), jnp.asarray(0.3), context)
+        return agent.act(jax.random.key(0), state, context)[0].probabilities
+
+    masked, alone = after(gains, full), after(gains[:2], few)
+    np.testing.assert_allclose(masked[:2], alone, atol=1e-6)
+    assert (masked[2:] == 0).all()
+    assert alone[0] > alone[1] > 0

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ from rmft_jax.agents import (
     EXP3,
     UCB,
     BetaThompson,
+    DiscountedThompson,
     DiscountedUCB,
     GaussianThompson,
     Hedge,
@@ -100,6 +102,9 @@ def test_parameters_fit_the_environment():
     drifting = make_agents(AbruptConfig(num_changes=7), 50)
     assert drifting["rexp3"] == Rexp3(variation_budget=7.0)
     assert drifting["discounted_ucb"] == DiscountedUCB(num_changes=7.0)
+    assert drifting["discounted_thompson"] == DiscountedThompson(discount=1 - math.sqrt(7 / 50) / 4)
+    noisy = make_agents(AbruptConfig(num_changes=7, noise="gaussian", noise_std=1.0), 50)["rexp3"]
+    assert noisy == Rexp3(1.0, -2.0, 3.0, variation_budget=7 / 5), "in units of the reward range"
     full = make_agents(BanditConfig(feedback="full", prior="gaussian", noise="gaussian", prior_std=0.5), 50)
     assert full["hedge"] == Hedge(width=6.0)
 
@@ -117,8 +122,15 @@ def test_parameters_fit_the_environment():
 def test_baselines_of_each_setting(config, expected, reference):
     baselines = make_baselines(config, 50)
     assert expected <= set(baselines)
-    assert reference_agent(config) == reference
+    assert reference_agent(config, 50) == reference
     assert reference in baselines
+
+
+def test_the_reference_always_plays():
+    for config in (AbruptConfig(num_changes=0), AbruptConfig()):
+        for horizon in (5, 50):
+            assert reference_agent(config, horizon) in make_baselines(config, horizon)
+    assert reference_agent(AbruptConfig(num_changes=0), 50) == "ucb1"
 
 
 def test_refusals():

@@ -79,6 +79,7 @@ def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_
         (["bernoulli", "--horizon", "0"], "got horizon=0"),
         (["bernoulli", "--num-scenarios", "1"], "got num_scenarios=1"),
         (["bernoulli", "--seed=-1"], "got seed=-1"),
+        (["bernoulli", "--seed", str(2**32)], "need a seed below 2**32"),
         (["sinusoidal", "--amplitude", "0.6"], "got expected rewards in [-0.1, 1.1] with noise='bernoulli'"),
         (["abrupt", "--horizon", "3"], "got num_changes=3 with horizon=3"),
         (["bernoulli", "--num-changes", "3"], "--num-changes"),
@@ -103,6 +104,8 @@ def test_bench_agents_writes_numbers_dataset_and_figures(capsys, tmp_path):
     assert set(numbers["agents"]) == {"bayes_optimal", "greedy", "ucb"}
     for row in numbers["agents"].values():
         assert row["regret_ci95"][0] <= row["regret_mean"] <= row["regret_ci95"][1]
+    assert numbers["settings"]["family"] == "bandit"
+    assert (numbers["seed"], numbers["regret"], set(numbers["constants"])) == (0, "pseudo", {"ucb"})
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"agents.nc", "final_regret.png", "regret.pdf", "loglog.png", "suff_fail.png", "arms.png"} <= names
 
@@ -121,7 +124,9 @@ def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys):
     )
     assert cli.main(["evaluate", str(path), "--horizon", "9"]) == 0
     capsys.readouterr()
-    assert "got num_changes=2 with horizon=2" in refused(capsys, "evaluate", path, "--horizon", "2")
+    short = refused(capsys, "evaluate", path, "--horizon", "2")
+    assert "got num_changes=2 with horizon=2, need fewer change points than rounds; try a longer --horizon" in short
+    assert json.loads((path / "summary.json").read_text())["preset"] == "quickstart on abrupt"
 
 
 def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
@@ -208,6 +213,7 @@ def test_registers_are_listed(capsys, command, register):
     out = capsys.readouterr().out
     assert all(name in out for name in register)
     assert f"try `rmft {command}`" in refused(capsys, command, "more")
+    assert cli.main([command, "--help"]) == 0
 
 
 def test_every_field_has_a_flag_and_a_help_text(capsys):

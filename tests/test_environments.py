@@ -256,6 +256,14 @@ def test_a_mirrored_change_mirrors():
         np.testing.assert_allclose(path[changes], 1 - path[changes - 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("spending", ["even", "first_third"])
+@pytest.mark.parametrize("budget", [0.1, 0.2, 2.0, 2.5, 3.1, 9.9])
+def test_besbes_states_exactly_what_it_spends(budget, spending):
+    config = BesbesConfig(variation=budget, spending=spending)
+    assert config.variation_budget(100) == pytest.approx(variation(paths(config, 100, 1)).item(), abs=1e-4)
+    assert config.variation_budget(10_000) <= budget + 0.064
+
+
 def test_besbes_spends_its_budget():
     even = paths(BesbesConfig(num_arms=6, variation=3.0), 600, 20)
     np.testing.assert_allclose(variation(even), 3.0, rtol=0.02)

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from rmft_jax.agents import UCB, BanditTransformer, make_baselines
-from rmft_jax.config import BanditConfig, TransformerConfig
+from rmft_jax.agents import UCB, BanditTransformer, make_agents, make_baselines
+from rmft_jax.config import AdaptiveConfig, BanditConfig, TransformerConfig
 from rmft_jax.environments import make_environment
 from rmft_jax.evaluation import evaluate, final_regret
 from rmft_jax.regret import Regret
@@ -47,3 +47,12 @@ def test_fewer_arms_may_exist():
     assert (dataset["mean_rewards"][:, 2:] == 0).all()
     with pytest.raises(ValueError, match="got num_arms=5, need 2 to 4"):
         evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_arms=5)
+
+
+def test_means_that_depend_on_the_agent_are_not_stated():
+    world = make_environment(config := AdaptiveConfig(num_arms=3, feedback="full"))
+    agents = make_agents(config, 4, ["hedge", "ftpl"])
+    dataset = evaluate(agents, world, horizon=4, num_scenarios=20, key=KEY)
+    assert np.isnan(dataset["mean_rewards"]).any()
+    alone = evaluate({"hedge": agents["hedge"]}, world, horizon=4, num_scenarios=20, key=KEY)
+    np.testing.assert_array_equal(alone["mean_rewards"], np.tile([0.0, 1.0, 1.0], (20, 1)))

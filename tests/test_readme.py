@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from rmft_jax.presets import PRESETS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -34,6 +36,11 @@ def test_the_example_is_short():
 )
 def test_named_files_exist(path):
     assert (ROOT / path).exists()
+
+
+def test_nothing_is_left_open():
+    for text in (README, *(description for description, _ in PRESETS.values())):
+        assert not re.search(r"@@|TODO", text)
 
 
 def test_pictures_exist():

@@ -171,7 +171,7 @@ class TsallisINF(_BanditPolicy):
 
     def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
         eta = 2.0 * self.rate / jnp.sqrt(context.round + 1.0)
-        return tsallis_policy(jnp.where(context.arm_mask, eta / 2.0 * (jnp.max(totals) - totals), jnp.inf))
+        return tsallis_policy(jnp.where(context.arm_mask, -eta / 2.0 * totals, jnp.inf))
 
 
 def tsallis_policy(gaps: Float[Array, "K"]) -> Float[Array, "K"]:

@@ -1,6 +1,7 @@
 """Every classical agent by name: where it fits, and with which parameters."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -55,8 +56,12 @@ def _within_unit_interval(config: EnvironmentConfig) -> bool:
 
 def _width(config: EnvironmentConfig) -> float:
     """Width of the reward range; for Gaussian noise 2 std, which has the same sub-Gaussian constant (ours)."""
+    return 2 * config.noise_std if config.noise == "gaussian" else _range(config)
+
+
+def _range(config: EnvironmentConfig) -> float:
     low, high = config.reward_range
-    return 2 * config.noise_std if config.noise == "gaussian" else high - low
+    return high - low
 
 
 def _bandit(make: Build) -> Build:
@@ -65,8 +70,7 @@ def _bandit(make: Build) -> Build:
 
 def _full(make: Callable[[float], Agent]) -> Build:
     def build(config: EnvironmentConfig, horizon: int) -> Agent | None:
-        low, high = config.reward_range
-        return make(high - low) if config.feedback == "full" else None
+        return make(_range(config)) if config.feedback == "full" else None
 
     return build
 
@@ -93,6 +97,13 @@ def _posterior_index(config: EnvironmentConfig, horizon: int) -> Agent:
     if _within_unit_interval(config):
         return BetaIndex()
     return GaussianIndex(**_gaussian_model(config))
+
+
+def _discounted_thompson(config: EnvironmentConfig, horizon: int) -> Agent | None:
+    if not _within_unit_interval(config):
+        return None
+    # The formula of `DiscountedUCB`, spelled out so that tuning can go beyond it.
+    return DiscountedThompson(discount=1 - math.sqrt(max(config.variation_budget(horizon), 1) / horizon) / 4)
 
 
 def _bayes_optimal(config: EnvironmentConfig, horizon: int) -> Agent | None:
@@ -126,7 +137,9 @@ AGENTS: dict[str, CatalogueEntry] = {
     "exp3_p": CatalogueEntry(_bandit(lambda c, T: EXP3P(1.0, *c.reward_range)), "rate", _RATES),
     "tsallis_inf": CatalogueEntry(_bandit(lambda c, T: TsallisINF(1.0, *c.reward_range)), "rate", _RATES),
     "rexp3": CatalogueEntry(
-        _drifting(lambda c, T: Rexp3(1.0, *c.reward_range, variation_budget=c.variation_budget(T))), "rate", _RATES
+        _drifting(lambda c, T: Rexp3(1.0, *c.reward_range, variation_budget=c.variation_budget(T) / _range(c))),
+        "rate",
+        _RATES,
     ),
     "sliding_window_ucb": CatalogueEntry(
         _drifting(lambda c, T: SlidingWindowUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _BONUSES
@@ -135,11 +148,7 @@ AGENTS: dict[str, CatalogueEntry] = {
         _drifting(lambda c, T: DiscountedUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _BONUSES
     ),
     "discounted_thompson": CatalogueEntry(
-        _drifting(
-            lambda c, T: DiscountedThompson(num_changes=c.variation_budget(T)) if _within_unit_interval(c) else None
-        ),
-        "num_changes",
-        (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        _drifting(_discounted_thompson), "discount", (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
     ),
     "hedge": CatalogueEntry(_full(lambda width: Hedge(width=width)), "rate", _FULL_RATES),
     "hedge_anytime": CatalogueEntry(_full(lambda width: Hedge(width=width, anytime=True)), "rate", _FULL_RATES),
@@ -163,8 +172,10 @@ _REFERENCES = {"pseudo": "thompson", "dynamic": "rexp3", "static": "hedge"}
 def make_agents(config: EnvironmentConfig, horizon: int, names: Iterable[str] | None = None) -> dict[str, Agent]:
     """The classical agents that fit an environment, by name.
 
-    Parameters are those of the papers, in units of the environment's reward range and for its variation budget.
-    Thompson sampling and the posterior index know the prior, as far as their posterior can express it.
+    Parameters are those of the papers, in units of the environment's reward range. Where an algorithm asks for the
+    number of changes, it gets the variation budget (ours), which bounds it for abrupt changes alone. The Gaussian
+    posteriors of Thompson sampling and the posterior index know the noise and the first two moments of the prior; the
+    Beta posteriors, for rewards in [0, 1], start uniform.
 
     Args:
       config: the environment.
@@ -197,11 +208,12 @@ def make_baselines(config: EnvironmentConfig, horizon: int) -> dict[str, Agent]:
     return {name: fitting[name] for name in chosen if name in fitting}
 
 
-def reference_agent(config: EnvironmentConfig) -> str:
-    """The name of the agent against which differences are taken in this setting."""
+def reference_agent(config: EnvironmentConfig, horizon: int) -> str:
+    """The name of the baseline against which differences are taken in this setting."""
     if config.standard_regret == "static" and config.feedback == "bandit":
         return "exp3"
-    return _REFERENCES[config.standard_regret]
+    name = _REFERENCES[config.standard_regret]
+    return name if AGENTS[name].build(config, horizon) is not None else "ucb1"
 
 
 def with_constant(agent: Agent, name: str, value: Float[Array, ""] | float) -> Agent:

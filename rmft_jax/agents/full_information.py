@@ -76,7 +76,8 @@ class FTPL(StatisticsAgent):
 
     u is drawn afresh every round, uniformly from `[0, width / epsilon]^K` with `epsilon = rate sqrt(2 / (K T))`.
     Expected static regret is at most `2 sqrt(2 K T)` (their Theorem 1.1, with D = 2, R = 1 and A = K). The reported
-    policy is a point mass, because the perturbation is drawn before it.
+    policy is a point mass, because the perturbation is drawn before it; against an adversary that sees the policy of
+    the round the bound does not hold.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)

@@ -17,7 +17,7 @@ class Gains:
     """What a policy is made from.
 
     totals: `[K]` cumulative gains of the arms. Only their differences matter, so the largest of an existing arm is
-      kept at 0, where float32 is finest.
+      kept at 0, where float32 is finest; absent arms stay at 0.
     probabilities: `[K]` the policy of the round, which gains are estimated with.
     """
 
@@ -52,7 +52,7 @@ class PolicyAgent(abc.ABC):
         """Adds the gains of the round."""
         totals = state.totals + self._gain(state.probabilities, action, reward, context)
         best = jnp.max(jnp.where(context.arm_mask, totals, -jnp.inf))
-        return dataclasses.replace(state, totals=totals - best)
+        return dataclasses.replace(state, totals=jnp.where(context.arm_mask, totals - best, 0.0))
 
     @abc.abstractmethod
     def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:

@@ -10,6 +10,7 @@ from rmft_jax.config.algorithm import (
     RunConfig,
     TransformerConfig,
     differing_fields,
+    environment_to_dict,
     from_dict,
     to_dict,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "SinusoidalConfig",
     "TransformerConfig",
     "differing_fields",
+    "environment_to_dict",
     "from_dict",
     "to_dict",
 ]

@@ -14,6 +14,7 @@ from rmft_jax.config.checks import (
     require_choice,
     require_count,
     require_number,
+    require_seed,
 )
 from rmft_jax.config.environments import FAMILIES, BanditConfig, EnvironmentConfig
 
@@ -185,8 +186,7 @@ class RunConfig:
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
         self.rmft.validate()
-        require_count(self.seed, "seed", 0, 0)
-        require(self.seed < 2**32, f"seed={self.seed}", "a seed below 2**32", "seed=0")
+        require_seed(self.seed)
         require_count(self.chunk_size, "chunk_size", 1, 20)
         require_count(self.num_validation_scenarios, "num_validation_scenarios", 2, 1024)
         require_count(self.num_test_scenarios, "num_test_scenarios", 2, 4096)
@@ -203,12 +203,14 @@ class RunConfig:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Nested plain values, complete and reloadable with `from_dict`."""
     values = dataclasses.asdict(config)
-    families = {kind: name for name, kind in FAMILIES.items()}
-    values["rmft"]["environment"] = {
-        "family": families[type(config.rmft.environment)],
-        **values["rmft"]["environment"],
-    }
+    values["rmft"]["environment"] = environment_to_dict(config.rmft.environment)
     return values
+
+
+def environment_to_dict(config: EnvironmentConfig) -> dict[str, Any]:
+    """The environment's family and settings, as plain values."""
+    families = {kind: name for name, kind in FAMILIES.items()}
+    return {"family": families[type(config)], **dataclasses.asdict(config)}
 
 
 _STRICT = dacite.Config(strict=True, type_hooks={float: float})

@@ -19,6 +19,12 @@ def require_count(value: object, name: str, minimum: int, suggestion: int) -> No
     require(ok, f"{name}={value}", f"a whole number of at least {minimum}", f"{name}={suggestion}")
 
 
+def require_seed(seed: int) -> None:
+    """Raises `ConfigError` unless a key can be made from `seed` that is no other seed's."""
+    require_count(seed, "seed", 0, 0)
+    require(seed < 2**32, f"seed={seed}", "a seed below 2**32", "seed=0")
+
+
 def require_number(value: float, name: str, need: str, ok: bool, suggestion: float) -> None:
     """Raises `ConfigError` unless `ok` holds and `value` is finite, and not lost, in float32."""
     # Also false for NaN and infinity.

@@ -4,6 +4,7 @@ The variation budget is `V_T = sum_{t=2..T} max_a |r_t(a) - r_{t-1}(a)|` (Besbes
 """
 
 import dataclasses
+import itertools
 import math
 from typing import ClassVar, Literal
 
@@ -69,7 +70,7 @@ class EnvironmentConfig:
 
     @property
     def reward_range(self) -> tuple[float, float]:
-        """Where rewards lie: exactly if they are bounded, else but for about one in twenty (ours). Never a point."""
+        """Where rewards lie: exactly if they are bounded, else but for one in twenty or fewer (ours). Never a point."""
         low, high = self._nominal_mean_range
         if self.noise in ("bernoulli", "beta"):
             return 0.0, 1.0
@@ -204,7 +205,7 @@ class RandomWalkConfig(EnvironmentConfig):
 class GradualConfig(EnvironmentConfig):
     """Gradual drift (Park et al. 2024): |r_{t+1}(a) - r_t(a)| <= drift_scale / sqrt(t), reflected at 0 and 1.
 
-    Uniform start, steps uniform within the bound. V_T <= sum_{t < T} min(1, drift_scale / sqrt(t)) < 2 drift_scale
+    Uniform start, steps uniform within the bound. V_T <= sum_{t < T} min(1, drift_scale / sqrt(t)) <= 2 drift_scale
     sqrt(T).
     """
 
@@ -257,7 +258,7 @@ class AbruptConfig(EnvironmentConfig):
         return float(self.num_changes)
 
 
-_BESBES_AMPLITUDE = 0.3
+BESBES_AMPLITUDE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +267,9 @@ class BesbesConfig(EnvironmentConfig):
 
     r_t = 1/2 +- 0.3 sin(5 pi variation t / (3 T)): evenly over the horizon, or three times as fast over the first
     third of it and constant after that. Every second arm, in random order, has the opposite sign: the paper has two
-    arms, and more are ours, as is the value held after the first third. V_T <= variation.
+    arms, and more are ours, as is the value held after the first third. V_T is `variation` where that makes whole
+    quarters of a period (multiples of 0.3) and rounds are many, and at most 0.064 more elsewhere; `variation_budget`
+    is exact.
     """
 
     num_arms: int = 2
@@ -291,11 +294,14 @@ class BesbesConfig(EnvironmentConfig):
     @property
     def mean_range(self) -> tuple[float, float]:
         """Bounds of the expected rewards."""
-        return 0.5 - _BESBES_AMPLITUDE, 0.5 + _BESBES_AMPLITUDE
+        return 0.5 - BESBES_AMPLITUDE, 0.5 + BESBES_AMPLITUDE
 
     def variation_budget(self, horizon: int) -> float:
-        """The budget itself, which the total variation of the sine over the horizon never exceeds."""
-        return self.variation
+        """What the sine spends between the rounds, exactly."""
+        pace = 1 if self.spending == "even" else 3
+        elapsed = (min(1.0, pace * t / horizon) for t in range(1, horizon + 1))
+        heights = [math.sin(5 * math.pi / 3 * self.variation * fraction) for fraction in elapsed]
+        return BESBES_AMPLITUDE * math.fsum(abs(b - a) for a, b in itertools.pairwise(heights))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +323,9 @@ class AdaptiveConfig(EnvironmentConfig):
     """An adversary that reacts to play.
 
     `favourite`: the arm to which the policy of the round gives most weight has expectation 0, the others 1, so that
-    committing costs everything; V_T <= T - 1. `crowding`: an arm earns 1 minus the fraction of past rounds in which it
-    was played; V_T <= sum_{t < T} 1/t.
+    committing costs everything; V_T <= T - 1. An agent that draws before it reports its policy, as Thompson sampling
+    and FTPL do, shows this adversary the very arm that it will play. `crowding`: an arm earns 1 minus the fraction of
+    past rounds in which it was played; V_T <= sum_{t < T} 1/t.
     """
 
     noise: Noise = "none"

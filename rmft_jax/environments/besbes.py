@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rmft_jax.config import BesbesConfig
+from rmft_jax.config.environments import BESBES_AMPLITUDE
 from rmft_jax.environments.oblivious import ObliviousEnvironment
 from rmft_jax.types import ScalarKey, pytree
 
@@ -25,4 +26,4 @@ class Besbes(ObliviousEnvironment[BesbesConfig]):
         if self.config.spending == "first_third":
             elapsed = 3 * jnp.minimum(elapsed, 1 / 3)
         wave = jnp.sin(5 * math.pi / 3 * self.config.variation * elapsed)
-        return 0.5 + 0.3 * wave[:, None] * sign[None]
+        return 0.5 + BESBES_AMPLITUDE * wave[:, None] * sign[None]
