@@ -20,7 +20,10 @@ from rmft_jax.agents import catalogue
 from rmft_jax.benchmark import tune_agents
 from rmft_jax.training import RunKeys
 
-TUNED = {"fol": ("hedge", "ftrl", "ftpl"), "nsmab": ("ucb", "rexp3", "discounted_thompson", "discounted_ucb")}
+TUNED = {
+    "fol": ("hedge", "ftrl", "ftpl"),
+    "nsmab": ("ucb", "kl_ucb", "sliding_window_ucb", "discounted_ucb", "discounted_thompson", "rexp3"),
+}
 
 
 def main(
@@ -61,8 +64,8 @@ def main(
     write(f"{preset}_regret", result, curves, result["regret"])
 
 
-def _tuned_in_hindsight(preset: str, seed: int) -> dict[str, dict[str, float]]:
-    """Each rival with the constant that is best on the test scenarios of a seed, and its regret there."""
+def _tuned_in_hindsight(preset: str, seed: int) -> dict[str, dict[str, Any]]:
+    """Each rival with the constant, if it has one, that is best on the test scenarios of a seed; its regret there."""
     config = get_preset(preset)
     environment, horizon, count = config.rmft.environment, config.rmft.horizon, config.num_test_scenarios
     world, key = make_environment(environment), RunKeys.create(seed).test
@@ -71,14 +74,14 @@ def _tuned_in_hindsight(preset: str, seed: int) -> dict[str, dict[str, float]]:
     final = evaluate(best, world, horizon=horizon, num_scenarios=count, key=key)["regret"].isel(round=-1)
     return {
         name: {
-            "constant": float(getattr(best[name], str(catalogue.AGENTS[name].constant))),
+            "constant": getattr(best[name], catalogue.AGENTS[name].constant or "", None),
             "regret_mean": float(final.sel(agent=name).mean(dtype=np.float64)),
         }
         for name in best
     }
 
 
-def _ratios(summaries: list[dict[str, Any]], tuned: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+def _ratios(summaries: list[dict[str, Any]], tuned: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """The trained policy's regret over that of every rival on the same scenarios, per seed."""
     ratios: dict[str, list[float]] = {}
     for summary, best in zip(summaries, tuned, strict=True):

@@ -44,6 +44,7 @@ class CatalogueEntry(NamedTuple):
 
 
 _RATES = tuple(2.0**n for n in range(-3, 7))
+_PADDINGS = (0.005, 0.01, 0.02, *_BONUSES)
 # Towards follow-the-leader, which is best where rewards are stationary.
 _FULL_RATES = (*_RATES, 128.0, 512.0, 2048.0)
 _BONUSES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)
@@ -142,10 +143,10 @@ AGENTS: dict[str, CatalogueEntry] = {
         _RATES,
     ),
     "sliding_window_ucb": CatalogueEntry(
-        _drifting(lambda c, T: SlidingWindowUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _BONUSES
+        _drifting(lambda c, T: SlidingWindowUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _PADDINGS
     ),
     "discounted_ucb": CatalogueEntry(
-        _drifting(lambda c, T: DiscountedUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _BONUSES
+        _drifting(lambda c, T: DiscountedUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _PADDINGS
     ),
     "discounted_thompson": CatalogueEntry(
         _drifting(_discounted_thompson), "discount", (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
