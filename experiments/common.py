@@ -1,7 +1,6 @@
 """What the experiments share: presets trained on several seeds, and their evaluations put together."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from scipy import stats
 from rmft_jax import RunDirectory, get_preset, train
 from rmft_jax.bootstrap import Interval
 from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
-from rmft_jax.storage import replacing
+from rmft_jax.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -86,6 +85,5 @@ def write(name: str, result: dict[str, Any], curves: Mapping[str, Curve], regret
     """Writes the numbers and the figure of an experiment into `experiments/results`."""
     horizon = len(next(iter(curves.values())).mean)
     save_figure(plot_regret_curves(curves, np.arange(1, horizon + 1), regret), RESULTS / name)
-    with replacing(RESULTS / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_json(RESULTS / f"{name}.json", result)
+    print((RESULTS / f"{name}.json").read_text())

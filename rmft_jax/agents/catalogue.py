@@ -44,10 +44,10 @@ class CatalogueEntry(NamedTuple):
 
 
 _RATES = tuple(2.0**n for n in range(-3, 7))
-_PADDINGS = (0.005, 0.01, 0.02, *_BONUSES)
 # Towards follow-the-leader, which is best where rewards are stationary.
 _FULL_RATES = (*_RATES, 128.0, 512.0, 2048.0)
 _BONUSES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)
+_PADDINGS = (0.005, 0.01, 0.02, *_BONUSES)
 
 
 def _within_unit_interval(config: EnvironmentConfig) -> bool:
