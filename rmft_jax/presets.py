@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "fol": (
-        "full-information online learning, Gaussian rewards around a drawn mean, K=5, T=50: about three minutes on two CPU cores",
+        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about three minutes on two CPU cores",
         _FOL,
     ),
     "nsmab": (

@@ -2,8 +2,9 @@ import os
 import tempfile
 
 # Many tests compile the same small program, in this process or in one that they start; once is enough.
-_cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
+    _cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
@@ -14,6 +15,13 @@ from rmft_jax.config import RMFTConfig
 
 # Shapes must match and be meant: silent broadcasting hides mistakes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Thousands of compiled programs in one process exhaust the memory maps that it may have."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

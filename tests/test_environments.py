@@ -257,7 +257,7 @@ def test_a_mirrored_change_mirrors():
 
 
 @pytest.mark.parametrize("spending", ["even", "first_third"])
-@pytest.mark.parametrize("budget", [0.1, 0.2, 2.0, 2.5, 3.1, 9.9])
+@pytest.mark.parametrize("budget", [0.2, 2.5, 9.9])
 def test_besbes_states_exactly_what_it_spends(budget, spending):
     config = BesbesConfig(variation=budget, spending=spending)
     assert config.variation_budget(100) == pytest.approx(variation(paths(config, 100, 1)).item(), abs=1e-4)
