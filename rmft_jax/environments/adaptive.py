@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import AdaptiveConfig, Feedback, RegretKind
+from rmft_jax.config import AdaptiveConfig
+from rmft_jax.environments.base import ConfiguredEnvironment
 from rmft_jax.environments.noise import draw_rewards
 from rmft_jax.types import Decision, Outcome, ScalarKey, pytree
 
@@ -22,25 +23,10 @@ class AdaptiveState:
 
 
 @pytree
-class Adaptive:
+class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
     """Punishes the favourite of the round, or the arms that were played much; laws in `AdaptiveConfig`."""
 
     config: AdaptiveConfig
-
-    @property
-    def num_arms(self) -> int:
-        """Number of arms K."""
-        return self.config.num_arms
-
-    @property
-    def feedback(self) -> Feedback:
-        """What is seen after a round."""
-        return self.config.feedback
-
-    @property
-    def standard_regret(self) -> RegretKind:
-        """The regret by which play is judged."""
-        return self.config.standard_regret
 
     def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> AdaptiveState:
         """Nothing is drawn: all scenarios are alike until something is played."""

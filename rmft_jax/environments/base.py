@@ -1,10 +1,10 @@
 """What an environment is."""
 
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import Feedback, RegretKind
+from rmft_jax.config import EnvironmentConfig, Feedback, RegretKind
 from rmft_jax.types import Decision, Outcome, ScalarKey
 
 State = TypeVar("State")
@@ -45,3 +45,27 @@ class Environment(Protocol[State]):
     def step(self, key: ScalarKey, state: State, decision: Decision, round: Int[Array, ""]) -> tuple[State, Outcome]:
         """Plays one round. It sees the decision, so adaptive opponents fit; `key` is the reward noise alone."""
         ...
+
+
+C = TypeVar("C", bound=EnvironmentConfig)
+
+
+class ConfiguredEnvironment(Generic[C]):
+    """What an environment reads from its configuration."""
+
+    config: C
+
+    @property
+    def num_arms(self) -> int:
+        """Number of arms K."""
+        return self.config.num_arms
+
+    @property
+    def feedback(self) -> Feedback:
+        """What is seen after a round."""
+        return self.config.feedback
+
+    @property
+    def standard_regret(self) -> RegretKind:
+        """The regret by which play is judged."""
+        return self.config.standard_regret

@@ -1,42 +1,22 @@
 """The base of environments whose expected rewards do not depend on play."""
 
 import abc
-from typing import Generic, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import EnvironmentConfig, Feedback, RegretKind
+from rmft_jax.environments.base import C, ConfiguredEnvironment
 from rmft_jax.environments.noise import draw_rewards
 from rmft_jax.types import Decision, Outcome, ScalarKey
 
-C = TypeVar("C", bound=EnvironmentConfig)
 
-
-class ObliviousEnvironment(abc.ABC, Generic[C]):
+class ObliviousEnvironment(ConfiguredEnvironment[C], abc.ABC):
     """Expected rewards are a path that is drawn when the scenario begins; `config` says how.
 
     The rewards of all arms are drawn in every round, so that agents which are handed the same key meet the same
     rewards, whatever they play. The state of a scenario is its path `[n, K]`, zero where an arm is absent; after the
     last of its rows, that row holds.
     """
-
-    config: C
-
-    @property
-    def num_arms(self) -> int:
-        """Number of arms K."""
-        return self.config.num_arms
-
-    @property
-    def feedback(self) -> Feedback:
-        """What is seen after a round."""
-        return self.config.feedback
-
-    @property
-    def standard_regret(self) -> RegretKind:
-        """The regret by which play is judged."""
-        return self.config.standard_regret
 
     @abc.abstractmethod
     def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "n K"]:
