@@ -51,11 +51,11 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "fol": (
-        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about three minutes on two CPU cores",
+        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about four minutes on two CPU cores",
         _FOL,
     ),
     "nsmab": (
-        "Bernoulli bandit with three abrupt changes, K=3, T=100: about ten minutes on two CPU cores",
+        "Bernoulli bandit with three abrupt changes, K=3, T=100: about twelve minutes on two CPU cores",
         _NSMAB,
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about ten minutes on two CPU cores", _MAB),
