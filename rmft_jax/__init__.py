@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rmft_jax.agents import (
+        BanditSingleLayer,
         BanditTransformer,
+        FullInformationSingleLayer,
         FullInformationTransformer,
         bayes_optimal_regret,
         make_agents,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         RandomWalkConfig,
         RMFTConfig,
         RunConfig,
+        SingleLayerConfig,
         SinusoidalConfig,
         TransformerConfig,
     )
@@ -46,7 +49,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agents": (
+        "BanditSingleLayer",
+        "BanditSingleLayer",
         "BanditTransformer",
+        "FullInformationSingleLayer",
         "FullInformationTransformer",
         "bayes_optimal_regret",
         "make_agents",
@@ -70,6 +76,7 @@ _HOMES = {
         "RMFTConfig",
         "RandomWalkConfig",
         "RunConfig",
+        "SingleLayerConfig",
         "SinusoidalConfig",
         "TransformerConfig",
     ),
@@ -114,10 +121,12 @@ __all__ = [
     "AdaptiveConfig",
     "AlternatingConfig",
     "BanditConfig",
+    "BanditSingleLayer",
     "BanditTransformer",
     "BesbesConfig",
     "ConfigError",
     "EnvironmentConfig",
+    "FullInformationSingleLayer",
     "FullInformationTransformer",
     "GradualConfig",
     "LinearTrendConfig",
@@ -126,6 +135,7 @@ __all__ = [
     "Regret",
     "RunConfig",
     "RunDirectory",
+    "SingleLayerConfig",
     "SinusoidalConfig",
     "TransformerConfig",
     "bayes_optimal_regret",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rmft_jax.agents import BanditTransformer, FullInformationTransformer
+from rmft_jax.agents import BanditTransformer, TrainedAgent
 from rmft_jax.types import Trajectory
 
 
@@ -21,17 +21,17 @@ def action_loss(
     return nll - entropy_weight * entropy(log_probs)
 
 
-def squared_error(agent: FullInformationTransformer, trajectory: Trajectory) -> Float[Array, "T"]:
+def squared_error(agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:
     """`|z_t - y_t|^2 / 2` to the kept `y_t = z_t + sigma eps_t`, over existing arms.
 
     Up to a factor and a constant the Gaussian log-likelihood of the model's own decisions (Park et al. 2025).
     """
-    assert trajectory.scores is not None, "the trajectory must be a full-information Transformer's"
+    assert trajectory.scores is not None, "the trajectory must be of an agent that emits scores"
     error = jnp.where(trajectory.arm_mask, agent.outputs(trajectory) - trajectory.scores, 0.0)
     return jnp.sum(jnp.square(error), axis=-1) / 2
 
 
-def policy_loss(agent: FullInformationTransformer, trajectory: Trajectory) -> Float[Array, "T"]:
+def policy_loss(agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:
     """`-sum_a pi_t(a) log softmax(z_t)(a)`: cross-entropy to the kept policies (ours).
 
     It pulls towards uniform play, because `softmax(z + noise)` is on average flatter than `softmax(z)`; large noise

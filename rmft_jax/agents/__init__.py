@@ -19,6 +19,9 @@ from rmft_jax.agents.index import (
 from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
 from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
 from rmft_jax.agents.projections import project_ball, project_simplex
+from rmft_jax.agents.scores import ScoreMap
+from rmft_jax.agents.single_layer import BanditSingleLayer, FullInformationSingleLayer, SingleLayerAgent
+from rmft_jax.agents.trained import TrainedAgent, init_params, trained_agent
 from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer, TransformerAgent
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "MOSS",
     "UCB",
     "Agent",
+    "BanditSingleLayer",
     "BanditTransformer",
     "BayesOptimal",
     "BestArm",
@@ -42,20 +46,26 @@ __all__ = [
     "EpsilonGreedy",
     "ExploreThenCommit",
     "FollowTheLeader",
+    "FullInformationSingleLayer",
     "FullInformationTransformer",
     "GaussianIndex",
     "GaussianThompson",
     "Greedy",
     "Hedge",
     "Rexp3",
+    "ScoreMap",
+    "SingleLayerAgent",
     "SlidingWindowUCB",
+    "TrainedAgent",
     "TransformerAgent",
     "TsallisINF",
     "Uniform",
     "bayes_optimal_regret",
+    "init_params",
     "make_agents",
     "make_baselines",
     "project_ball",
     "project_simplex",
     "reference_agent",
+    "trained_agent",
 ]

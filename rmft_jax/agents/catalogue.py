@@ -114,7 +114,7 @@ def _bayes_optimal(config: EnvironmentConfig, horizon: int) -> Agent | None:
 
 def _best_arm(config: EnvironmentConfig, horizon: int) -> Agent | None:
     # Which arm is best is only settled after the decision.
-    return None if isinstance(config, AdaptiveConfig) and config.adversary == "favourite" else BestArm()
+    return None if isinstance(config, AdaptiveConfig) and config.adversary != "crowding" else BestArm()
 
 
 AGENTS: dict[str, CatalogueEntry] = {

@@ -1,7 +1,7 @@
 """The numerical Transformer as an agent, under bandit feedback and under full information."""
 
 import abc
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.agents.network import LayerCache, NumericalTransformer, empty_cache, graph_definition
-from rmft_jax.agents.projections import project_ball, project_simplex
+from rmft_jax.agents.scores import ScoreMap
 from rmft_jax.config import ConfigError, Feedback, TransformerConfig
 from rmft_jax.types import Context, Decision, Params, ScalarKey, Trajectory, pytree, static_field
 
@@ -152,20 +152,14 @@ class BanditTransformer(TransformerAgent):
 
 @pytree
 class FullInformationTransformer(TransformerAgent):
-    """A Transformer under full information: it sees the last reward vector, and emits `z_t`.
+    """A Transformer under full information: it sees the last reward vector, and emits scores `z_t`.
 
-    It plays `map(z_t + exploration_std * N(0, I))`.
-
-    decision_map: `softmax`, `simplex` (Euclidean projection), or `ball` (projection on the ball of `radius`; no arm is
-      drawn then, and the action is 0 whatever is played).
-    exploration_std: standard deviation of the Gaussian exploration; 0 plays the map of `z_t` itself.
+    score_map: what it plays at given scores.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
 
-    decision_map: Literal["softmax", "simplex", "ball"] = static_field(default="softmax")
-    radius: Float[Array, ""] | float = 1.0
-    exploration_std: Float[Array, ""] | float = 0.0
+    score_map: ScoreMap = ScoreMap()
 
     @staticmethod
     def _token_size(num_arms: int) -> int:
@@ -175,22 +169,5 @@ class FullInformationTransformer(TransformerAgent):
         del action
         return reward
 
-    def decide(self, scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        """The map from `z_t`, or a perturbed one, to the policy."""
-        match self.decision_map:
-            case "softmax":
-                return jax.nn.softmax(jnp.where(arm_mask, scores, -jnp.inf))
-            case "simplex":
-                return project_simplex(scores, arm_mask)
-            case "ball":
-                return project_ball(jnp.where(arm_mask, scores, 0.0), self.radius)
-
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
-        noise_key, action_key = jax.random.split(key)
-        noise = self.exploration_std * jax.random.normal(noise_key, outputs.shape)
-        scores = jnp.where(arm_mask, outputs + noise, 0.0)
-        policy = self.decide(scores, arm_mask)
-        action = jnp.asarray(0)
-        if self.decision_map != "ball":
-            action = jax.random.categorical(action_key, jnp.log(policy))
-        return Decision(action=action, probabilities=policy, scores=scores)
+        return self.score_map.decide(key, outputs, arm_mask)

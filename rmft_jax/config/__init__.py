@@ -8,7 +8,6 @@ because they fix shapes or choose code.
 from rmft_jax.config.algorithm import (
     RMFTConfig,
     RunConfig,
-    TransformerConfig,
     differing_fields,
     environment_to_dict,
     from_dict,
@@ -30,12 +29,14 @@ from rmft_jax.config.environments import (
     RegretKind,
     SinusoidalConfig,
 )
+from rmft_jax.config.policies import POLICIES, PolicyConfig, SingleLayerConfig, TransformerConfig
 
-CONFIG_CLASSES = (*FAMILIES.values(), TransformerConfig, RMFTConfig, RunConfig)
+CONFIG_CLASSES = (*FAMILIES.values(), *POLICIES.values(), RMFTConfig, RunConfig)
 
 __all__ = [
     "CONFIG_CLASSES",
     "FAMILIES",
+    "POLICIES",
     "AbruptConfig",
     "AdaptiveConfig",
     "AlternatingConfig",
@@ -46,10 +47,12 @@ __all__ = [
     "Feedback",
     "GradualConfig",
     "LinearTrendConfig",
+    "PolicyConfig",
     "RMFTConfig",
     "RandomWalkConfig",
     "RegretKind",
     "RunConfig",
+    "SingleLayerConfig",
     "SinusoidalConfig",
     "TransformerConfig",
     "differing_fields",

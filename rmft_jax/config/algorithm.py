@@ -1,8 +1,8 @@
-"""The settings of the policy, of the algorithm and of a run."""
+"""The settings of the algorithm and of a run."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import dacite
@@ -17,42 +17,9 @@ from rmft_jax.config.checks import (
     require_seed,
 )
 from rmft_jax.config.environments import FAMILIES, BanditConfig, EnvironmentConfig
+from rmft_jax.config.policies import POLICIES, PolicyConfig, SingleLayerConfig, TransformerConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """The numerical Transformer: pre-norm, causal, numbers in and arm logits out."""
-
-    num_layers: int = 2
-    """Number of blocks."""
-    width: int = 32
-    """Width of the residual stream."""
-    num_heads: int = 2
-    """Attention heads; must divide the width."""
-    mlp_ratio: int = 4
-    """Hidden width of the MLP, as a multiple of the width."""
-    position: Literal["none", "learned", "sinusoidal"] = "none"
-    """Position encoding added to the input. With `learned`, no horizon beyond the trained one can be played."""
-
-    def validate(self) -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
-        require_count(self.num_layers, "num_layers", 1, 2)
-        require_count(self.width, "width", 2, 32)
-        require_count(self.num_heads, "num_heads", 1, 2)
-        require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
-        require_choice(self.position, TransformerConfig, "position")
-        require(
-            self.width % self.num_heads == 0,
-            f"width={self.width} with num_heads={self.num_heads}",
-            "a width that the heads divide",
-            f"num_heads={largest_divisor(self.width, self.num_heads)}",
-        )
-        require(
-            self.position != "sinusoidal" or self.width % 2 == 0,
-            f"position='sinusoidal' with width={self.width}",
-            "an even width for sine and cosine pairs",
-            f"width={self.width + 1}",
-        )
+_CHOICES = ("branching", "selection_regret", "selection_form", "decision_map", "full_loss", "update", "schedule")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +27,7 @@ class RMFTConfig:
     """One iteration of regret-minimization fine-tuning, and how many there are."""
 
     environment: EnvironmentConfig = dataclasses.field(default_factory=BanditConfig)
-    policy: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=TransformerConfig)
     horizon: int = 50
     """Rounds T of a trajectory."""
     num_iterations: int = 400
@@ -84,16 +51,22 @@ class RMFTConfig:
     under full information."""
     temperature: float = 1.0
     """Rollout temperature under bandit feedback: actions are drawn from softmax(logits / temperature)."""
-    decision_map: Literal["softmax", "simplex", "ball"] = "softmax"
-    """Under full information, what maps the network's z_t to the policy: softmax, Euclidean projection onto the
-    simplex, or projection onto a ball."""
+    decision_map: Literal["softmax", "simplex", "ball", "identity"] = "softmax"
+    """What maps scores z_t, of the single layer and of every policy under full information, to what is played:
+    softmax, Euclidean projection onto the simplex, projection onto a ball, or nothing (`identity`: play is linear in
+    z_t and unbounded, as in the theorems; it is judged against a ball)."""
     radius: float = 1.0
     """Radius of the ball."""
     exploration_std: float = 0.5
-    """Under full information, rollouts play map(z_t + exploration_std * N(0, I))."""
+    """Where there are scores, rollouts play map(z_t + exploration_std * N(0, I))."""
     full_loss: Literal["squared_error", "cross_entropy"] = "squared_error"
-    """Under full information, what fine-tuning minimizes: the squared error to the kept z_t + noise, which is its
+    """Where there are scores, what fine-tuning minimizes: the squared error to the kept z_t + noise, which is its
     Gaussian log-likelihood, or the cross-entropy to the kept policy, which flattens it where the noise is large."""
+    update: Literal["gradient", "least_squares"] = "gradient"
+    """How an iteration fine-tunes: by steps of Adam, or by the exact minimum over the single layer's value matrix V of
+    the squared error, which needs none of the settings of steps."""
+    l2_penalty: float = 0.0
+    """Weight lambda of |V|^2 in the least-squares fit, beside the squared error of a trajectory, summed over rounds."""
     num_epochs: int = 1
     """Passes over the kept trajectories in every iteration."""
     num_minibatches: int = 4
@@ -122,8 +95,7 @@ class RMFTConfig:
             require_count(getattr(self, name), name, 1, suggestion)
         for name in ("rollout_block", "update_block"):
             require_count(getattr(self, name), name, 0, 0)
-        choices = ("branching", "selection_regret", "selection_form", "decision_map", "full_loss", "schedule")
-        for name in choices:
+        for name in _CHOICES:
             require_choice(getattr(self, name), RMFTConfig, name)
         require(
             self.k <= self.num_rollouts,
@@ -142,15 +114,27 @@ class RMFTConfig:
         require_number(self.step_size, "step_size", "above 0", self.step_size > 0, 2e-3)
         require_number(self.max_grad_norm, "max_grad_norm", "above 0", self.max_grad_norm > 0, 1.0)
         require_number(self.entropy_weight, "entropy_weight", "of at least 0", self.entropy_weight >= 0, 0.01)
-        if self.environment.feedback == "full":
-            self._validate_full_information()
+        if self.has_scores:
+            self._validate_scores()
+        self._validate_update()
 
-    def _validate_full_information(self) -> None:
+    @property
+    def has_scores(self) -> bool:
+        """Whether the policy maps scores z_t, and explores by Gaussian noise on them, rather than by its actions."""
+        return self.environment.feedback == "full" or isinstance(self.policy, SingleLayerConfig)
+
+    @property
+    def plays_points(self) -> bool:
+        """Whether play is a point of a ball, or of the space, rather than a distribution over arms."""
+        return self.has_scores and self.decision_map in ("ball", "identity")
+
+    def _validate_scores(self) -> None:
         require_number(self.radius, "radius", "above 0", self.radius > 0, 1.0)
         require_number(self.exploration_std, "exploration_std", "above 0", self.exploration_std > 0, 0.5)
+        feedback = self.environment.feedback
         require(
             self.entropy_weight == 0,
-            f"entropy_weight={self.entropy_weight} with feedback='full'",
+            f"entropy_weight={self.entropy_weight} with feedback={feedback!r} and a policy that emits scores",
             "0, since exploration is exploration_std there",
             "entropy_weight=0",
         )
@@ -160,12 +144,36 @@ class RMFTConfig:
             "a policy that gives every arm a positive probability",
             "full_loss='squared_error' or decision_map='softmax'",
         )
-        if self.decision_map == "ball":
+        if self.plays_points:
+            require(
+                feedback == "full",
+                f"decision_map={self.decision_map!r} with feedback={feedback!r}",
+                "arms to draw from, or rewards that are seen whole",
+                "decision_map='softmax' or feedback='full'",
+            )
             require(
                 self.selection_regret in ("standard", "static") and self.selection_form != "sampled",
-                f"selection_regret={self.selection_regret!r} in {self.selection_form!r} form with decision_map='ball'",
+                f"selection_regret={self.selection_regret!r} in {self.selection_form!r} form "
+                f"with decision_map={self.decision_map!r}",
                 "the static regret of the point played, in which no arm is drawn",
                 "selection_regret='standard' and selection_form='standard'",
+            )
+
+    def _validate_update(self) -> None:
+        require_number(self.l2_penalty, "l2_penalty", "of at least 0", self.l2_penalty >= 0, 0.0)
+        if self.update == "least_squares":
+            require(
+                isinstance(self.policy, SingleLayerConfig) and self.full_loss == "squared_error",
+                f"update='least_squares' with policy={type(self.policy).__name__} and full_loss={self.full_loss!r}",
+                "a single layer, whose scores are linear in V, and its squared error",
+                "preset single-layer, or update='gradient'",
+            )
+        else:
+            require(
+                self.l2_penalty == 0,
+                f"l2_penalty={self.l2_penalty} with update={self.update!r}",
+                "the least-squares fit, which alone has the penalty",
+                "l2_penalty=0 or update='least_squares'",
             )
 
 
@@ -204,23 +212,40 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """Nested plain values, complete and reloadable with `from_dict`."""
     values = dataclasses.asdict(config)
     values["rmft"]["environment"] = environment_to_dict(config.rmft.environment)
+    values["rmft"]["policy"] = _tagged(config.rmft.policy, POLICIES)
     return values
 
 
 def environment_to_dict(config: EnvironmentConfig) -> dict[str, Any]:
     """The environment's family and settings, as plain values."""
-    families = {kind: name for name, kind in FAMILIES.items()}
-    return {"family": families[type(config)], **dataclasses.asdict(config)}
+    return _tagged(config, FAMILIES)
+
+
+def _tagged(config: Any, families: dict[str, Any]) -> dict[str, Any]:
+    names = {kind: name for name, kind in families.items()}
+    return {"family": names[type(config)], **dataclasses.asdict(config)}
 
 
 _STRICT = dacite.Config(strict=True, type_hooks={float: float})
 
 
-def _environment_from_dict(values: dict[str, Any]) -> EnvironmentConfig:
-    family = values.get("family")
-    if family not in FAMILIES:
-        raise ConfigError(f"got environment family {family!r}, need one of {', '.join(FAMILIES)}; try {'bandit'!r}")
-    return dacite.from_dict(FAMILIES[family], {k: v for k, v in values.items() if k != "family"}, _STRICT)
+def _untagged(noun: str, families: dict[str, Any], default: str | None = None) -> Callable[[dict[str, Any]], Any]:
+    def build(values: dict[str, Any]) -> Any:
+        family = values.get("family", default)
+        if family not in families:
+            first = next(iter(families))
+            raise ConfigError(f"got {noun} family {family!r}, need one of {', '.join(families)}; try {first!r}")
+        return dacite.from_dict(families[family], {k: v for k, v in values.items() if k != "family"}, _STRICT)
+
+    return build
+
+
+_HOOKS = {
+    float: float,
+    EnvironmentConfig: _untagged("environment", FAMILIES),
+    # Runs of version 0.2 and before had Transformers only, and did not say so.
+    PolicyConfig: _untagged("policy", POLICIES, default="transformer"),
+}
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -230,11 +255,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
       ConfigError: on an unknown field, a wrong type, or a setting that cannot work.
     """
     try:
-        config = dacite.from_dict(
-            RunConfig,
-            values,
-            dacite.Config(strict=True, type_hooks={float: float, EnvironmentConfig: _environment_from_dict}),
-        )
+        config = dacite.from_dict(RunConfig, values, dacite.Config(strict=True, type_hooks=_HOOKS))
     except (dacite.DaciteError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"not a valid configuration ({error}); try `rmft presets` for valid ones") from error
     config.validate()

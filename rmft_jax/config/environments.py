@@ -314,8 +314,16 @@ class AlternatingConfig(EnvironmentConfig):
 
     noise: Noise = "none"
     """Law of a reward given its expectation."""
+    centred: bool = False
+    """Whether half the sum of the two rewards is taken off both, so that they are opposite. In the simplex, where only
+    differences count, nothing changes; in a ball it is this form that fools the leader."""
 
     bandit_regret: ClassVar[RegretKind] = "static"
+
+    @property
+    def mean_range(self) -> tuple[float, float]:
+        """Bounds of the expected rewards."""
+        return (-0.5, 0.5) if self.centred else (0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,12 +333,15 @@ class AdaptiveConfig(EnvironmentConfig):
     `favourite`: the arm to which the policy of the round gives most weight has expectation 0, the others 1, so that
     committing costs everything; V_T <= T - 1. An agent that draws before it reports its policy, as Thompson sampling
     and FTPL do, shows this adversary the very arm that it will play. `crowding`: an arm earns 1 minus the fraction of
-    past rounds in which it was played; V_T <= sum_{t < T} 1/t.
+    past rounds in which it was played; V_T <= sum_{t < T} 1/t. `orthogonal`: the expectations are a unit vector at a
+    right angle to the policy, or the point of a ball, that is played, so that play earns nothing; V_T <= 2 (T - 1).
+    In a ball of radius rho it forces regret rho sqrt(T) on follow-the-regularized-leader, and no play can do better
+    against every adversary of unit rewards (Abernethy, Bartlett, Rakhlin, Tewari 2008, for K >= 3).
     """
 
     noise: Noise = "none"
     """Law of a reward given its expectation."""
-    adversary: Literal["favourite", "crowding"] = "favourite"
+    adversary: Literal["favourite", "crowding", "orthogonal"] = "favourite"
     """What it punishes."""
 
     bandit_regret: ClassVar[RegretKind] = "static"
@@ -339,9 +350,20 @@ class AdaptiveConfig(EnvironmentConfig):
         """Checks the adversary's name."""
         require_choice(self.adversary, AdaptiveConfig, "adversary")
 
+    @property
+    def mean_range(self) -> tuple[float, float]:
+        """Bounds of the expected rewards."""
+        return (-1.0, 1.0) if self.adversary == "orthogonal" else (0.0, 1.0)
+
     def variation_budget(self, horizon: int) -> float:
         """See the class."""
-        return horizon - 1.0 if self.adversary == "favourite" else math.fsum(1 / t for t in range(1, horizon))
+        match self.adversary:
+            case "favourite":
+                return horizon - 1.0
+            case "orthogonal":
+                return 2.0 * (horizon - 1)
+            case "crowding":
+                return math.fsum(1 / t for t in range(1, horizon))
 
 
 FAMILIES: dict[str, type[EnvironmentConfig]] = {

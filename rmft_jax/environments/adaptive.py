@@ -24,7 +24,7 @@ class AdaptiveState:
 
 @pytree
 class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
-    """Punishes the favourite of the round, or the arms that were played much; laws in `AdaptiveConfig`."""
+    """Punishes the favourite of the round, the arms that were played much, or all play; laws in `AdaptiveConfig`."""
 
     config: AdaptiveConfig
 
@@ -34,8 +34,8 @@ class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
         return AdaptiveState(pulls=jnp.zeros(self.num_arms), arm_mask=arm_mask)
 
     def mean_rewards(self, state: AdaptiveState, round: Int[Array, ""]) -> Float[Array, "K"]:
-        """Settled before the decision by `crowding`; NaN for `favourite`, which waits for it."""
-        if self.config.adversary == "favourite":
+        """Settled before the decision by `crowding`; NaN for the others, which wait for it."""
+        if self.config.adversary != "crowding":
             return jnp.full(self.num_arms, jnp.nan)
         return jnp.where(state.arm_mask, 1 - state.pulls / jnp.maximum(round, 1), 0.0)
 
@@ -43,10 +43,22 @@ class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
         self, key: ScalarKey, state: AdaptiveState, decision: Decision, round: Int[Array, ""]
     ) -> tuple[AdaptiveState, Outcome]:
         """Settles the expectations and draws the rewards."""
-        arms = jnp.arange(self.num_arms)
-        means = self.mean_rewards(state, round)
-        if self.config.adversary == "favourite":
-            weight = jnp.where(state.arm_mask, decision.probabilities, -jnp.inf)
-            means = jnp.where(state.arm_mask & (arms != jnp.argmax(weight)), 1.0, 0.0)
+        match self.config.adversary:
+            case "favourite":
+                weight = jnp.where(state.arm_mask, decision.probabilities, -jnp.inf)
+                means = jnp.where(state.arm_mask & (jnp.arange(self.num_arms) != jnp.argmax(weight)), 1.0, 0.0)
+            case "orthogonal":
+                means = _orthogonal(decision.probabilities, state.arm_mask)
+            case "crowding":
+                means = self.mean_rewards(state, round)
         state = AdaptiveState(state.pulls + jax.nn.one_hot(decision.action, self.num_arms), state.arm_mask)
         return state, Outcome(mean_rewards=means, rewards=draw_rewards(self.config, key, means))
+
+
+def _orthogonal(point: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
+    """A unit vector at a right angle to `point`: what is left of the axis along which it reaches least."""
+    norm = jnp.linalg.norm(point)
+    direction = point / jnp.where(norm > 0, norm, 1.0)
+    axis = jax.nn.one_hot(jnp.argmin(jnp.where(arm_mask, jnp.abs(direction), jnp.inf)), point.shape[0])
+    rest = axis - jnp.dot(axis, direction) * direction
+    return rest / jnp.linalg.norm(rest)

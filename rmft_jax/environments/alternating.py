@@ -19,4 +19,7 @@ class Alternating(ObliviousEnvironment[AlternatingConfig]):
         scores = jnp.where(arm_mask, jax.random.uniform(key, (self.num_arms,)), jnp.inf)
         rank = jnp.argsort(jnp.argsort(scores))[None]
         round = jnp.arange(horizon)[:, None]
-        return jnp.where(round == 0, 0.5 * (rank == 0), 1.0 * (rank == round % 2))
+        means = jnp.where(round == 0, 0.5 * (rank == 0), 1.0 * (rank == round % 2))
+        if self.config.centred:
+            means -= jnp.where(rank < 2, jnp.sum(means, axis=-1, keepdims=True) / 2, 0.0)
+        return means

@@ -1,0 +1,106 @@
+"""How the policy is fine-tuned on the kept trajectories: by steps of Adam, or by the exact least-squares fit."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from rmft_jax.agents import BanditTransformer, SingleLayerAgent, TrainedAgent, trained_agent
+from rmft_jax.config import RMFTConfig
+from rmft_jax.objectives import action_loss, policy_loss, squared_error
+from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState, Trajectory
+
+
+def make_optimizer(config: RMFTConfig) -> optax.GradientTransformation:
+    """Adam after clipping, with the configured schedule."""
+    step_size = config.step_size
+    if config.schedule == "cosine":
+        num_updates = config.num_iterations * config.num_epochs * config.num_minibatches
+        step_size = optax.cosine_decay_schedule(step_size, num_updates)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(step_size))
+
+
+def gradient_steps(
+    state: TrainState, data: KeptBatch, key: ScalarKey
+) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
+    """All optimizer updates of one iteration; returns the new state and the mean loss and gradient norm."""
+    config, optimizer = state.config, make_optimizer(state.config)
+    size = data.weights.shape[0]
+    orders = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, config.num_epochs))
+    minibatches = orders.reshape(config.num_epochs * config.num_minibatches, -1)
+
+    def update(carry: tuple[Params, Any], rows: Int[Array, "B"]) -> tuple[tuple[Params, Any], tuple[Any, Any]]:
+        params, opt_state = carry
+        loss, grads = _loss_and_grads(state, params, jax.tree.map(lambda x: x[rows], data))
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), (loss, optax.tree.norm(grads))
+
+    (params, opt_state), (losses, norms) = jax.lax.scan(update, (state.params, state.opt_state), minibatches)
+    state = TrainState(config, params, opt_state, state.key, state.iteration + 1)
+    return state, jnp.mean(losses), jnp.mean(norms)
+
+
+def least_squares(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
+    """The value matrix V of the single layer that fits the kept decisions best, all else fixed.
+
+    V minimizes the mean over the kept trajectories of `sum_t |y_t - V F_t|^2`, plus `l2_penalty |V|^2`, where
+    `y_t = z_t + sigma eps_t` are the perturbed scores and F the attention-weighted sums of what was seen:
+    `V + (mean sum_t (y_t - z_t) F_t' - l2_penalty V) (mean sum_t F_t F_t' + l2_penalty I)^-1`. Where the penalty is 0
+    and some direction was never seen, V stays as it is along it.
+
+    Returns the new state, and the squared error of `squared_error` and the norm of its gradient before the fit.
+    """
+    config, agent = state.config, trained_agent(state.config, state.params)
+    assert isinstance(agent, SingleLayerAgent)
+    rows = data.trajectory
+    assert rows.scores is not None
+    features = jax.vmap(agent.features)(rows)
+    residuals = rows.scores - jax.vmap(agent.outputs)(rows)
+    weights = data.weights / data.weights.shape[0]
+    mean = functools.partial(jnp.einsum, "nt,nti,ntj->ij", weights, precision="highest")
+    # The fit of the residuals, not of the scores, keeps small changes of V apart from rounding.
+    slope, gram = mean(residuals, features), mean(features, features)
+    penalty = config.l2_penalty * jnp.eye(agent.num_arms)
+    step = (slope - config.l2_penalty * agent.value) @ jnp.linalg.pinv(gram + penalty, hermitian=True)
+    per_round = jnp.sum(weights)
+    loss = jnp.sum(weights[..., None] * jnp.square(residuals)) / per_round / 2
+    params = agent.with_value(agent.value + step).params
+    state = TrainState(config, params, state.opt_state, state.key, state.iteration + 1)
+    return state, loss, jnp.linalg.norm(slope) / per_round
+
+
+def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tuple[Float[Array, ""], Params]:
+    """Mean loss over the imitated rounds of a minibatch, its gradient accumulated over small blocks.
+
+    Small blocks stay in the CPU's cache; the sum does not depend on the block size beyond rounding.
+    """
+    config, agent = state.config, trained_agent(state.config, state.params)
+    size = batch.weights.shape[0]
+    block_size = min(size, config.update_block or (64 if jax.default_backend() == "cpu" else size))
+    batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
+    if padding := -size % block_size:  # The last block is filled up with rows that weigh nothing.
+        rows = jnp.concatenate([jnp.arange(size), jnp.zeros(padding, jnp.int32)])
+        batch = jax.tree.map(lambda x: x[rows], batch)
+        batch = dataclasses.replace(batch, weights=batch.weights.at[size:].set(0.0))
+    blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), batch)
+
+    def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
+        learner = dataclasses.replace(agent, params=params)
+        losses = jax.vmap(functools.partial(_round_losses, config, learner))(block.trajectory)
+        return jnp.sum(block.weights * losses)
+
+    def add(total: Any, block: KeptBatch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, block)), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(add, zero, blocks)[0]
+
+
+def _round_losses(config: RMFTConfig, agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:
+    if isinstance(agent, BanditTransformer):
+        return action_loss(agent, trajectory, config.entropy_weight)
+    return (squared_error if config.full_loss == "squared_error" else policy_loss)(agent, trajectory)
