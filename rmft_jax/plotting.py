@@ -67,7 +67,7 @@ STYLES = {
     "best_fixed_arm": Style("best fixed arm", _GREY, _SOLID),
     "best_arm": Style("best arm", _GREY, _DASH),
 }
-_COLORS = (_PURPLE, _SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
+COLORS = (_PURPLE, _SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 _MAX_CURVES, _MAX_PANELS = 8, 6
 _WIDTH, _HEIGHT = 3.4, 2.5  # inches
 _PAPER: Any = {
@@ -95,7 +95,7 @@ def style_of(name: str) -> Style:
         return STYLES[name]
     number = zlib.crc32(name.encode())
     dashes = (0, (3 + number % 3, 1, 1 + number % 2, 1))
-    return Style(name.replace("_", " "), _COLORS[number % 5], dashes)
+    return Style(name.replace("_", " "), COLORS[number % 5], dashes)
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
@@ -104,7 +104,7 @@ def styles_of(names: Sequence[str]) -> dict[str, Style]:
     styles = {}
     for name in sorted(names, key=lambda name: prominence.get(name, len(STYLES))):
         style, taken = style_of(name), {style.color for style in styles.values()}
-        free = [color for color in _COLORS if color not in taken]
+        free = [color for color in COLORS if color not in taken]
         styles[name] = style if style.color not in taken or not free else style._replace(color=free[0])
     return {name: styles[name] for name in names}
 

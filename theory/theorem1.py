@@ -1,0 +1,155 @@
+"""Theorem 1: RMFT walks the path of FTRL, `W_n = n eta_0 I`, with `eta_0 = sigma c_{L,k} beta / alpha`."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from scipy import integrate
+
+from rmft_jax import RMFTConfig
+from rmft_jax.plotting import COLORS, column_figure
+from theory.lemma import order_statistic_mean
+from theory.statement import Effort, Row, Statement, close, closed_form, standard_error, worst
+from theory.walks import SETTING, diagonal, off_diagonal, walk, with_environment
+
+NUM_ITERATIONS = 10
+
+
+@closed_form
+def alpha(horizon: int, prior_std: float, noise_std: float) -> float:
+    """`A = sum_t E[S_{t-1} S_{t-1}'] = alpha I` for `R_t = mu + xi_t` with zero means.
+
+    Arms have variance `tau^2 = prior_std^2` of mu and `nu^2 = noise_std^2` of xi, so `S_s` has `s nu^2 + s^2 tau^2`,
+    and the sum over `s < T` is `nu^2 T(T-1)/2 + tau^2 (T-1)T(2T-1)/6`. The laws need not be Gaussian.
+    """
+    T = horizon
+    return noise_std**2 * T * (T - 1) / 2 + prior_std**2 * (T - 1) * T * (2 * T - 1) / 6
+
+
+@closed_form
+def beta(dimension: int, horizon: int, prior_std: float, noise_std: float) -> float:
+    """`B = sum_t E[R_t S_{t-1}' / |R|_F] = beta I` for Gaussian `mu` and `xi_t`, by one quadrature.
+
+    `sum_t <R_t, S_{t-1}> = (|S_T|^2 - |R|_F^2) / 2`. Turned so that one axis is that of equal rounds, R has
+    `|S_T|^2 = T X` and `|R|_F^2 = X + Y` with independent `X ~ l chi^2_d`, `l = nu^2 + T tau^2`, and
+    `Y ~ nu^2 chi^2_{d(T-1)}`. With `(X+Y)^{-1/2} = 2/sqrt(pi) int_0^inf exp(-u^2 (X+Y)) du`, d times beta becomes the
+    integral of Laplace transforms
+
+    `beta = (T-1)/sqrt(pi) int_0^inf (l/(1+2u^2 l) - nu^2/(1+2u^2 nu^2)) (1+2u^2 l)^{-d/2} (1+2u^2 nu^2)^{-d(T-1)/2} du`.
+
+    Args:
+      dimension: d, of the reward vectors.
+      horizon: T.
+      prior_std: tau.
+      noise_std: nu.
+    """
+    d, T, noise = dimension, horizon, noise_std**2
+    common = noise + T * prior_std**2
+
+    def integrand(u: float) -> float:
+        a, b = 1 + 2 * u**2 * common, 1 + 2 * u**2 * noise
+        return (common / a - noise / b) * np.exp(-d / 2 * (np.log(a) + (T - 1) * np.log(b)))
+
+    # In units of the integrand's width, which 1/|R|_F sets.
+    width = 1 / np.sqrt(d * (common + (T - 1) * noise))
+    integral = integrate.quad(lambda x: integrand(x * width), 0, np.inf, epsabs=1e-12)[0] * width
+    return (T - 1) / np.sqrt(np.pi) * integral
+
+
+def step_per_iteration(config: RMFTConfig) -> float:
+    """`eta_0 = sigma c_{L,k} beta / alpha` of a Gaussian setting."""
+    tau, nu = config.environment.prior_moments()[1], config.environment.noise_std
+    c = order_statistic_mean(config.num_rollouts, config.k)
+    ratio = beta(config.environment.num_arms, config.horizon, tau, nu) / alpha(config.horizon, tau, nu)
+    return config.exploration_std * c * ratio
+
+
+SETTINGS: dict[str, RMFTConfig] = {
+    "K=3, T=20, L=8, k=2": SETTING,
+    "K=2, T=30, L=4, k=1": dataclasses.replace(
+        with_environment(SETTING, num_arms=2, prior_std=0.5, noise_std=0.3),
+        horizon=30, num_rollouts=4, k=1, exploration_std=1.0, num_scenarios=2048,
+    ),
+    "K=5, T=10, L=16, k=8": dataclasses.replace(
+        with_environment(SETTING, num_arms=5, prior_std=1.5),
+        horizon=10, num_rollouts=16, k=8, exploration_std=0.2, num_scenarios=2048,
+    ),
+}  # fmt: skip
+"""Gaussian settings with different K, T, L, k, sigma and priors."""
+NO_SIGNAL = with_environment(SETTING, prior="constant", prior_mean=0.0)
+"""I.i.d. zero-mean rewards: nothing to learn."""
+
+
+class Measured(NamedTuple):
+    """Paths `[S, n, K, K]` of the value matrix, by setting, and without a signal."""
+
+    paths: dict[str, Float[np.ndarray, "S n K K"]]
+    no_signal: Float[np.ndarray, "S n K K"]
+
+
+def measure(effort: Effort) -> Measured:
+    """Runs the package's iteration in every setting."""
+    seeds = effort.times(6)
+    paths = {name: walk(config, NUM_ITERATIONS, seeds, effort) for name, config in SETTINGS.items()}
+    return Measured(paths, walk(NO_SIGNAL, NUM_ITERATIONS, effort.times(4), effort))
+
+
+def rows(measured: Measured) -> list[Row]:
+    """The diagonal, at its worst iteration and at the last, and the rest of the matrix."""
+    table = []
+    for name, paths in measured.paths.items():
+        eta = step_per_iteration(SETTINGS[name])
+        diagonals = diagonal(paths)[:, 1:]
+        mean, errors = diagonals.mean(0), standard_error(diagonals)
+        counts = np.arange(1, NUM_ITERATIONS + 1)
+        at = int(np.argmax(np.abs(mean / (eta * counts) - 1)))
+        for n in (at + 1, NUM_ITERATIONS):
+            label = f"{name}: diagonal of W_{n}" + (" (worst n)" if n == at + 1 else "")
+            table.append(close("Theorem 1", label, n * eta, mean[n - 1], errors[n - 1], relative=0.03))
+        table.append(_rest(f"{name}: off-diagonal", paths))
+    drift = diagonal(measured.no_signal)[:, -1]
+    error = float(standard_error(off_diagonal(measured.no_signal)[:, -1].ravel()))
+    label = f"i.i.d. zero-mean rewards: diagonal of W_{NUM_ITERATIONS}"
+    predicted = beta(3, 20, 0.0, 1.0)
+    table.append(close("Theorem 1", label, predicted, drift.mean(), error / np.sqrt(0.5)))
+    return table
+
+
+def _rest(quantity: str, paths: Float[np.ndarray, "S n K K"]) -> Row:
+    """The worst entry beside the diagonal of the last W; all have one law, so their standard error is pooled."""
+    entries = off_diagonal(paths)[:, -1]
+    error = np.sqrt(entries.var(axis=0, ddof=1).mean() / len(entries))
+    return worst("Theorem 1", f"{quantity} of W_{NUM_ITERATIONS}, worst entry", np.zeros(1), entries.mean(0), error)
+
+
+def draw(measured: Measured) -> Figure:
+    """Diagonal and off-diagonal entries over iterations, in units of the predicted step."""
+    with column_figure(2.7) as (figure, axes):
+        counts = np.arange(NUM_ITERATIONS + 1)
+        axes.plot(counts, counts, color="black", lw=0.8, ls="--", label="predicted: n η₀ I")
+        markers = ("o", "s", "^")
+        for color, marker, (name, paths) in zip(COLORS, markers, measured.paths.items(), strict=False):
+            eta = step_per_iteration(SETTINGS[name])
+            values = diagonal(paths) / eta
+            axes.errorbar(
+                counts,
+                values.mean(0),
+                4 * standard_error(values),
+                fmt=marker,
+                ms=3,
+                color=color,
+                capsize=1.5,
+                label=name,
+            )
+            rest = off_diagonal(paths).mean(0) / eta
+            axes.plot(counts, rest, color=color, lw=0.5, alpha=0.7)
+        axes.plot([], [], color="grey", lw=0.5, label="off-diagonal entries")
+        axes.set_xlabel("RMFT iteration n")
+        axes.set_ylabel("entries of W, in units of η₀")
+        axes.legend()
+        return figure
+
+
+STATEMENT = Statement("theorem1", measure, rows, draw)
