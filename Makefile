@@ -2,6 +2,7 @@
 #   make quickstart   train, evaluate and plot a small Transformer in runs/quickstart
 #   make test         the tests
 #   make test-slow    the slow tests
+#   make theory       the statements of the theory, checked on the code that trains
 #   make lint         ruff and pyright
 #   make clean        remove .venv
 # PYTHON=python3.12 chooses the interpreter; LOCK= installs the newest versions instead of the locked ones.
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
 SOURCES := $(shell find rmft_jax -name '*.py' -o -name py.typed) README.md LICENSE
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow theory lint clean
 
 quickstart: .venv/.package
 	$(BIN)/rmft train quickstart --out runs/quickstart --resume
@@ -23,6 +24,9 @@ test: .venv/.test .venv/.package
 
 test-slow: .venv/.test .venv/.package
 	$(BIN)/pytest -m slow
+
+theory: .venv/.package
+	$(BIN)/python -m theory.check
 
 lint: .venv/.dev .venv/.package
 	$(BIN)/ruff check .

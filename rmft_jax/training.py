@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from rmft_jax import evaluation, rmft
-from rmft_jax.agents import make_baselines, reference_agent
+from rmft_jax.agents import make_ball_baselines, make_baselines, reference_agent
 from rmft_jax.checkpoints import Checkpoints, Progress
 from rmft_jax.config import RunConfig, differing_fields
 from rmft_jax.environments import make_environment
@@ -243,10 +243,10 @@ def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`."""
     environment, horizon = config.rmft.environment, config.rmft.horizon
     regret = rmft.setting_regret(config.rmft)
-    # The classical agents play in the simplex: beside play in a ball they say nothing.
-    baselines = {} if regret.kind == "ball" else make_baselines(environment, horizon)
+    points = config.rmft.plays_points
+    baselines = make_ball_baselines(environment, horizon, config.rmft.radius) if points else None
     dataset = evaluation.evaluate(
-        {"rmft": agent, **baselines},
+        {"rmft": agent, **(baselines or make_baselines(environment, horizon))},
         make_environment(environment),
         horizon=horizon,
         num_scenarios=config.num_test_scenarios,
@@ -254,7 +254,7 @@ def evaluate_run(config: RunConfig, agent: Any, key: ScalarKey, *, num_arms: int
         num_arms=num_arms,
         regret=regret,
     )
-    dataset.attrs["reference"] = reference_agent(environment, horizon)
+    dataset.attrs["reference"] = "ftrl" if points else reference_agent(environment, horizon)
     return dataset
 
 

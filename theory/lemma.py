@@ -3,7 +3,6 @@
 `E[eps_t | kept, R] = c_{L,k} R_t / |R|_F`, where `c_{L,k}` is the mean of the k largest of L standard normals.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -33,9 +32,9 @@ def order_statistic_mean(num_rollouts: int, k: int) -> float:
     """
 
     def integrand(z: float) -> float:
-        return z * stats.norm.pdf(z) * stats.binom.cdf(k - 1, num_rollouts - 1, stats.norm.sf(z))
+        return float(z * stats.norm.pdf(z) * stats.binom.cdf(k - 1, num_rollouts - 1, stats.norm.sf(z)))
 
-    return num_rollouts / k * integrate.quad(integrand, -np.inf, np.inf, epsabs=1e-12)[0]
+    return num_rollouts / k * float(integrate.quad(integrand, -np.inf, np.inf, epsabs=1e-12)[0])
 
 
 class Measured(NamedTuple):
@@ -55,7 +54,7 @@ class Measured(NamedTuple):
 
 def measure(effort: Effort) -> Measured:
     """Plays, selects by the regret of the package, and reads the noise off the kept scores."""
-    environment = dataclasses.replace(SETTING.environment)
+    environment = SETTING.environment
     agent = FullInformationSingleLayer.ftrl(environment.num_arms, _STEP, ScoreMap("identity", 1.0, 0.5))
     play = jax.jit(
         lambda key: rollout_scenarios(
@@ -96,9 +95,8 @@ def rows(measured: Measured) -> list[Row]:
         c, name = order_statistic_mean(L, k), f"L={L}, k={k}: kept noise"
         table.append(close("Lemma", f"{name} along R", c, along.mean(), float(standard_error(along))))
         errors = measured.rounds[L, k] - c * measured.shares
-        table.append(
-            worst("Lemma", f"{name} minus c R_t/|R|, worst round", np.zeros(1), errors.mean(0), standard_error(errors))
-        )
+        label = f"{name} minus c R_t/|R|, worst round"
+        table.append(worst("Lemma", label, np.zeros(1), errors.mean(0), standard_error(errors)))
         across = measured.across[L, k]
         table.append(close("Lemma", f"{name} across R", 0.0, across.mean(), float(standard_error(across))))
     return table
@@ -108,8 +106,8 @@ def draw(measured: Measured) -> Figure:
     """`c_{L,k}` against the share that is kept, as predicted and as measured."""
     with column_figure() as (figure, axes):
         for color, L in zip(COLORS, sorted({L for L, _ in SELECTIONS}), strict=False):
-            shares = np.arange(1, L + 1)
-            axes.plot(shares / L, [order_statistic_mean(L, k) for k in shares], color=color, lw=1, label=f"L = {L}")
+            means = [order_statistic_mean(L, k) for k in range(1, L + 1)]
+            axes.plot(np.arange(1, L + 1) / L, means, color=color, lw=1, label=f"L = {L}")
         for L, k in SELECTIONS:
             along = measured.along[L, k]
             axes.errorbar(

@@ -73,7 +73,7 @@ def worst(
 
 CLOSED_FORMS: set[str] = set()
 """Names of the closed forms, each of which can be sabotaged."""
-PLANTED_ERROR = 0.8
+PLANTED_ERROR = 0.7
 _sabotaged: set[str] = set()
 
 
@@ -92,7 +92,7 @@ def closed_form(function: Callable[P, float]) -> Callable[P, float]:
 
 @contextlib.contextmanager
 def sabotaged(name: str | None) -> Iterator[None]:
-    """While it lasts, the closed form of this name is a fifth too small: the check must notice. None: no error."""
+    """While it lasts, the closed form of this name is three tenths too small: the check must notice. None: no error."""
     if name is not None and name not in CLOSED_FORMS:
         raise ValueError(f"got sabotage of {name!r}, need a closed form: {', '.join(sorted(CLOSED_FORMS))}")
     added = set() if name is None else {name}

@@ -1,7 +1,7 @@
 """Theorem 1: RMFT walks the path of FTRL, `W_n = n eta_0 I`, with `eta_0 = sigma c_{L,k} beta / alpha`."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -37,7 +37,7 @@ def beta(dimension: int, horizon: int, prior_std: float, noise_std: float) -> fl
     `Y ~ nu^2 chi^2_{d(T-1)}`. With `(X+Y)^{-1/2} = 2/sqrt(pi) int_0^inf exp(-u^2 (X+Y)) du`, d times beta becomes the
     integral of Laplace transforms
 
-    `beta = (T-1)/sqrt(pi) int_0^inf (l/(1+2u^2 l) - nu^2/(1+2u^2 nu^2)) (1+2u^2 l)^{-d/2} (1+2u^2 nu^2)^{-d(T-1)/2} du`.
+    `beta = (T-1)/sqrt(pi) int_0^inf (l/a - nu^2/b) a^{-d/2} b^{-d(T-1)/2} du`, `a = 1+2u^2 l`, `b = 1+2u^2 nu^2`.
 
     Args:
       dimension: d, of the reward vectors.
@@ -130,19 +130,12 @@ def draw(measured: Measured) -> Figure:
         counts = np.arange(NUM_ITERATIONS + 1)
         axes.plot(counts, counts, color="black", lw=0.8, ls="--", label="predicted: n η₀ I")
         markers = ("o", "s", "^")
-        for color, marker, (name, paths) in zip(COLORS, markers, measured.paths.items(), strict=False):
+        shifts = (-0.15, 0.0, 0.15)  # So that the settings do not hide each other.
+        for color, marker, shift, (name, paths) in zip(COLORS, markers, shifts, measured.paths.items(), strict=False):
             eta = step_per_iteration(SETTINGS[name])
             values = diagonal(paths) / eta
-            axes.errorbar(
-                counts,
-                values.mean(0),
-                4 * standard_error(values),
-                fmt=marker,
-                ms=3,
-                color=color,
-                capsize=1.5,
-                label=name,
-            )
+            bars: Any = {"fmt": marker, "ms": 3, "color": color, "capsize": 1.5, "label": name}
+            axes.errorbar(counts + shift, values.mean(0), 4 * standard_error(values), **bars)
             rest = off_diagonal(paths).mean(0) / eta
             axes.plot(counts, rest, color=color, lw=0.5, alpha=0.7)
         axes.plot([], [], color="grey", lw=0.5, label="off-diagonal entries")

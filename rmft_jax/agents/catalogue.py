@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float
 
 from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
-from rmft_jax.agents.base import Agent
+from rmft_jax.agents.base import Agent, Number
 from rmft_jax.agents.bayes_optimal import MAX_HORIZON, BayesOptimal
 from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
 from rmft_jax.agents.index import (
@@ -24,6 +24,8 @@ from rmft_jax.agents.index import (
 )
 from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
 from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
+from rmft_jax.agents.scores import ScoreMap
+from rmft_jax.agents.single_layer import FullInformationSingleLayer
 from rmft_jax.config import AdaptiveConfig, BanditConfig, ConfigError, EnvironmentConfig
 
 Build = Callable[[EnvironmentConfig, int], Agent | None]
@@ -207,6 +209,18 @@ def make_baselines(config: EnvironmentConfig, horizon: int) -> dict[str, Agent]:
     fitting = make_agents(config, horizon)
     chosen = (*_BASELINES[config.standard_regret], "uniform", "best_fixed_arm", "best_arm")
     return {name: fitting[name] for name in chosen if name in fitting}
+
+
+def make_ball_baselines(config: EnvironmentConfig, horizon: int, radius: Number) -> dict[str, Agent]:
+    """What play in a ball is compared with: FTRL at the step of its bound, and follow-the-leader.
+
+    The step is `radius / (G sqrt(T))`, where G is the norm of a vector of the largest rewards (theory/README.md,
+    theorem 3); of unbounded rewards, of those that `reward_range` names.
+    """
+    norm = math.sqrt(config.num_arms) * max(map(abs, config.reward_range))
+    steps = {"ftrl": radius / (norm * math.sqrt(horizon)), "follow_the_leader": 1e6}
+    ball = ScoreMap("ball", radius)
+    return {name: FullInformationSingleLayer.ftrl(config.num_arms, step, ball) for name, step in steps.items()}
 
 
 def reference_agent(config: EnvironmentConfig, horizon: int) -> str:

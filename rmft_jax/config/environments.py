@@ -315,8 +315,8 @@ class AlternatingConfig(EnvironmentConfig):
     noise: Noise = "none"
     """Law of a reward given its expectation."""
     centred: bool = False
-    """Whether half the sum of the two rewards is taken off both, so that they are opposite. In the simplex, where only
-    differences count, nothing changes; in a ball it is this form that fools the leader."""
+    """Whether half the sum of the two rewards is taken off both, so that they are opposite and in the long run earn 0
+    like all other arms. In a ball it is this form that fools the leader."""
 
     bandit_regret: ClassVar[RegretKind] = "static"
 
@@ -335,8 +335,8 @@ class AdaptiveConfig(EnvironmentConfig):
     and FTPL do, shows this adversary the very arm that it will play. `crowding`: an arm earns 1 minus the fraction of
     past rounds in which it was played; V_T <= sum_{t < T} 1/t. `orthogonal`: the expectations are a unit vector at a
     right angle to the policy, or the point of a ball, that is played, so that play earns nothing; V_T <= 2 (T - 1).
-    In a ball of radius rho it forces regret rho sqrt(T) on follow-the-regularized-leader, and no play can do better
-    against every adversary of unit rewards (Abernethy, Bartlett, Rakhlin, Tewari 2008, for K >= 3).
+    In a ball of radius rho it forces regret rho sqrt(T) on follow-the-regularized-leader, all that its bound allows
+    (theory/README.md, theorem 3).
     """
 
     noise: Noise = "none"

@@ -1,0 +1,75 @@
+"""Softmax play without regret: stopped at Hedge's rate, the trained policy has Hedge's bound.
+
+At rate `sqrt(8 ln K / T)` regret is at most `sqrt(T ln K / 2)` on every sequence of rewards in [0, 1] (Cesa-Bianchi and
+Lugosi 2006, Theorem 2.2). Trained on, the policy follows the leader.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rmft_jax import AdaptiveConfig, AlternatingConfig, BanditConfig, SinusoidalConfig
+from rmft_jax.agents import ScoreMap
+from theory.hedge import ARMS, SETTING_SOFTMAX, rate
+from theory.play import HORIZONS, Opponent, Played, draw_shares, exponent, play
+from theory.statement import Effort, Row, Statement, at_most, close, closed_form
+from theory.walks import walk
+
+NUM_ITERATIONS = 150
+TRAINING = dataclasses.replace(SETTING_SOFTMAX, exploration_std=0.2)
+"""More noise moves faster: how fast does not matter where training is stopped by the rate that it has reached."""
+_ARMS = BanditConfig(num_arms=ARMS, feedback="full")
+OPPONENTS = {
+    "arms": Opponent(_ARMS, 1.0),
+    "coins": Opponent(dataclasses.replace(_ARMS, prior="constant", prior_mean=0.5), 1.0),
+    "sines": Opponent(SinusoidalConfig(num_arms=ARMS, feedback="full"), 1.0),
+    "alternating": Opponent(AlternatingConfig(num_arms=ARMS, feedback="full", centred=True), 1.0),
+    "favourite": Opponent(AdaptiveConfig(num_arms=ARMS, feedback="full"), 1.0),
+}
+"""Rewards in an interval of length 1."""
+
+
+@closed_form
+def hedge_bound(horizon: int) -> float:
+    """`sqrt(T ln K / 2)`."""
+    return math.sqrt(horizon * math.log(ARMS) / 2)
+
+
+def best_rate(horizon: int) -> float:
+    """`sqrt(8 ln K / T)`, at which the bound holds."""
+    return math.sqrt(8 * math.log(ARMS) / horizon)
+
+
+def measure(effort: Effort) -> Played:
+    """One walk per seed; the policy for a horizon is the one whose rate is nearest to the best for it."""
+    paths = walk(TRAINING, NUM_ITERATIONS, effort.times(3, 2), effort)
+    best = np.asarray([best_rate(horizon) for horizon in HORIZONS])
+    at = np.abs(rate(paths)[:, None, :] - best[:, None]).argmin(axis=-1)
+    stopped = np.take_along_axis(paths, at[:, :, None, None], axis=1)
+    return play(dict.fromkeys(OPPONENTS, stopped), paths[:, -1], ScoreMap("softmax"), OPPONENTS, effort)
+
+
+def rows(measured: Played) -> list[Row]:
+    """Every opponent on every horizon, growth, and the failure of the policy that was trained too long."""
+    table = []
+    for name, regret in measured.stopped.items():
+        for h, horizon in enumerate(HORIZONS):
+            quantity = f"{name}, T={horizon}: largest regret"
+            table.append(at_most("Hedge", quantity, hedge_bound(horizon), regret[:, h].max()))
+        estimate, error, _ = exponent(regret)
+        table.append(at_most("Hedge", f"{name}: exponent of regret in T", 0.5, estimate, error, tolerance=0.05))
+    estimate, error, _ = exponent(measured.overtrained["alternating"])
+    quantity = f"alternating, trained for {NUM_ITERATIONS} iterations: exponent"
+    table.append(close("Hedge", quantity, 1.0, estimate, error, relative=0.05))
+    return table
+
+
+def draw(measured: Played) -> Figure:
+    """Largest regret of every opponent as a share of the bound."""
+    bound = np.asarray([hedge_bound(horizon) for horizon in HORIZONS])
+    return draw_shares(measured, dict.fromkeys(OPPONENTS, bound), "largest regret / √(T ln K / 2)")
+
+
+STATEMENT = Statement("hedge_regret", measure, rows, draw)

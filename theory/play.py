@@ -1,0 +1,112 @@
+"""Policies that training passed through, played on long horizons against sequences that they never saw."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+
+from rmft_jax import EnvironmentConfig, Regret, make_environment
+from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
+from rmft_jax.bootstrap import Interval, percentiles, resample
+from rmft_jax.environments.base import Environment
+from rmft_jax.evaluation import play_scenarios
+from rmft_jax.growth import slopes
+from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.types import ScalarKey
+from theory.statement import Effort
+
+HORIZONS = (50, 100, 200, 400, 800, 1600)
+
+
+class Opponent(NamedTuple):
+    """A sequence to play against, and the largest Euclidean norm of its reward vectors."""
+
+    environment: EnvironmentConfig
+    norm: float
+
+
+class Played(NamedTuple):
+    """Regret at each of `HORIZONS`, by opponent, over training seeds and scenarios.
+
+    stopped: of the policies whose training stopped when it was right for that horizon.
+    overtrained: of the one policy whose training went on.
+    """
+
+    stopped: dict[str, Float[np.ndarray, "S H N"]]
+    overtrained: dict[str, Float[np.ndarray, "S H N"]]
+
+
+@functools.partial(jax.jit, static_argnums=(4,))
+def _regrets(
+    values: Float[Array, "P K K"], score_map: ScoreMap, environment: Environment, key: ScalarKey, num_scenarios: int
+) -> Float[Array, "P N H"]:
+    agent = FullInformationSingleLayer.ftrl(values.shape[-1], 1.0, score_map)
+    ball = score_map.decision_map == "ball"
+    regret = Regret("ball", "expected", score_map.radius) if ball else Regret("static", "expected")
+
+    def play_one(value: Float[Array, "K K"]) -> Float[Array, "N H"]:
+        played = play_scenarios(agent.with_value(value), environment, key, HORIZONS[-1], num_scenarios)
+        return regret(played)[:, np.asarray(HORIZONS) - 1]
+
+    return jax.lax.map(play_one, values)
+
+
+def play(
+    stopped: Mapping[str, Float[np.ndarray, "S H K K"]],
+    overtrained: Float[np.ndarray, "S K K"],
+    score_map: ScoreMap,
+    opponents: Mapping[str, Opponent],
+    effort: Effort,
+) -> Played:
+    """Plays all policies on the longest horizon, and reads the regret of each at the horizon it is meant for."""
+    key, num_scenarios = jax.random.key(effort.seed + 1), effort.times(128)
+    results = Played({}, {})
+    for name, (environment, _) in opponents.items():
+        effort.note(f"playing {name}")
+        seeds, horizons = stopped[name].shape[:2]
+        every = np.concatenate([stopped[name], overtrained[:, None]], axis=1).reshape(-1, *overtrained.shape[1:])
+        world = make_environment(environment)
+        regret = np.asarray(_regrets(jnp.asarray(every, jnp.float32), score_map, world, key, num_scenarios), np.float64)
+        regret = regret.reshape(seeds, horizons + 1, num_scenarios, horizons)
+        results.stopped[name] = np.stack([regret[:, h, :, h] for h in range(horizons)], axis=1)
+        results.overtrained[name] = regret[:, -1].swapaxes(1, 2)
+    return results
+
+
+def exponent(regret: Float[np.ndarray, "S H N"], horizons: Sequence[int] = HORIZONS) -> tuple[float, float, Interval]:
+    """Exponent of the mean regret in the horizon: the estimate, its bootstrap standard error and 95% interval.
+
+    Rows that are resampled are scenarios, each with all training seeds.
+    """
+    curves, rounds = regret.mean(axis=0).T, np.asarray(horizons)
+    resampled = resample(lambda weights: slopes(weights @ curves, rounds), len(curves))
+    return float(slopes(curves.mean(axis=0), rounds)), float(resampled.std()), percentiles(resampled)
+
+
+def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], label: str) -> Figure:
+    """Largest regret over horizons as a share of its bound, with the exponents of the mean regret."""
+    with column_figure(3.4) as (figure, axes):
+        for color, (name, regret) in zip(COLORS, played.stopped.items(), strict=False):
+            slope, _, (low, high) = exponent(regret)
+            shares = regret.max(axis=(0, 2)) / bounds[name]
+            axes.plot(HORIZONS, shares, "o-", ms=3, color=color, label=f"{name}: {slope:.2f} [{low:.2f}, {high:.2f}]")
+        late = played.overtrained["alternating"]
+        slope, _, (low, high) = exponent(late)
+        text = f"alternating, over-trained: {slope:.2f} [{low:.2f}, {high:.2f}]"
+        axes.plot(HORIZONS, late.max(axis=(0, 2)) / bounds["alternating"], "s--", ms=3, color="black", label=text)
+        axes.axhline(1, color="black", lw=0.8, ls=":")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(HORIZONS, [str(horizon) for horizon in HORIZONS])
+        axes.minorticks_off()
+        axes.set_yticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+        axes.set_xlabel("horizon T (rounds)")
+        axes.set_ylabel(label)
+        title = "opponent: exponent of mean regret in T [95%]"
+        figure.legend(loc="outside upper center", fontsize=6, title=title, title_fontsize=6.5, ncols=2)
+        return figure
