@@ -315,8 +315,8 @@ class AlternatingConfig(EnvironmentConfig):
     noise: Noise = "none"
     """Law of a reward given its expectation."""
     centred: bool = False
-    """Whether half the sum of the two rewards is taken off both, so that they are opposite. In the simplex, where only
-    differences count, nothing changes; in a ball it is this form that fools the leader."""
+    """Whether half the sum of the two rewards is taken off both, so that they are opposite. In the simplex of two arms,
+    where only differences count, nothing changes; in a ball it is this form that fools the leader."""
 
     bandit_regret: ClassVar[RegretKind] = "static"
 
