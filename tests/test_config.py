@@ -15,6 +15,7 @@ from rmft_jax.config import (
     AlternatingConfig,
     BanditConfig,
     ConfigError,
+    Feedback,
     RMFTConfig,
     RunConfig,
     SingleLayerConfig,
@@ -37,7 +38,7 @@ def bandit(**changes) -> RMFTConfig:
     return RMFTConfig(environment=BanditConfig(**changes))
 
 
-def single(feedback="full", **changes) -> RMFTConfig:
+def single(feedback: Feedback = "full", **changes) -> RMFTConfig:
     world = BanditConfig(feedback=feedback)
     return RMFTConfig(**{"environment": world, "policy": SingleLayerConfig(), "entropy_weight": 0.0, **changes})
 

@@ -328,7 +328,7 @@ def test_orthogonal_rewards_are_a_unit_at_a_right_angle_to_play():
     masks = np.tile([[True] * 4, [True, False, True, True], [True, False, False, True]], (30, 1))
     points = rng.normal(size=(90, 4)) * rng.choice([1e-3, 1, 100], (90, 1)) * masks
     points[:6] = masks[:6] * [[0], [0], [0], [1], [1], [1]]  # The origin, and points that reach as far along any axis.
-    points[6:9] = [0, 0, 0, 7]
+    points[6:9], points[9:12] = [0, 0, 0, 7], [0, 0, 0, -7]
 
     @jax.jit
     @jax.vmap

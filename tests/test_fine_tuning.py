@@ -9,7 +9,7 @@ import pytest
 from playing import slow_attention, slow_estimates
 
 from rmft_jax import rmft
-from rmft_jax.agents import trained_agent
+from rmft_jax.agents import ScoreMap, SingleLayerAgent, trained_agent
 from rmft_jax.config import BanditConfig, RMFTConfig, SingleLayerConfig
 from rmft_jax.environments import make_environment
 from rmft_jax.evaluation import final_regret
@@ -62,10 +62,10 @@ def kept_batch(horizon: int = HORIZON, seed: int = 0) -> KeptBatch:
     policies = rng.dirichlet(4 * np.ones(ARMS), (KEPT, horizon))
     rewards = np.take_along_axis(table, actions[..., None], 2)[..., 0]
     scores = rng.normal(size=table.shape)
-    numbers = [jnp.asarray(x, jnp.float32) for x in (rewards, policies, 0 * table, table, scores)]
+    floats = (jnp.asarray(x, jnp.float32) for x in (rewards, policies, 0 * table, table, scores))
     branches = np.arange(KEPT) % horizon
     weights = jnp.asarray(np.arange(horizon) >= branches[:, None], jnp.float32)
-    return KeptBatch(Trajectory(jnp.asarray(actions), *numbers, jnp.ones((KEPT, ARMS), bool)), weights)
+    return KeptBatch(Trajectory(jnp.asarray(actions), *floats, arm_mask=jnp.ones((KEPT, ARMS), bool)), weights)
 
 
 DATA = kept_batch()
@@ -201,12 +201,12 @@ def test_the_fit_is_part_of_the_compiled_iteration_and_resumes_bit_for_bit(chunk
 def test_evaluations_between_chunks_share_one_program(chunks):
     """The settings of the state are donated with it, and must not be part of the agent's structure."""
     program: Any = final_regret
-    world, state, regrets = make_environment(FULL.environment), copied(chunks[0]), []
+    world, state, regrets, compiled = make_environment(FULL.environment), copied(chunks[0]), [], []
     for _ in range(2):
         regrets.append(np.asarray(final_regret(rmft.make_agent(state), world, Regret("ball", "expected"), KEY, 6, 8)))
-        compiled = program._cache_size()
+        compiled.append(program._cache_size())
         state, _ = rmft.iterate_chunk(state, 2)
-    assert program._cache_size() == compiled
+    assert compiled[0] == compiled[1]
     assert np.isfinite(regrets).all()
     assert np.abs(regrets[0] - regrets[1]).max() > 1e-4
 
@@ -240,6 +240,14 @@ def test_under_bandit_feedback_steps_of_adam_move_every_parameter():
     assert metrics.entropy > 0
     for name, leaf in after.params.items():
         assert np.abs(leaf - state.params[name]).max() > 1e-4, name
+
+
+def test_only_rollouts_explore():
+    state = rmft.init(dataclasses.replace(FULL, radius=3.0, exploration_std=0.25), KEY)
+    for explore, std in ((False, 0.0), (True, 0.25)):
+        agent = rmft.make_agent(state, explore=explore)
+        assert isinstance(agent, SingleLayerAgent)
+        assert agent.score_map == ScoreMap("identity", 3.0, std)
 
 
 def test_linear_play_is_judged_and_selected_by_the_regret_of_a_ball():

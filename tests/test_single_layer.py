@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def outputs(agent, past):
     return np.asarray(teacher_forced(agent, jax.tree.map(jnp.asarray, dataclasses.replace(past, scores=None)))[0])
 
 
-def make_agent(feedback="full", attention="linear", init_std=0.4, **changes):
+def make_agent(feedback="full", attention: Any = "linear", init_std=0.4, **changes):
     config = SingleLayerConfig(attention=attention, key_size=2, init_std=init_std, **changes)
     return KINDS[feedback].create(jax.random.key(1), config, ARMS)
 
@@ -45,8 +46,9 @@ def history(horizon: int = HORIZON) -> Trajectory:
     actions = rng.integers(ARMS, size=(RUNS, horizon))
     rewards = np.take_along_axis(table, actions[..., None], 2)[..., 0]
     policies = rng.dirichlet(np.ones(ARMS), (RUNS, horizon))
-    numbers = (jnp.asarray(x, jnp.float32) for x in (rewards, policies, 0 * table, table))
-    return Trajectory(jnp.asarray(actions), *numbers, None, jnp.ones((RUNS, ARMS), bool))
+    rewards, policies, table = (jnp.asarray(x, jnp.float32) for x in (rewards, policies, table))
+    mask = jnp.ones((RUNS, ARMS), bool)
+    return Trajectory(jnp.asarray(actions), rewards, policies, jnp.zeros_like(table), table, None, mask)
 
 
 def seen(feedback, past: Trajectory) -> list[np.ndarray]:
