@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "agents": (
         "BanditSingleLayer",
-        "BanditSingleLayer",
         "BanditTransformer",
         "FullInformationSingleLayer",
         "FullInformationTransformer",

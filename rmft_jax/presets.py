@@ -17,6 +17,7 @@ from rmft_jax.config import (
     RandomWalkConfig,
     RMFTConfig,
     RunConfig,
+    SingleLayerConfig,
     SinusoidalConfig,
 )
 
@@ -40,6 +41,20 @@ _FOL = RunConfig(
         entropy_weight=0.0,
     )
 )
+_SINGLE_LAYER = RunConfig(
+    RMFTConfig(
+        environment=_full(_GAUSSIAN, num_arms=3, prior_std=0.7),
+        policy=SingleLayerConfig(),
+        num_iterations=20,
+        num_scenarios=4096,
+        branching="none",
+        shared_reward_noise=True,
+        entropy_weight=0.0,
+        exploration_std=0.1,
+        update="least_squares",
+    ),
+    chunk_size=1,
+)
 _NSMAB = RunConfig(RMFTConfig(environment=AbruptConfig(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512))
 
 PRESETS: dict[str, tuple[str, RunConfig]] = {
@@ -57,6 +72,10 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     "nsmab": (
         "Bernoulli bandit with three abrupt changes, K=3, T=100: about twelve minutes on two CPU cores",
         _NSMAB,
+    ),
+    "single-layer": (
+        "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: under a minute",
+        _SINGLE_LAYER,
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about ten minutes on two CPU cores", _MAB),
     "mab-plain": (

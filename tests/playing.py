@@ -85,6 +85,28 @@ def twin_actions(
     return actions
 
 
+def slow_attention(params: Any, attention: str, seen: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The single layer from its formula, in float64: features `[T, K]` of what was seen, and sums of weights `[T]`."""
+    p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    seen = np.asarray(seen, np.float64)
+    features, sums = np.zeros_like(seen), np.zeros(len(seen))
+    for t in range(1, len(seen)):
+        scores = np.asarray([(p["K"] @ row + p["kappa"]) @ (p["Q"] @ p["c"] + p["q"]) for row in seen[:t]])
+        weights = scores
+        if attention == "softmax":
+            weights = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        features[t], sums[t] = weights @ seen[:t], weights.sum()
+    return features, sums
+
+
+def slow_estimates(actions: Any, rewards: Any, probabilities: Any) -> np.ndarray:
+    """Importance-weighted estimates of the reward vectors `[T, K]` of one trajectory."""
+    estimates = np.zeros(np.shape(probabilities))
+    for t, action in enumerate(actions):
+        estimates[t, action] = float(rewards[t]) / float(probabilities[t, action])
+    return estimates
+
+
 def static_regret(played: Any) -> np.ndarray:
     """`[R]` expected-action static regret of every run, in float64."""
     table = np.asarray(played.reward_table, np.float64)

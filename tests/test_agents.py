@@ -50,6 +50,10 @@ def test_every_classical_agent_is_checked():
     others = {
         "Agent",
         "TransformerAgent",
+        "SingleLayerAgent",
+        "BanditSingleLayer",
+        "FullInformationSingleLayer",
+        "ScoreMap",
         "BanditTransformer",
         "FullInformationTransformer",
         "BayesOptimal",

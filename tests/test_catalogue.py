@@ -70,6 +70,7 @@ def test_which_agents_fit():
     assert gaussian == (STOCHASTIC | DRIFTING | REFERENCES) - {"kl_ucb", "discounted_thompson"}
     assert set(make_agents(BanditConfig(feedback="full"), 50)) == FULL | REFERENCES
     assert set(make_agents(AdaptiveConfig(feedback="full"), 50)) == FULL | {"uniform"}
+    assert set(make_agents(AdaptiveConfig(adversary="orthogonal", feedback="full"), 50)) == FULL | {"uniform"}
     crowding = make_agents(AdaptiveConfig(adversary="crowding"), 50)
     assert set(crowding) == STOCHASTIC | DRIFTING | {"uniform", "best_arm"}
     assert set(AGENTS) == STOCHASTIC | DRIFTING | FULL | REFERENCES | {"bayes_optimal"}

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import typing
 
@@ -9,11 +10,15 @@ from rmft_jax.agents import make_baselines
 from rmft_jax.config import (
     CONFIG_CLASSES,
     FAMILIES,
+    POLICIES,
     AbruptConfig,
+    AlternatingConfig,
     BanditConfig,
     ConfigError,
+    Feedback,
     RMFTConfig,
     RunConfig,
+    SingleLayerConfig,
     TransformerConfig,
     differing_fields,
     from_dict,
@@ -33,6 +38,11 @@ def bandit(**changes) -> RMFTConfig:
     return RMFTConfig(environment=BanditConfig(**changes))
 
 
+def single(feedback: Feedback = "full", **changes) -> RMFTConfig:
+    world = BanditConfig(feedback=feedback)
+    return RMFTConfig(**{"environment": world, "policy": SingleLayerConfig(), "entropy_weight": 0.0, **changes})
+
+
 def full(**changes) -> RMFTConfig:
     return RMFTConfig(**{"environment": BanditConfig(feedback="full"), "entropy_weight": 0.0, **changes})
 
@@ -47,7 +57,7 @@ BAD = [
     (bandit(feedback="some"), "need one of bandit, full"),
     (RMFTConfig(environment=AbruptConfig(), horizon=3), "got num_changes=3 with horizon=3"),
     (RMFTConfig(selection_regret="ball"), "got selection_regret='ball', need one of standard"),  # type: ignore[arg-type]
-    (full(entropy_weight=0.1), "got entropy_weight=0.1 with feedback='full', need 0"),
+    (full(entropy_weight=0.1), "got entropy_weight=0.1 with feedback='full' and a policy that emits scores, need 0"),
     (full(exploration_std=0.0), "got exploration_std=0.0, need a finite number above 0"),
     (full(decision_map="ball", radius=-1.0), "got radius=-1.0"),
     (
@@ -56,6 +66,23 @@ BAD = [
     ),
     (full(decision_map="ball", selection_regret="swap"), "need the static regret of the point played"),
     (full(decision_map="ball", selection_form="sampled"), "need the static regret of the point played"),
+    (full(decision_map="identity", selection_regret="swap"), "need the static regret of the point played"),
+    (full(decision_map="hull"), "need one of softmax, simplex, ball, identity"),
+    (full(update="newton"), "got update='newton', need one of gradient, least_squares"),
+    (full(update="least_squares"), "got update='least_squares' with policy=TransformerConfig"),
+    (single(update="least_squares", full_loss="cross_entropy"), "and full_loss='cross_entropy', need a single layer"),
+    (single(l2_penalty=0.1), "got l2_penalty=0.1 with update='gradient', need the least-squares fit"),
+    (single(update="least_squares", l2_penalty=-1.0), "got l2_penalty=-1.0, need a finite number of at least 0"),
+    (single("bandit", entropy_weight=0.1), "got entropy_weight=0.1 with feedback='bandit' and a policy that emits"),
+    (single("bandit", exploration_std=0.0), "got exploration_std=0.0, need a finite number above 0"),
+    (single("bandit", decision_map="ball"), "got decision_map='ball' with feedback='bandit', need arms to draw from"),
+    (single("bandit", decision_map="identity"), "got decision_map='identity' with feedback='bandit'"),
+    (SingleLayerConfig(attention="none"), "got attention='none', need one of linear, softmax"),  # type: ignore[arg-type]
+    (SingleLayerConfig(key_size=0), "got key_size=0, need a whole number of at least 1"),
+    (SingleLayerConfig(trained="some"), "got trained='some', need one of value, all"),  # type: ignore[arg-type]
+    (SingleLayerConfig(init_std=-1.0), "got init_std=-1.0, need a finite number of at least 0"),
+    (single(policy=SingleLayerConfig(key_size=0)), "got key_size=0"),
+    (RMFTConfig(environment=AlternatingConfig(centred=True, noise="bernoulli")), "got expected rewards in [-0.5, 0.5]"),
     (TransformerConfig(width=30, num_heads=4), "got width=30 with num_heads=4, need a width that the heads divide"),
     (TransformerConfig(width=9, num_heads=3, position="sinusoidal"), "need an even width"),
     (TransformerConfig(num_layers=0), "got num_layers=0"),
@@ -98,11 +125,11 @@ def test_an_unknown_field_and_a_wrong_type_are_refused():
 
 
 def test_field_names_are_unique_so_that_they_need_no_prefix():
-    """A run has one environment; its fields and those of everything else must differ."""
-    for environment in FAMILIES.values():
+    """A run has one environment and one policy; their fields and those of everything else must differ."""
+    for environment, policy in itertools.product(FAMILIES.values(), POLICIES.values()):
         names = [
             field.name
-            for cls in (environment, TransformerConfig, RMFTConfig, RunConfig)
+            for cls in (environment, policy, RMFTConfig, RunConfig)
             for field in dataclasses.fields(cls)
             if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name])
         ]
@@ -115,6 +142,54 @@ def test_every_environment_reloads_as_itself(family):
     values = json.loads(json.dumps(to_dict(config)))
     assert values["rmft"]["environment"]["family"] == family
     assert from_dict(values) == config
+
+
+@pytest.mark.parametrize("family", POLICIES)
+def test_every_policy_reloads_as_itself(family):
+    config = RunConfig(full(policy=POLICIES[family]()))
+    values = json.loads(json.dumps(to_dict(config)))
+    assert values["rmft"]["policy"]["family"] == family
+    assert from_dict(values) == config
+
+
+def test_the_settings_of_a_single_layer_reload():
+    policy = SingleLayerConfig(attention="softmax", key_size=3, trained="all", init_std=0.25)
+    config = RunConfig(single(policy=policy, update="least_squares", l2_penalty=0.5, decision_map="identity"))
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_policy_that_does_not_name_its_family_is_a_transformer():
+    values = to_dict(RunConfig(RMFTConfig(policy=TransformerConfig(width=64))))
+    del values["rmft"]["policy"]["family"]
+    assert from_dict(values).rmft.policy == TransformerConfig(width=64)
+
+
+def test_an_unknown_policy_is_refused():
+    values = to_dict(RunConfig())
+    for family in (None, "oracle"):
+        broken = values["rmft"] | {"policy": values["rmft"]["policy"] | {"family": family}}
+        with pytest.raises(ConfigError, match=r"got policy family .*, need one of transformer, single_layer; try"):
+            from_dict(values | {"rmft": broken})
+    mixed = values["rmft"] | {"policy": values["rmft"]["policy"] | {"family": "single_layer"}}
+    with pytest.raises(ConfigError, match="num_layers"):
+        from_dict(values | {"rmft": mixed})
+
+
+@pytest.mark.parametrize(
+    ("config", "has_scores", "plays_points"),
+    [
+        (bandit(), False, False),
+        (RMFTConfig(decision_map="ball"), False, False),
+        (full(), True, False),
+        (single("bandit"), True, False),
+        (single(decision_map="simplex"), True, False),
+        (single(decision_map="ball"), True, True),
+        (full(decision_map="identity"), True, True),
+    ],
+)
+def test_what_a_policy_emits_and_plays(config, has_scores, plays_points):
+    config.validate()
+    assert (config.has_scores, config.plays_points) == (has_scores, plays_points)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
 from rmft_jax.config import (
     FAMILIES,
     AbruptConfig,
@@ -23,7 +24,9 @@ from rmft_jax.config import (
 )
 from rmft_jax.environments import make_environment
 from rmft_jax.environments.noise import draw_rewards
+from rmft_jax.evaluation import play_scenarios
 from rmft_jax.presets import ENVIRONMENTS
+from rmft_jax.regret import Regret
 from rmft_jax.types import Decision
 
 N = 20_000
@@ -285,6 +288,22 @@ def test_the_alternating_sequence():
     assert set(order[:, 0]) == {0, 1, 2}
 
 
+def test_the_centred_alternating_sequence_is_opposite():
+    plain, centred = (paths(AlternatingConfig(num_arms=4, centred=centred), 6, 50) for centred in (False, True))
+    for path, shifted in zip(plain, centred, strict=True):
+        first, second = path[0].argmax(), path[1].argmax()
+        np.testing.assert_array_equal(shifted[:, first], [0.25, -0.5, 0.5, -0.5, 0.5, -0.5])
+        np.testing.assert_array_equal(shifted[:, second], -shifted[:, first])
+        np.testing.assert_array_equal(np.delete(shifted, [first, second], 1), 0)
+
+
+def test_centring_changes_nothing_among_two_arms_in_the_simplex():
+    plain, centred = (paths(AlternatingConfig(centred=centred, num_arms=2), 30, 20) for centred in (False, True))
+    policies = np.random.default_rng(0).dirichlet([1, 1], (20, 30))
+    regrets = [table.sum(1).max(-1) - (policies * table).sum((1, 2)) for table in (plain, centred)]
+    np.testing.assert_allclose(regrets[0], regrets[1], atol=1e-6)
+
+
 def test_the_favourite_earns_nothing():
     world = make_environment(AdaptiveConfig(num_arms=4))
     mask = jnp.asarray([True, True, False, True])
@@ -303,6 +322,56 @@ def test_crowded_arms_earn_less():
             np.testing.assert_allclose(means[t], 1 - share, atol=1e-6)
 
 
+def test_orthogonal_rewards_are_a_unit_at_a_right_angle_to_play():
+    world = make_environment(AdaptiveConfig(num_arms=4, adversary="orthogonal", feedback="full"))
+    rng = np.random.default_rng(0)
+    masks = np.tile([[True] * 4, [True, False, True, True], [True, False, False, True]], (30, 1))
+    points = rng.normal(size=(90, 4)) * rng.choice([1e-3, 1, 100], (90, 1)) * masks
+    points[:6] = masks[:6] * [[0], [0], [0], [1], [1], [1]]  # The origin, and points that reach as far along any axis.
+    points[6:9], points[9:12] = [0, 0, 0, 7], [0, 0, 0, -7]
+
+    @jax.jit
+    @jax.vmap
+    def rewards(point, mask):
+        state = world.reset(jax.random.key(0), mask, 5)
+        _, outcome = world.step(jax.random.key(0), state, Decision(jnp.asarray(0), point), jnp.asarray(0))
+        return outcome.rewards, world.mean_rewards(state, jnp.asarray(0))
+
+    given, known = map(np.asarray, rewards(jnp.asarray(points, jnp.float32), jnp.asarray(masks)))
+    np.testing.assert_allclose(np.linalg.norm(given, axis=-1), 1, atol=1e-6)
+    lengths = np.maximum(np.linalg.norm(points, axis=-1), 1)
+    np.testing.assert_allclose((given * points).sum(-1) / lengths, 0, atol=1e-6)
+    assert (given[~masks] == 0).all()
+    assert np.isnan(known).all()
+
+
+def test_an_orthogonal_adversary_keeps_its_variation_budget():
+    config = AdaptiveConfig(num_arms=3, adversary="orthogonal")
+    config.validate(12)
+    low, high = config.mean_range
+    with pytest.raises(ValueError, match=r"got expected rewards in \[-1, 1\] with noise='bernoulli'"):
+        dataclasses.replace(config, noise="bernoulli").validate(12)
+    agent = FullInformationSingleLayer.ftrl(3, 1.0, ScoreMap("ball"))
+    means = np.asarray(against_orthogonal(agent, 12).mean_rewards, np.float64)[None]
+    assert 0 < variation(means).item() <= config.variation_budget(12) + 1e-5 == pytest.approx(22, abs=1e-3)
+    assert low <= means.min() < 0 < means.max() <= high + 1e-6
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def against_orthogonal(agent, horizon):
+    world = make_environment(AdaptiveConfig(num_arms=3, adversary="orthogonal", feedback="full"))
+    played = play_scenarios(agent, world, jax.random.key(0), horizon, 1)
+    return jax.tree.map(lambda leaf: leaf[0], played)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.5])
+def test_against_an_orthogonal_adversary_ftrl_in_the_ball_has_the_regret_of_the_lower_bound(step):
+    horizon, radius = 100, 2.0
+    played = against_orthogonal(FullInformationSingleLayer.ftrl(3, step, ScoreMap("ball", radius)), horizon)
+    regret = Regret("ball", "expected", radius)(played)
+    np.testing.assert_allclose(regret, radius * np.sqrt(np.arange(1, horizon + 1)), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -319,6 +388,7 @@ def test_crowded_arms_earn_less():
         (BesbesConfig(variation=3.1), r"got variation=3.1 with .* need a budget that can be spent, at most 3"),
         (BesbesConfig(variation=2.0, spending="first_third"), "at most 1; try variation=1"),
         (BanditConfig(num_arms=1), "got num_arms=1"),
+        (AdaptiveConfig(adversary="friend"), "need one of favourite, crowding, orthogonal"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_that_cannot_work(config, message):

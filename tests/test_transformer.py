@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmft_jax.agents import BanditTransformer, FullInformationTransformer, TransformerAgent
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer, ScoreMap, TransformerAgent
 from rmft_jax.agents.network import empty_cache, graph_definition
 from rmft_jax.config import TransformerConfig
 from rmft_jax.types import Context, Trajectory
@@ -170,7 +170,7 @@ def decide(agent, z, mask=ALL, num_draws: int = 4000):
 
 def test_full_information_decisions_are_the_map_of_gaussian_scores():
     mask, z = jnp.asarray([True, False, True]), [0.7, 0.0, -0.4]
-    agent = dataclasses.replace(make_agent(FullInformationTransformer), exploration_std=0.5)
+    agent = dataclasses.replace(make_agent(FullInformationTransformer), score_map=ScoreMap(exploration_std=0.5))
     drawn = decide(agent, z, mask)
     scores = np.asarray(drawn.scores, np.float64)
     np.testing.assert_allclose(scores[:, [0, 2]].mean(0), [0.7, -0.4], atol=5 * 0.5 / np.sqrt(4000))
@@ -182,18 +182,38 @@ def test_full_information_decisions_are_the_map_of_gaussian_scores():
     assert set(played) == {0, 2}
     error = np.sqrt((drawn.probabilities[:, 0] * drawn.probabilities[:, 2]).mean() / 4000)
     assert abs((played == 0).mean() - drawn.probabilities[:, 0].mean()) < 5 * error
-    still = decide(dataclasses.replace(agent, exploration_std=0.0), z, mask)
+    still = decide(dataclasses.replace(agent, score_map=ScoreMap()), z, mask)
     assert len(np.unique(still.scores, axis=0)) == 1
 
 
-def test_the_maps_onto_simplex_and_ball():
+def test_the_maps_of_scores():
     agent = make_agent(FullInformationTransformer)
-    simplex = decide(dataclasses.replace(agent, decision_map="simplex"), [0.9, 0.3, -2.0], num_draws=50)
+
+    def play(z, *score_map):
+        return decide(dataclasses.replace(agent, score_map=ScoreMap(*score_map)), z, num_draws=50)
+
+    simplex = play([0.9, 0.3, -2.0], "simplex")
     np.testing.assert_allclose(simplex.probabilities, np.tile([0.8, 0.2, 0.0], (50, 1)), atol=1e-6)
     assert set(np.asarray(simplex.action)) == {0, 1}
-    ball = dataclasses.replace(agent, decision_map="ball", radius=2.0)
-    np.testing.assert_allclose(decide(ball, [3.0, 0.0, 4.0], num_draws=2).probabilities[0], [1.2, 0.0, 1.6], atol=1e-6)
-    np.testing.assert_allclose(decide(ball, [0.3, 0.0, 0.4], num_draws=2).probabilities[0], [0.3, 0.0, 0.4], atol=1e-6)
+    np.testing.assert_allclose(play([3.0, 0.0, 4.0], "ball", 2.0).probabilities[0], [1.2, 0.0, 1.6], atol=1e-6)
+    np.testing.assert_allclose(play([0.3, 0.0, 0.4], "ball", 2.0).probabilities[0], [0.3, 0.0, 0.4], atol=1e-6)
+    identity = play([3.0, -7.0, 4.0], "identity")
+    np.testing.assert_array_equal(identity.probabilities[0], [3.0, -7.0, 4.0])
+    assert set(np.asarray(identity.action)) == {0}
+
+
+@pytest.mark.parametrize("decision_map", ["softmax", "simplex", "ball", "identity"])
+def test_absent_arms_get_nothing_under_any_map(decision_map):
+    mask = jnp.asarray([True, False, True])
+    score_map = ScoreMap(decision_map, 0.5)
+    for absent in (-jnp.inf, 100.0):
+        policy = score_map.policy(jnp.asarray([0.7, absent, 0.3]), mask)
+        np.testing.assert_allclose(policy, score_map.policy(jnp.asarray([0.7, 0.0, 0.3]), mask))
+        assert policy[1] == 0
+    if decision_map in ("softmax", "simplex"):
+        assert policy.sum() == pytest.approx(1)
+    else:
+        assert policy[2] / policy[0] == pytest.approx(3 / 7)
 
 
 def test_a_learned_position_encoding_bounds_the_horizon():

@@ -24,7 +24,6 @@ from rmft_jax.config.checks import require_seed
 from rmft_jax.plotting import save_figure
 from rmft_jax.storage import write_json
 from rmft_jax.training import device_name, versions
-
 from theory import hedge, hedge_regret, lemma, theorem1, theorem2, theorem3, theorem4
 from theory.beyond import EXPLORATIONS
 from theory.beyond.exploration import Finding
@@ -87,7 +86,9 @@ def run(arguments: Arguments, console: Console) -> Result:
         for part in parts:
             started = time.perf_counter()
             effort = Effort(
-                arguments.full, arguments.seed, lambda line, name=part.name: bar.update(task, description=f"{name}: {line}")
+                arguments.full,
+                arguments.seed,
+                lambda line, name=part.name: bar.update(task, description=f"{name}: {line}"),
             )
             measured = part.measure(effort)
             summary = _add(result, part, measured)
@@ -95,7 +96,9 @@ def run(arguments: Arguments, console: Console) -> Result:
                 save_figure(part.draw(measured), arguments.figures / part.name)
             result.seconds[part.name] = time.perf_counter() - started
             bar.advance(task)
-            bar.console.print(f"{part.name}: {summary}, {result.seconds[part.name]:.0f} s", soft_wrap=True, markup=False)
+            bar.console.print(
+                f"{part.name}: {summary}, {result.seconds[part.name]:.0f} s", soft_wrap=True, markup=False
+            )
     return result
 
 
@@ -169,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"theory.check: error: {error}; try another --json or --figures", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("theory.check: stopped; figures of finished parts are in place, `--only` runs single parts", file=sys.stderr)
+        print(
+            "theory.check: stopped; figures of finished parts are in place, `--only` runs single parts", file=sys.stderr
+        )
         return 130
     if result.rows:
         output.print(table(result.rows))

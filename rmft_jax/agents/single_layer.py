@@ -71,14 +71,14 @@ class AttentionMemory:
 class SingleLayerAgent(abc.ABC):
     """Single-layer self-attention with a constant query, linear or softmax, that emits scores `z_t`.
 
-    config, num_arms: fix the parameters' shapes.
+    config, num_arms: fix the parameters' shapes. Its noise at the start is a number, and so no part of the structure.
     params: as plain dict: V `[K, K]`, v `[K]`, K `[d, K]`, kappa `[d]`, Q `[d, d]`, q `[d]`, c `[d]`, d the key size.
     score_map: what it plays at given scores.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]]
 
-    config: SingleLayerConfig = static_field()
+    config: SingleLayerConfig
     num_arms: int = static_field()
     params: Params
     score_map: ScoreMap = ScoreMap()

@@ -20,9 +20,15 @@ def init_params(config: RMFTConfig, key: ScalarKey) -> Params:
 
 
 def trained_agent(config: RMFTConfig, params: Params, *, explore: bool = False) -> TrainedAgent:
-    """The policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts."""
+    """The policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts.
+
+    Where rollouts play the scores themselves, the policy without exploration is their projection onto the ball.
+    """
     policy, num_arms, full = config.policy, config.environment.num_arms, config.environment.feedback == "full"
-    score_map = ScoreMap(config.decision_map, config.radius, config.exploration_std if explore else 0.0)
+    score_map = ScoreMap(config.decision_map, config.radius, config.exploration_std)
+    if not explore:
+        decision_map = "ball" if config.decision_map == "identity" else config.decision_map
+        score_map = ScoreMap(decision_map, config.radius)
     if isinstance(policy, SingleLayerConfig):
         kind = FullInformationSingleLayer if full else BanditSingleLayer
         return kind(policy, num_arms, params, score_map)

@@ -53,8 +53,8 @@ class RMFTConfig:
     """Rollout temperature under bandit feedback: actions are drawn from softmax(logits / temperature)."""
     decision_map: Literal["softmax", "simplex", "ball", "identity"] = "softmax"
     """What maps scores z_t, of the single layer and of every policy under full information, to what is played:
-    softmax, Euclidean projection onto the simplex, projection onto a ball, or nothing (`identity`: play is linear in
-    z_t and unbounded, as in the theorems; it is judged against a ball)."""
+    softmax, Euclidean projection onto the simplex, projection onto a ball, or nothing (`identity`: rollouts play z_t
+    itself and are judged against a ball, as in the theorems; the trained policy plays its projection onto the ball)."""
     radius: float = 1.0
     """Radius of the ball."""
     exploration_std: float = 0.5

@@ -1,0 +1,256 @@
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from playing import slow_attention, slow_estimates
+
+from rmft_jax import rmft
+from rmft_jax.agents import ScoreMap, SingleLayerAgent, trained_agent
+from rmft_jax.config import BanditConfig, RMFTConfig, SingleLayerConfig
+from rmft_jax.environments import make_environment
+from rmft_jax.evaluation import final_regret
+from rmft_jax.fine_tuning import gradient_steps, least_squares
+from rmft_jax.objectives import squared_error
+from rmft_jax.regret import Regret
+from rmft_jax.types import KeptBatch, TrainState, Trajectory
+
+KEY = jax.random.key(0)
+ARMS, HORIZON, KEPT = 3, 6, 10
+FULL = RMFTConfig(
+    environment=BanditConfig(num_arms=ARMS, feedback="full", prior="gaussian", noise="gaussian"),
+    policy=SingleLayerConfig(key_size=2, init_std=0.4),
+    horizon=HORIZON,
+    num_iterations=6,
+    num_scenarios=8,
+    num_rollouts=4,
+    k=2,
+    num_minibatches=2,
+    decision_map="identity",
+    update="least_squares",
+    entropy_weight=0.0,
+)
+BANDIT = dataclasses.replace(FULL, environment=BanditConfig(num_arms=ARMS), decision_map="softmax")
+SOFTMAX = dataclasses.replace(FULL, policy=SingleLayerConfig(attention="softmax", key_size=2, init_std=0.4))
+settings = pytest.mark.parametrize("config", [FULL, SOFTMAX, BANDIT], ids=["linear", "softmax", "bandit"])
+
+fit = jax.jit(least_squares)
+
+
+@jax.jit
+def loss(state: TrainState, data: KeptBatch):
+    """The mean squared error per imitated round, from its definition."""
+    errors = jax.vmap(lambda row: squared_error(trained_agent(state.config, state.params), row))(data.trajectory)
+    return jnp.sum(data.weights * errors) / jnp.sum(data.weights)
+
+
+loss_and_gradient = jax.jit(jax.value_and_grad(lambda value, state, data: loss(with_value(state, value), data)))
+
+
+def with_value(state: TrainState, value) -> TrainState:
+    return dataclasses.replace(state, params=state.params | {"V": value})
+
+
+def kept_batch(horizon: int = HORIZON, seed: int = 0) -> KeptBatch:
+    """Decisions that nobody made, kept from branch rounds on: any scores can be fitted."""
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(KEPT, horizon, ARMS))
+    actions = rng.integers(ARMS, size=(KEPT, horizon))
+    policies = rng.dirichlet(4 * np.ones(ARMS), (KEPT, horizon))
+    rewards = np.take_along_axis(table, actions[..., None], 2)[..., 0]
+    scores = rng.normal(size=table.shape)
+    floats = (jnp.asarray(x, jnp.float32) for x in (rewards, policies, 0 * table, table, scores))
+    branches = np.arange(KEPT) % horizon
+    weights = jnp.asarray(np.arange(horizon) >= branches[:, None], jnp.float32)
+    return KeptBatch(Trajectory(jnp.asarray(actions), *floats, arm_mask=jnp.ones((KEPT, ARMS), bool)), weights)
+
+
+DATA = kept_batch()
+
+
+def rows(state: TrainState, data: KeptBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the imitated rounds and what is left of their scores without the value bias, in float64."""
+    past, policy = data.trajectory, state.config.policy
+    assert isinstance(policy, SingleLayerConfig)
+    assert past.scores is not None
+    seen = list(np.asarray(past.reward_table))
+    if state.config.environment.feedback == "bandit":
+        seen = [slow_estimates(*row) for row in zip(past.actions, past.rewards, past.probabilities, strict=True)]
+    features, sums = map(
+        np.stack, zip(*(slow_attention(state.params, policy.attention, one) for one in seen), strict=True)
+    )
+    left = np.asarray(past.scores, np.float64) - sums[..., None] * np.asarray(state.params["v"], np.float64)
+    imitated = np.asarray(data.weights) > 0
+    return features[imitated], left[imitated]
+
+
+@settings
+@pytest.mark.parametrize("penalty", [0.0, 0.7])
+def test_the_fit_is_that_of_lstsq(config, penalty):
+    state = rmft.init(dataclasses.replace(config, l2_penalty=penalty), KEY)
+    fitted, before, slope = fit(state, DATA)
+    features, left = rows(state, DATA)
+    ridge = np.sqrt(KEPT * penalty) * np.eye(ARMS)
+    stacked, targets = np.concatenate([features, ridge]), np.concatenate([left, 0 * ridge])
+    expected = np.linalg.lstsq(stacked, targets, rcond=None)[0].T
+    np.testing.assert_allclose(fitted.params["V"], expected, rtol=2e-4, atol=1e-5)
+    normal = left.T @ features @ np.linalg.inv(features.T @ features + KEPT * penalty * np.eye(ARMS))
+    np.testing.assert_allclose(expected, normal, rtol=1e-6)
+
+    unchanged = {name: leaf for name, leaf in fitted.params.items() if name != "V"}
+    chex.assert_trees_all_equal(unchanged, {name: state.params[name] for name in unchanged})
+    chex.assert_trees_all_equal(fitted.opt_state, state.opt_state)
+    assert int(fitted.iteration) == 1
+    error, gradient = loss_and_gradient(state.params["V"], state, DATA)
+    np.testing.assert_allclose(before, error, rtol=1e-5)
+    np.testing.assert_allclose(slope, jnp.linalg.norm(gradient), rtol=1e-4)
+
+
+@settings
+def test_the_fit_is_a_fixed_point_and_a_minimum(config):
+    fitted, _, _ = fit(rmft.init(config, KEY), DATA)
+    again, lowest, slope = fit(fitted, DATA)
+    np.testing.assert_allclose(again.params["V"], fitted.params["V"], rtol=1e-4, atol=1e-5)
+    assert slope < 1e-4
+    value = fitted.params["V"]
+    for direction in np.eye(ARMS * ARMS).reshape(-1, ARMS, ARMS):
+        for size in (0.1, -0.1):
+            error, _ = loss_and_gradient(value + size * jnp.asarray(direction, jnp.float32), fitted, DATA)
+            assert error > lowest
+
+
+def test_along_a_direction_that_was_never_seen_nothing_changes():
+    state = rmft.init(FULL, KEY)
+    direction = np.asarray([1.0, 2.0, -2.0]) / 3
+    table = np.asarray(DATA.trajectory.reward_table)
+    flat = jnp.asarray(table - (table @ direction)[..., None] * direction, jnp.float32)
+    data = dataclasses.replace(DATA, trajectory=dataclasses.replace(DATA.trajectory, reward_table=flat))
+    fitted, before, _ = fit(state, data)
+    change = np.asarray(fitted.params["V"] - state.params["V"])
+    np.testing.assert_allclose(change @ direction, 0, atol=1e-5)
+    features, left = rows(state, data)
+    residuals = left - features @ np.asarray(state.params["V"]).T
+    np.testing.assert_allclose(change, np.linalg.lstsq(features, residuals, rcond=1e-5)[0].T, rtol=1e-3, atol=1e-4)
+    assert np.abs(change).max() > 0.05
+    assert fit(fitted, data)[1] < before
+
+
+def test_one_round_teaches_nothing():
+    state = rmft.init(dataclasses.replace(FULL, horizon=1), KEY)
+    value = np.asarray(state.params["V"])
+    fitted, error, slope = fit(state, kept_batch(horizon=1))
+    np.testing.assert_array_equal(fitted.params["V"], value)
+    assert np.isfinite(error)
+    assert slope == 0
+    penalized = dataclasses.replace(state, config=dataclasses.replace(state.config, l2_penalty=jnp.asarray(0.5)))
+    np.testing.assert_allclose(fit(penalized, kept_batch(horizon=1))[0].params["V"], 0, atol=1e-6)
+
+
+STEPS = dataclasses.replace(
+    SOFTMAX,
+    update="gradient",
+    num_epochs=600,
+    num_minibatches=1,
+    schedule="constant",
+    step_size=0.02,
+    max_grad_norm=1e6,
+)
+
+
+def test_many_steps_of_adam_reach_the_fit():
+    start = rmft.init(STEPS, KEY)
+    stepped, error, _ = jax.jit(gradient_steps)(start, DATA, KEY)
+    fitted, before, _ = fit(rmft.init(SOFTMAX, KEY), DATA)
+    np.testing.assert_allclose(stepped.params["V"], fitted.params["V"], atol=5e-3)
+    assert np.abs(fitted.params["V"] - start.params["V"]).max() > 0.3
+    assert loss(fitted, DATA) < error < before
+    frozen = {name: leaf for name, leaf in stepped.params.items() if name != "V"}
+    chex.assert_trees_all_equal(frozen, {name: start.params[name] for name in frozen})
+
+
+def copied(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+@pytest.fixture(scope="module")
+def chunks() -> list[TrainState]:
+    """States before, between and after two chunks of two iterations."""
+    states = [rmft.init(FULL, KEY)]
+    for _ in range(2):
+        states.append(rmft.iterate_chunk(copied(states[-1]), 2)[0])
+    return states
+
+
+def test_the_fit_is_part_of_the_compiled_iteration_and_resumes_bit_for_bit(chunks):
+    program: Any = rmft.iterate_chunk
+    compiled = program._cache_size()
+    resumed, _ = rmft.iterate_chunk(copied(chunks[1]), 2)
+    chex.assert_trees_all_equal(resumed.params, chunks[2].params)
+    assert int(resumed.iteration) == 4
+    other = rmft.init(dataclasses.replace(FULL, step_size=1e-30, max_grad_norm=1e-30), KEY)
+    other, _ = rmft.iterate_chunk(other, 2)
+    chex.assert_trees_all_equal(other.params, chunks[1].params)
+    assert program._cache_size() == compiled
+    assert np.abs(chunks[1].params["V"] - chunks[0].params["V"]).max() > 1e-3
+    chex.assert_trees_all_equal(chunks[2].params["K"], chunks[0].params["K"])
+
+
+def test_evaluations_between_chunks_share_one_program(chunks):
+    """The settings of the state are donated with it, and must not be part of the agent's structure."""
+    program: Any = final_regret
+    world, state, regrets, compiled = make_environment(FULL.environment), copied(chunks[0]), [], []
+    for _ in range(2):
+        regrets.append(np.asarray(final_regret(rmft.make_agent(state), world, Regret("ball", "expected"), KEY, 6, 8)))
+        compiled.append(program._cache_size())
+        state, _ = rmft.iterate_chunk(state, 2)
+    assert compiled[0] == compiled[1]
+    assert np.isfinite(regrets).all()
+    assert np.abs(regrets[0] - regrets[1]).max() > 1e-4
+
+
+def test_noise_and_penalty_can_be_vmapped(chunks):
+    settings = [(0.5, 0.0), (2.0, 0.0), (0.5, 100.0)]
+    states = [
+        rmft.init(dataclasses.replace(FULL, exploration_std=std, l2_penalty=penalty), KEY) for std, penalty in settings
+    ]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    together, metrics = jax.jit(jax.vmap(lambda state: rmft.iterate_chunk(state, 2)))(stacked)
+    values = np.asarray(together.params["V"])
+    for i, state in enumerate(states):
+        alone, alone_metrics = rmft.iterate_chunk(state, 2)
+        np.testing.assert_allclose(alone.params["V"], values[i], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(metrics.loss[i], alone_metrics.loss, rtol=1e-4)
+        # The error of the model's own decisions is their noise: half the sum of K squared Gaussians.
+        np.testing.assert_allclose(alone_metrics.loss, ARMS * settings[i][0] ** 2 / 2, rtol=0.35)
+        assert (alone_metrics.selected_regret < alone_metrics.regret).all()
+        assert (alone_metrics.entropy == 0).all()
+    np.testing.assert_allclose(values[0], chunks[1].params["V"], rtol=1e-3, atol=1e-5)
+    assert np.abs(values[0] - values[1]).max() > 1e-2
+    assert np.linalg.norm(values[2]) < 0.8 * np.linalg.norm(values[0])
+
+
+def test_under_bandit_feedback_steps_of_adam_move_every_parameter():
+    policy = SingleLayerConfig(key_size=2, init_std=0.4, trained="all")
+    state = rmft.init(dataclasses.replace(BANDIT, policy=policy, update="gradient"), KEY)
+    after, metrics = rmft.iterate(copied(state))
+    assert metrics.selected_regret < metrics.regret
+    assert metrics.entropy > 0
+    for name, leaf in after.params.items():
+        assert np.abs(leaf - state.params[name]).max() > 1e-4, name
+
+
+def test_only_rollouts_explore():
+    state = rmft.init(dataclasses.replace(FULL, radius=3.0, exploration_std=0.25), KEY)
+    for explore, std in ((False, 0.0), (True, 0.25)):
+        agent = rmft.make_agent(state, explore=explore)
+        assert isinstance(agent, SingleLayerAgent)
+        assert agent.score_map == ScoreMap("identity", 3.0, std)
+
+
+def test_linear_play_is_judged_and_selected_by_the_regret_of_a_ball():
+    config = dataclasses.replace(FULL, radius=3.0)
+    assert rmft.setting_regret(config) == rmft.selection_regret(config) == Regret("ball", "expected", 3.0)
+    assert rmft.setting_regret(BANDIT) == Regret("pseudo", "sampled")
