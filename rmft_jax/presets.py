@@ -45,15 +45,15 @@ _SINGLE_LAYER = RunConfig(
     RMFTConfig(
         environment=_full(_GAUSSIAN, num_arms=3, prior_std=0.7),
         policy=SingleLayerConfig(),
-        num_iterations=20,
-        num_scenarios=4096,
+        num_iterations=100,
+        num_scenarios=1024,
         branching="none",
         shared_reward_noise=True,
         entropy_weight=0.0,
-        exploration_std=0.1,
+        exploration_std=1.0,
         update="least_squares",
     ),
-    chunk_size=1,
+    chunk_size=10,
 )
 _NSMAB = RunConfig(RMFTConfig(environment=AbruptConfig(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512))
 

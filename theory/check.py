@@ -85,20 +85,18 @@ def run(arguments: Arguments, console: Console) -> Result:
         task = bar.add_task("", total=len(parts))
         for part in parts:
             started = time.perf_counter()
-            effort = Effort(
-                arguments.full,
-                arguments.seed,
-                lambda line, name=part.name: bar.update(task, description=f"{name}: {line}"),
-            )
-            measured = part.measure(effort)
+
+            def note(line: str, name: str = part.name) -> None:
+                bar.update(task, description=f"{name}: {line}")
+
+            measured = part.measure(Effort(arguments.full, arguments.seed, note))
             summary = _add(result, part, measured)
             if arguments.sabotage is None:
                 save_figure(part.draw(measured), arguments.figures / part.name)
             result.seconds[part.name] = time.perf_counter() - started
             bar.advance(task)
-            bar.console.print(
-                f"{part.name}: {summary}, {result.seconds[part.name]:.0f} s", soft_wrap=True, markup=False
-            )
+            line = f"{part.name}: {summary}, {result.seconds[part.name]:.0f} s"
+            bar.console.print(line, soft_wrap=True, markup=False)
     return result
 
 
@@ -172,9 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"theory.check: error: {error}; try another --json or --figures", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "theory.check: stopped; figures of finished parts are in place, `--only` runs single parts", file=sys.stderr
-        )
+        print("theory.check: stopped; finished figures are in place, `--only` runs single parts", file=sys.stderr)
         return 130
     if result.rows:
         output.print(table(result.rows))

@@ -44,7 +44,7 @@ def no_regret_bound(horizon: int, norm: float) -> float:
 
 @closed_form
 def alternating_regret(step: float, horizon: int) -> float:
-    """Regret of FTRL on the centred alternating sequence, `rho |s| + 2 (T-1) |s| min(eta |s|, rho)`, `|s| = sqrt(1/8)`."""
+    """Of FTRL on the centred alternating sequence: `rho |s| + 2 (T-1) |s| min(eta |s|, rho)`, `|s| = sqrt(1/8)`."""
     size = math.sqrt(1 / 8)
     return RADIUS * size + 2 * (horizon - 1) * size * min(step * size, RADIUS)
 
