@@ -1,11 +1,16 @@
 import os
+import sys
 import tempfile
+from pathlib import Path
 
 # Many tests compile the same small program, in this process or in one that they start; once is enough.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
     _cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# For `theory`, which is no part of the package. Last, so that the package is tested as installed.
+sys.path.append(str(Path(__file__).parent.parent))
 
 import jax
 import pytest

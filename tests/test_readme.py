@@ -7,6 +7,7 @@ from rmft_jax.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+THEORY = (ROOT / "theory" / "README.md").read_text()
 
 
 def test_the_python_example_runs_at_a_smaller_size(capsys):
@@ -39,10 +40,11 @@ def test_named_files_exist(path):
 
 
 def test_nothing_is_left_open():
-    for text in (README, *(description for description, _ in PRESETS.values())):
+    for text in (README, THEORY, *(description for description, _ in PRESETS.values())):
         assert not re.search(r"@@|TODO", text)
 
 
 def test_pictures_exist():
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / path).is_file()
+    for text, root in ((README, ROOT), (THEORY, ROOT / "theory")):
+        for path in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            assert (root / path).is_file()
