@@ -1,6 +1,7 @@
 """Training runs of the single layer as paths of its value matrix, by the package's own compiled iteration."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rmft_jax import BanditConfig, RMFTConfig, SingleLayerConfig, init, iterate
+from rmft_jax.types import Params, TrainState
 from theory.statement import Effort
 
 SETTING = RMFTConfig(
@@ -35,25 +37,48 @@ def with_environment(config: RMFTConfig, **changes: Any) -> RMFTConfig:
     return dataclasses.replace(config, environment=dataclasses.replace(config.environment, **changes))
 
 
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
+"""Compiler options for programs that compile for about as long as they run; they were no slower."""
+_programs: dict[Any, Callable[[TrainState], tuple[TrainState, Any]]] = {}
+
+
+def _compiled_iterate(state: TrainState) -> Callable[[TrainState], tuple[TrainState, Any]]:
+    """The package's `iterate`, compiled quickly, once for all settings of the same shapes and choices."""
+    structure = jax.tree.structure(state)
+    if structure not in _programs:
+        _programs[structure] = iterate.lower(state).compile(compiler_options=QUICK)
+    return _programs[structure]
+
+
 def walk(
     config: RMFTConfig,
     num_iterations: int,
     num_seeds: int,
     effort: Effort,
     start: Float[np.ndarray, "K K"] | None = None,
-) -> Float[np.ndarray, "S n K K"]:
-    """The value matrices `W_0 .. W_n` of `num_seeds` runs of `iterate`, from `start` or from 0."""
+    read: Callable[[Params], Float[np.ndarray, "*shape"]] = lambda params: np.asarray(params["V"]),
+) -> Float[np.ndarray, "S n *shape"]:
+    """The value matrices `W_0 .. W_n` of `num_seeds` runs of `iterate`, from `start` or from 0.
+
+    Args:
+      config: the setting.
+      num_iterations: n.
+      num_seeds: S.
+      effort: for its seed and its note.
+      start: `W_0`.
+      read: what is taken from the parameters in place of the value matrix.
+    """
     paths = []
     for seed in range(num_seeds):
         state = init(config, jax.random.fold_in(jax.random.key(effort.seed), seed))
         if start is not None:
             params = {**state.params, "V": jnp.asarray(start, jnp.float32)}
             state = dataclasses.replace(state, params=params)
-        path = [np.asarray(state.params["V"])]
+        path = [read(state.params)]
         for n in range(num_iterations):
-            state, _ = iterate(state)
-            path.append(np.asarray(state.params["V"]))
-            effort.note(f"seed {seed + 1}/{num_seeds}, iteration {n + 1}: W[1,1] = {path[-1][0, 0]:.4f}")
+            state, _ = _compiled_iterate(state)(state)
+            path.append(read(state.params))
+            effort.note(f"seed {seed + 1}/{num_seeds}, iteration {n + 1}: {path[-1].flat[0]:.4f}")
         paths.append(np.stack(path))
     return np.stack(paths).astype(np.float64)
 
