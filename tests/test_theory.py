@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theory import check, hedge, hedge_regret, lemma, theorem1, theorem2, theorem3, theorem4
@@ -36,6 +36,7 @@ def test_order_statistics_of_few_normals_are_known(L, k, expected):
     assert lemma.order_statistic_mean(L, k) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(max_examples=20)
 @given(st.integers(2, 12), st.integers(1, 11))
 def test_keeping_fewer_keeps_more_of_the_noise(L, k):
     if k < L:
@@ -54,7 +55,8 @@ def test_alpha_and_beta_agree_with_simulation(num_arms, horizon, tau, nu):
     sums, norm = sums_before(rewards), np.linalg.norm(rewards, axis=(1, 2))
     alphas = np.sum(sums**2, axis=(1, 2)) / num_arms
     betas = np.sum(rewards * sums, axis=(1, 2)) / norm / num_arms
-    for expected, values in ((theorem1.alpha(horizon, tau, nu), alphas), (theorem1.beta(num_arms, horizon, tau, nu), betas)):
+    alpha, beta = theorem1.alpha(horizon, tau, nu), theorem1.beta(num_arms, horizon, tau, nu)
+    for expected, values in ((alpha, alphas), (beta, betas)):
         assert abs(values.mean() - expected) < 4 * values.std() / math.sqrt(len(values))
 
 
@@ -77,6 +79,7 @@ def test_the_iteration_itself_takes_the_step_that_is_predicted():
     assert not np.array_equal(paths[0], paths[1])
 
 
+@settings(max_examples=20)
 @given(st.floats(1.0, 1e4), st.floats(-1.0, 1.0))
 def test_the_fixed_point_stays_put_and_attracts_at_the_stated_rate(penalty, start):
     config = theorem2.with_penalty(penalty)
@@ -180,7 +183,9 @@ def _ideal_theorem2() -> theorem2.Measured:
 
 def _ideal_play(bounds: dict[str, np.ndarray], overtrained: np.ndarray) -> Played:
     """What comes close to each bound, as the opponents of the check do."""
-    stopped = {name: np.broadcast_to(0.73 * bound[None, :, None], (3, len(HORIZONS), 4)) for name, bound in bounds.items()}
+    stopped = {
+        name: np.broadcast_to(0.73 * bound[None, :, None], (3, len(HORIZONS), 4)) for name, bound in bounds.items()
+    }
     if "orthogonal" in stopped:
         stopped["orthogonal"] = stopped["orthogonal"] / 0.73
     return Played(stopped, {"alternating": np.broadcast_to(overtrained[None, :, None], (3, len(HORIZONS), 4))})
@@ -197,7 +202,9 @@ def _ideal_theorem3() -> Played:
 
 def _ideal_hedge() -> np.ndarray:
     counts = np.arange(hedge.NUM_ITERATIONS + 1)[:, None, None]
-    return _noisy(counts * hedge.hedge_step(hedge.SETTING_SOFTMAX), 1e-6) * hedge.CENTRING + _noisy(np.zeros((1, 3, 3)), 1e-7)
+    return _noisy(counts * hedge.hedge_step(hedge.SETTING_SOFTMAX), 1e-6) * hedge.CENTRING + _noisy(
+        np.zeros((1, 3, 3)), 1e-7
+    )
 
 
 def _ideal_hedge_regret() -> Played:
@@ -207,7 +214,10 @@ def _ideal_hedge_regret() -> Played:
 
 def _ideal_theorem4() -> theorem4.Measured:
     return theorem4.Measured(
-        {s: _noisy(theorem4.regret_loss_minimizer(*s) * np.ones((2, 1, 1)) * np.eye(s.num_arms)) for s in theorem4.SETTINGS}
+        {
+            s: _noisy(theorem4.regret_loss_minimizer(*s) * np.ones((2, 1, 1)) * np.eye(s.num_arms))
+            for s in theorem4.SETTINGS
+        }
     )
 
 
@@ -258,13 +268,16 @@ def test_figures_are_drawn_of_every_statement(ideal):
 def quick(monkeypatch):
     """A check of one ideal statement and one exploration, so that only the command itself is tested."""
     finding = Finding("walking", "speed", 1.0, 0.1, None)
-    statement = check.STATEMENTS[0]._replace(measure=lambda effort: (effort.note("one line"), _ideal_lemma())[1])
-    exploration = Exploration("walking", "A walk", lambda effort: None, lambda measured: [finding], lambda measured: FIGURE)
+    statement = check.STATEMENTS[0]._replace(measure=lambda effort: (effort.note("one line"), MEASURED)[1])
+    exploration = Exploration(
+        "walking", "A walk", lambda effort: None, lambda measured: [finding], lambda measured: FIGURE
+    )
     monkeypatch.setattr(check, "STATEMENTS", (statement,))
     monkeypatch.setattr(check, "PARTS", {"lemma": statement, "walking": exploration})
 
 
-FIGURE = lemma.draw(_ideal_lemma())
+MEASURED = _ideal_lemma()
+FIGURE = lemma.draw(MEASURED)
 
 
 @pytest.mark.usefixtures("quick")

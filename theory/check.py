@@ -153,10 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Console(highlight=False, width=140)
     compile_seconds = 0.0
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         nonlocal compile_seconds
         if event.startswith("/jax/core/compile/"):
-            compile_seconds += seconds
+            compile_seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -17,8 +17,8 @@ from theory.play import HORIZONS, Opponent, Played, draw_shares, exponent, play
 from theory.statement import Effort, Row, Statement, at_most, close, closed_form
 from theory.walks import walk
 
-NUM_ITERATIONS = 150
-TRAINING = dataclasses.replace(SETTING_SOFTMAX, exploration_std=0.2)
+NUM_ITERATIONS = 100
+TRAINING = dataclasses.replace(SETTING_SOFTMAX, exploration_std=0.3)
 """More noise moves faster: how fast does not matter where training is stopped by the rate that it has reached."""
 _ARMS = BanditConfig(num_arms=ARMS, feedback="full")
 OPPONENTS = {

@@ -14,11 +14,12 @@ from rmft_jax import EnvironmentConfig, Regret, make_environment
 from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
 from rmft_jax.bootstrap import Interval, percentiles, resample
 from rmft_jax.environments.base import Environment
-from rmft_jax.evaluation import play_scenarios
+from rmft_jax.evaluation import in_threads, play_scenarios
 from rmft_jax.growth import slopes
 from rmft_jax.plotting import COLORS, column_figure
 from rmft_jax.types import ScalarKey
 from theory.statement import Effort
+from theory.walks import QUICK
 
 HORIZONS = (50, 100, 200, 400, 800, 1600)
 
@@ -41,7 +42,7 @@ class Played(NamedTuple):
     overtrained: dict[str, Float[np.ndarray, "S H N"]]
 
 
-@functools.partial(jax.jit, static_argnums=(4,))
+@functools.partial(jax.jit, static_argnums=(4,), compiler_options=QUICK)
 def _regrets(
     values: Float[Array, "P K K"], score_map: ScoreMap, environment: Environment, key: ScalarKey, num_scenarios: int
 ) -> Float[Array, "P N H"]:
@@ -53,7 +54,7 @@ def _regrets(
         played = play_scenarios(agent.with_value(value), environment, key, HORIZONS[-1], num_scenarios)
         return regret(played)[:, np.asarray(HORIZONS) - 1]
 
-    return jax.lax.map(play_one, values)
+    return jax.lax.map(play_one, values, batch_size=7)
 
 
 def play(
@@ -65,15 +66,17 @@ def play(
 ) -> Played:
     """Plays all policies on the longest horizon, and reads the regret of each at the horizon it is meant for."""
     key, num_scenarios = jax.random.key(effort.seed + 1), effort.times(128)
+    effort.note(f"playing {', '.join(opponents)}")
+
+    def play_one(name: str) -> Float[np.ndarray, "S P N H"]:
+        every = np.concatenate([stopped[name], overtrained[:, None]], axis=1)
+        values = jnp.asarray(every.reshape(-1, *overtrained.shape[1:]), jnp.float32)
+        regret = _regrets(values, score_map, make_environment(opponents[name].environment), key, num_scenarios)
+        return np.asarray(regret, np.float64).reshape(*every.shape[:2], *regret.shape[1:])
+
     results = Played({}, {})
-    for name, (environment, _) in opponents.items():
-        effort.note(f"playing {name}")
-        seeds, horizons = stopped[name].shape[:2]
-        every = np.concatenate([stopped[name], overtrained[:, None]], axis=1).reshape(-1, *overtrained.shape[1:])
-        world = make_environment(environment)
-        regret = np.asarray(_regrets(jnp.asarray(every, jnp.float32), score_map, world, key, num_scenarios), np.float64)
-        regret = regret.reshape(seeds, horizons + 1, num_scenarios, horizons)
-        results.stopped[name] = np.stack([regret[:, h, :, h] for h in range(horizons)], axis=1)
+    for name, regret in zip(opponents, in_threads(play_one, opponents), strict=True):
+        results.stopped[name] = np.stack([regret[:, h, :, h] for h in range(len(HORIZONS))], axis=1)
         results.overtrained[name] = regret[:, -1].swapaxes(1, 2)
     return results
 

@@ -18,7 +18,7 @@ from theory.theorem1 import step_per_iteration
 from theory.walks import SETTING, walk, with_environment
 
 RADIUS = 1.0
-NUM_ITERATIONS = 150
+NUM_ITERATIONS = 100
 TRAINING = dataclasses.replace(
     with_environment(SETTING, prior_std=1.0, noise_std=0.3), horizon=10, exploration_std=0.1, num_scenarios=2048
 )

@@ -37,8 +37,8 @@ def with_environment(config: RMFTConfig, **changes: Any) -> RMFTConfig:
     return dataclasses.replace(config, environment=dataclasses.replace(config.environment, **changes))
 
 
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
-"""Compiler options for programs that compile for about as long as they run; they were no slower."""
+QUICK: dict[str, Any] | None = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+"""Compiler options for programs that compile for about as long as they run; on CPU they were no slower."""
 _programs: dict[Any, Callable[[TrainState], tuple[TrainState, Any]]] = {}
 
 
