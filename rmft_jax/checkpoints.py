@@ -5,6 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from rmft_jax.storage import RunError
 from rmft_jax.types import TrainState
+
+_STATE = "state"  # Name of the arrays inside a checkpoint.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Checkpoints:
     """The checkpoints of a run: the last two in `last/`, and the one of lowest validation regret in `best/`.
 
     States are stored as arrays named by their place in the pytree; their format has checksums, so a flipped bit is
-    found as well as a missing file. Restoring needs a state of the same structure; the abstract one of
-    `rmft.abstract_state` will do.
+    found as well as a missing file. The configuration is not among them: it comes from the run. Restoring needs a state
+    of the same structure, with the configuration; the abstract one of `rmft.abstract_state` will do.
 
     Args:
       directory: where they are, or will be.
@@ -162,32 +165,49 @@ def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, Progress]:
+    template = _template(like) | _stored_config(Path(manager.directory) / str(step) / _STATE)
     restored = manager.restore(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(_template(like)), progress=ocp.args.JsonRestore()),
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()),
     )
-    return _from_arrays(restored["state"], like), Progress(**restored["progress"])
+    return _from_arrays(restored[_STATE], like), Progress(**restored["progress"])
+
+
+def _stored_config(path: Path) -> dict[str, np.ndarray]:
+    """The configuration's numbers, which versions up to 0.2 stored: Orbax wants to restore all that is there."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path)
+    names = getattr(stored, "item_metadata", stored).keys()
+    return {name: np.empty((), np.float32) for name in names if name.startswith("config.")}
 
 
 def _without_typed_key(state: TrainState) -> TrainState:
     return dataclasses.replace(state, key=jax.random.key_data(state.key))
 
 
-def _name(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _arrays(state: TrainState) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return {name: leaf for name, leaf in named.items() if not name.startswith("config.")}
 
 
 def _to_arrays(state: TrainState) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(_without_typed_key(state))
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in _arrays(_without_typed_key(state)).items()}
 
 
 def _template(like: TrainState) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(_without_typed_key, like))
-    return {_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
+    leaves = _arrays(jax.eval_shape(_without_typed_key, like))
+    return {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
     plain = jax.eval_shape(_without_typed_key, like)
-    state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
-    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+    def take(path: jax.tree_util.KeyPath, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return leaf if name.startswith("config.") else jnp.asarray(arrays[name])
+
+    state = jax.tree_util.tree_map_with_path(take, plain)
+    return dataclasses.replace(
+        state, key=jax.random.wrap_key_data(state.key), config=jax.tree.map(jnp.asarray, like.config)
+    )

@@ -47,30 +47,34 @@ def gradient_steps(
 def least_squares(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
     """The value matrix V of the single layer that fits the kept decisions best, all else fixed.
 
-    V minimizes the mean over the kept trajectories of `sum_t |y_t - V F_t|^2`, plus `l2_penalty |V|^2`, where
-    `y_t = z_t + sigma eps_t` are the perturbed scores and F the attention-weighted sums of what was seen:
-    `V + (mean sum_t (y_t - z_t) F_t' - l2_penalty V) (mean sum_t F_t F_t' + l2_penalty I)^-1`. Where the penalty is 0
-    and some direction was never seen, V stays as it is along it.
+    V minimizes the mean over the kept trajectories of `sum_t |y_t - z_t(V)|^2`, plus `l2_penalty |V|^2`, where `y_t`
+    are the perturbed scores of the rollouts, and `z_t(V)` is linear in V with slope F_t, the attention-weighted sums of
+    what was seen. Where the penalty is 0, V stays as it is along directions in which nothing was seen, or less than the
+    1e-5th part of what was seen in others.
 
     Returns the new state, and the squared error of `squared_error` and the norm of its gradient before the fit.
     """
     config, agent = state.config, trained_agent(state.config, state.params)
     assert isinstance(agent, SingleLayerAgent)
-    rows = data.trajectory
+    rows, size = data.trajectory, agent.num_arms
     assert rows.scores is not None
     features = jax.vmap(agent.features)(rows)
-    residuals = rows.scores - jax.vmap(agent.outputs)(rows)
-    weights = data.weights / data.weights.shape[0]
-    mean = functools.partial(jnp.einsum, "nt,nti,ntj->ij", weights, precision="highest")
-    # The fit of the residuals, not of the scores, keeps small changes of V apart from rounding.
-    slope, gram = mean(residuals, features), mean(features, features)
-    penalty = config.l2_penalty * jnp.eye(agent.num_arms)
-    step = (slope - config.l2_penalty * agent.value) @ jnp.linalg.pinv(gram + penalty, hermitian=True)
+    residuals = jnp.where(rows.arm_mask[:, None, :], rows.scores - jax.vmap(agent.outputs)(rows), 0.0)
+    weights = data.weights[..., None] / data.weights.shape[0]
+    # The change of V is fitted, to residuals, so that it does not drown in the rounding of V; by a QR decomposition,
+    # because the normal equations would square the ratio of strong to weak directions. The penalty is K more rows.
+    root, penalty = jnp.sqrt(weights), jnp.sqrt(config.l2_penalty)
+    design = jnp.concatenate([(root * features).reshape(-1, size), penalty * jnp.eye(size)])
+    target = jnp.concatenate([(root * residuals).reshape(-1, size), -penalty * agent.value.T])
+    orthogonal, triangular = jnp.linalg.qr(design)
+    with jax.default_matmul_precision("highest"):
+        change = (jnp.linalg.pinv(triangular, rtol=1e-5) @ (orthogonal.T @ target)).T
     per_round = jnp.sum(weights)
-    loss = jnp.sum(weights[..., None] * jnp.square(residuals)) / per_round / 2
-    params = agent.with_value(agent.value + step).params
+    loss = jnp.sum(weights * jnp.square(residuals)) / per_round / 2
+    gradient = jnp.einsum("nti,ntj->ij", weights * residuals, features, precision="highest") / per_round
+    params = agent.with_value(agent.value + change).params
     state = TrainState(config, params, state.opt_state, state.key, state.iteration + 1)
-    return state, loss, jnp.linalg.norm(slope) / per_round
+    return state, loss, jnp.linalg.norm(gradient)
 
 
 def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tuple[Float[Array, ""], Params]:

@@ -5,6 +5,7 @@ lowest regret per scenario, and fine-tunes the policy on them by maximum likelih
 imitated. An iteration is one compiled call; so is a chunk of n of them.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -25,7 +26,7 @@ from rmft_jax.types import IterationMetrics, KeptBatch, ScalarKey, TrainState, T
 
 
 def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
-    """A policy with random weights, ready for the first iteration.
+    """A policy with random weights, or at the start of the theory's model, ready for the first iteration.
 
     Raises:
       ConfigError: if the configuration cannot work.
@@ -34,7 +35,7 @@ def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
     params_key, train_key = jax.random.split(key)
     params = init_params(config, params_key)
     return TrainState(
-        config=jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config),
+        config=_as_arrays(config),
         params=params,
         opt_state=make_optimizer(config).init(params),
         key=train_key,
@@ -43,8 +44,13 @@ def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
 
 
 def abstract_state(config: RMFTConfig) -> TrainState:
-    """Shapes and dtypes of a state, computed without computing a state; what a checkpoint is restored into."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    """The configuration, and shapes and dtypes of all else, computed without a state: what a checkpoint goes into."""
+    state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    return dataclasses.replace(state, config=_as_arrays(config))
+
+
+def _as_arrays(config: RMFTConfig) -> RMFTConfig:
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -326,7 +326,7 @@ def _require_finite(state: TrainState, metrics: IterationMetrics, done: int) -> 
         where = f"at iteration {done + int(bad.argmax()) + 1}" if bad.any() else f"by iteration {int(state.iteration)}"
         raise TrainingDivergedError(
             f"loss or parameters became NaN or infinite {where}; the checkpoint of iteration {done} is kept; "
-            "try a smaller --step-size or --max-grad-norm in a new run"
+            "try a smaller --step-size, --max-grad-norm or --exploration-std in a new run"
         )
 
 

@@ -145,9 +145,9 @@ class IterationMetrics:
 
     regret: mean regret of all M * L trajectories at the horizon, before the update; that of the setting.
     selected_regret: the same over the kept trajectories.
-    loss: mean objective over the iteration's optimizer updates.
-    grad_norm: mean global gradient norm over the updates, before clipping.
-    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 for play in a ball.
+    loss: mean objective over the iteration's optimizer updates; before the fit, where that is exact.
+    grad_norm: mean global gradient norm over the updates, before clipping; before the fit, where that is exact.
+    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 where play is a point.
     suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on; of play in a ball it says
       nothing.
     """

@@ -138,6 +138,20 @@ def test_along_a_direction_that_was_never_seen_nothing_changes():
     assert fit(fitted, data)[1] < before
 
 
+def test_weak_directions_are_fitted_beside_strong_ones():
+    """Rewards with a common part a thousand times their differences, as in theory/hedge.py but more so."""
+    state = rmft.init(FULL, KEY)
+    table = DATA.trajectory.reward_table + 1000.0
+    data = dataclasses.replace(DATA, trajectory=dataclasses.replace(DATA.trajectory, reward_table=table))
+    fitted, _, _ = fit(state, data)
+    features, left = rows(state, data)
+    residuals = left - features @ np.asarray(state.params["V"]).T
+    expected = np.linalg.lstsq(features, residuals, rcond=None)[0].T
+    change = np.asarray(fitted.params["V"] - state.params["V"])
+    across = np.eye(ARMS) - 1 / ARMS
+    np.testing.assert_allclose(change @ across, expected @ across, rtol=0.02, atol=0.02 * np.abs(expected).max())
+
+
 def test_one_round_teaches_nothing():
     state = rmft.init(dataclasses.replace(FULL, horizon=1), KEY)
     value = np.asarray(state.params["V"])
@@ -244,10 +258,13 @@ def test_under_bandit_feedback_steps_of_adam_move_every_parameter():
 
 def test_only_rollouts_explore():
     state = rmft.init(dataclasses.replace(FULL, radius=3.0, exploration_std=0.25), KEY)
-    for explore, std in ((False, 0.0), (True, 0.25)):
+    for explore, expected in ((False, ScoreMap("ball", 3.0)), (True, ScoreMap("identity", 3.0, 0.25))):
         agent = rmft.make_agent(state, explore=explore)
         assert isinstance(agent, SingleLayerAgent)
-        assert agent.score_map == ScoreMap("identity", 3.0, std)
+        assert agent.score_map == expected
+    softmax = rmft.make_agent(rmft.init(dataclasses.replace(FULL, decision_map="softmax"), KEY))
+    assert isinstance(softmax, SingleLayerAgent)
+    assert softmax.score_map.decision_map == "softmax"
 
 
 def test_linear_play_is_judged_and_selected_by_the_regret_of_a_ball():

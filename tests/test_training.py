@@ -19,10 +19,10 @@ from worlds import TINY_RUN
 
 from rmft_jax import checkpoints, rmft, training
 from rmft_jax.checkpoints import Checkpoints
-from rmft_jax.config import to_dict
+from rmft_jax.config import BanditConfig, SingleLayerConfig, to_dict
 from rmft_jax.progress import ProgressReporter
 from rmft_jax.storage import RunDirectory, RunError
-from rmft_jax.training import RunKeys, TrainingDivergedError, train
+from rmft_jax.training import RunKeys, TrainingDivergedError, load_agent, train
 
 
 class Reporter(ProgressReporter):
@@ -308,3 +308,53 @@ def test_a_run_killed_again_and_again_at_random_moments_resumes_bit_for_bit(fini
         kill_when(process, (run / "config.json").exists, 4.0 + 6.0 * rng.random())
     assert start_process(config, run).wait() == 0
     assert_same_run(config, tmp_path / "whole", run)
+
+
+def test_a_checkpoint_of_version_0_2_is_still_restored(finished, tmp_path, monkeypatch):
+    """It holds numbers of the configuration too, those that there were, and its run names no family of policies."""
+    config, path, _ = finished
+    shutil.copytree(path, tmp_path / "old")
+    state, progress = last_state(config, path)
+    stored = checkpoints._to_arrays(state) | {
+        "config.step_size": np.float32(9),
+        "config.environment.gap": np.float32(9),
+    }
+    monkeypatch.setattr(checkpoints, "_to_arrays", lambda _: stored)
+    for name in ("best", "last"):
+        shutil.rmtree(tmp_path / "old" / "checkpoints" / name)
+    store = Checkpoints(tmp_path / "old" / "checkpoints")
+    store.save(state, progress)
+    store.close()
+    monkeypatch.undo()
+    values = json.loads((tmp_path / "old" / "config.json").read_text())
+    text = json.dumps(values)
+    assert '"family": "transformer", ' in text
+    (tmp_path / "old" / "config.json").write_text(text.replace('"family": "transformer", ', ""))
+    agent, iteration = load_agent(RunDirectory.open(tmp_path / "old"), warn=pytest.fail)
+    assert iteration == config.rmft.num_iterations
+    jax.tree.map(np.testing.assert_array_equal, agent.params, state.params)
+    restored = last_state(config, tmp_path / "old")[0]
+    assert restored.config.step_size == np.float32(config.rmft.step_size)
+
+
+def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path):
+    """Play in a ball has the rivals of a ball, and the exact fit goes through the same runs as Adam."""
+    config = dataclasses.replace(
+        TINY_RUN,
+        rmft=dataclasses.replace(
+            TINY_RUN.rmft,
+            environment=BanditConfig(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
+            policy=SingleLayerConfig(key_size=1),
+            decision_map="identity",
+            shared_reward_noise=True,
+            entropy_weight=0.0,
+            update="least_squares",
+        ),
+    )
+    summary = train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
+    assert set(summary["evaluation"]) == {"rmft", "ftrl", "follow_the_leader"}
+    assert summary["evaluation"]["ftrl"]["regret_mean"] > 0
+    assert "minus_reference" in summary["evaluation"]["rmft"]
+    agent, _ = load_agent(RunDirectory.open(tmp_path / "run"))
+    assert agent.score_map.decision_map == "ball"
+    assert np.abs(agent.value).max() > 0

@@ -1,7 +1,7 @@
 """Policies that training passed through, played on long horizons against sequences that they never saw."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from rmft_jax import EnvironmentConfig, Regret, make_environment
 from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.bootstrap import Interval, percentiles, resample
+from rmft_jax.bootstrap import resample
 from rmft_jax.environments.base import Environment
 from rmft_jax.evaluation import in_threads, play_scenarios
 from rmft_jax.growth import slopes
 from rmft_jax.plotting import COLORS, column_figure
 from rmft_jax.types import ScalarKey
-from theory.statement import Effort
+from theory.statement import Effort, standard_error
 from theory.walks import QUICK
 
 HORIZONS = (50, 100, 200, 400, 800, 1600)
@@ -81,26 +81,35 @@ def play(
     return results
 
 
-def exponent(regret: Float[np.ndarray, "S H N"], horizons: Sequence[int] = HORIZONS) -> tuple[float, float, Interval]:
-    """Exponent of the mean regret in the horizon: the estimate, its bootstrap standard error and 95% interval.
+class Exponent(NamedTuple):
+    """The estimate with its standard error, over scenarios and training seeds."""
 
-    Rows that are resampled are scenarios, each with all training seeds.
+    value: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {2 * self.standard_error:.2f}"
+
+
+def exponent(regret: Float[np.ndarray, "S H N"]) -> Exponent:
+    """Exponent of the mean regret in the horizon, `regret ~ T^p`, by least squares on logarithms.
+
+    Its variance is that of a bootstrap over scenarios, each with all seeds, plus that between the seeds' own exponents.
     """
-    curves, rounds = regret.mean(axis=0).T, np.asarray(horizons)
-    resampled = resample(lambda weights: slopes(weights @ curves, rounds), len(curves))
-    return float(slopes(curves.mean(axis=0), rounds)), float(resampled.std()), percentiles(resampled)
+    rounds, curves = np.asarray(HORIZONS), regret.mean(axis=0).T
+    scenarios = resample(lambda weights: slopes(weights @ curves, rounds), len(curves)).std()
+    seeds = standard_error(slopes(regret.mean(axis=-1), rounds))
+    return Exponent(float(slopes(curves.mean(axis=0), rounds)), float(np.hypot(scenarios, seeds)))
 
 
 def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], label: str) -> Figure:
     """Largest regret over horizons as a share of its bound, with the exponents of the mean regret."""
     with column_figure(3.4) as (figure, axes):
         for color, (name, regret) in zip(COLORS, played.stopped.items(), strict=False):
-            slope, _, (low, high) = exponent(regret)
             shares = regret.max(axis=(0, 2)) / bounds[name]
-            axes.plot(HORIZONS, shares, "o-", ms=3, color=color, label=f"{name}: {slope:.2f} [{low:.2f}, {high:.2f}]")
+            axes.plot(HORIZONS, shares, "o-", ms=3, color=color, label=f"{name}: {exponent(regret)}")
         late = played.overtrained["alternating"]
-        slope, _, (low, high) = exponent(late)
-        text = f"alternating, over-trained: {slope:.2f} [{low:.2f}, {high:.2f}]"
+        text = f"alternating, over-trained: {exponent(late)}"
         axes.plot(HORIZONS, late.max(axis=(0, 2)) / bounds["alternating"], "s--", ms=3, color="black", label=text)
         axes.axhline(1, color="black", lw=0.8, ls=":")
         axes.set_xscale("log")
@@ -110,6 +119,6 @@ def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], la
         axes.set_yticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
         axes.set_xlabel("horizon T (rounds)")
         axes.set_ylabel(label)
-        title = "opponent: exponent of mean regret in T [95%]"
+        title = "opponent: exponent of mean regret in T, ± 2 SE"
         figure.legend(loc="outside upper center", fontsize=6, title=title, title_fontsize=6.5, ncols=2)
         return figure

@@ -124,7 +124,7 @@ class Statement(NamedTuple, Generic[M]):
     """A statement of the theory as the check runs it.
 
     name: as the figure is called.
-    measure: the experiment; knows no prediction.
+    measure: the experiment.
     rows: compares what was measured with the closed forms.
     draw: the figure.
     """

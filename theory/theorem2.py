@@ -18,8 +18,8 @@ from theory.theorem1 import alpha, beta
 from theory.walks import SETTING, diagonal, walk
 
 NUM_ITERATIONS = 15
-PENALTIES = (350.0, 1400.0)
-"""A quarter of alpha, and alpha itself: slow and fast contraction."""
+PENALTIES = (350.0, 700.0)
+"""A quarter of alpha, and half of it: slow and fast contraction."""
 
 
 @closed_form
@@ -53,7 +53,7 @@ def measure(effort: Effort) -> Measured:
     """Runs the iteration from both sides; the upper start is a round number near twice the last value from 0."""
     from_zero, from_above = {}, {}
     for penalty in PENALTIES:
-        config, seeds = with_penalty(penalty), effort.times(3)
+        config, seeds = with_penalty(penalty), effort.times(4)
         from_zero[penalty] = diagonal(walk(config, NUM_ITERATIONS, seeds, effort))
         start = np.round(2 * from_zero[penalty][:, -1].mean(), 3) * np.eye(3)
         from_above[penalty] = diagonal(walk(config, NUM_ITERATIONS, seeds, effort, start))

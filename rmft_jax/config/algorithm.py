@@ -105,7 +105,7 @@ class RMFTConfig:
         )
         kept = self.num_scenarios * self.k
         require(
-            kept % self.num_minibatches == 0,
+            kept % self.num_minibatches == 0 or self.update == "least_squares",
             f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}={kept}",
             "a number of minibatches that divides the kept trajectories",
             f"num_minibatches={largest_divisor(kept, self.num_minibatches)}",

@@ -56,7 +56,10 @@ class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
 
 
 def _orthogonal(point: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-    """A unit vector at a right angle to `point`: what is left of the axis along which it reaches least."""
+    """A unit vector at a right angle to `point`: what is left of the axis along which it reaches least.
+
+    NaN where there is none, because a single arm exists.
+    """
     norm = jnp.linalg.norm(point)
     direction = point / jnp.where(norm > 0, norm, 1.0)
     axis = jax.nn.one_hot(jnp.argmin(jnp.where(arm_mask, jnp.abs(direction), jnp.inf)), point.shape[0])

@@ -17,7 +17,7 @@ from rmft_jax.agents import ScoreMap
 from rmft_jax.plotting import COLORS, column_figure
 from theory.beyond.exploration import Exploration, Finding, over_seeds
 from theory.hedge import CENTRING, rate
-from theory.hedge_regret import OPPONENTS, TRAINING, best_rate, hedge_bound
+from theory.hedge_regret import OPPONENTS, TRAINING, hedge_bound, stop
 from theory.play import HORIZONS, play
 from theory.statement import Effort, standard_error
 from theory.walks import walk, with_environment
@@ -47,8 +47,7 @@ def measure(effort: Effort) -> Measured:
     for count, mean in CASES:
         config = dataclasses.replace(with_environment(TRAINING, prior_mean=mean), num_scenarios=count)
         paths = walk(config, NUM_ITERATIONS, effort.times(3), effort)
-        at = np.abs(rate(paths)[:, None, :] - np.asarray([best_rate(T) for T in HORIZONS])[:, None]).argmin(axis=-1)
-        stopped = np.take_along_axis(paths, at[:, :, None, None], axis=1)
+        stopped = stop(paths)
         last = stopped[:, -1]
         drifts.append(np.linalg.norm((CENTRING @ last).sum(axis=-1), axis=-1) / rate(last))
         played = play({"coins": stopped}, paths[:, -1], ScoreMap("softmax"), coins, effort).stopped["coins"]
@@ -83,7 +82,8 @@ def draw(measured: Measured) -> Figure:
         axes.minorticks_off()
         axes.set_xlabel("horizon T (rounds)")
         axes.set_ylabel("largest regret / √(T ln K / 2)")
-        axes.legend(title="training, ±2 SE over seeds", title_fontsize=7)
+        title = "training; bars: ±2 SE over seeds"
+        figure.legend(loc="outside upper center", ncols=2, fontsize=6, title=title, title_fontsize=6.5)
         return figure
 
 
