@@ -122,6 +122,7 @@ def draw(measured: Measured) -> Figure:
         axes.plot([], [], color="grey", lw=0.4, label="off-diagonal entries")
         axes.set_xlabel("gradient step on the regret-loss")
         axes.set_ylabel("entries of W")
+        axes.set_ylim(top=0.36)  # Room for the legend.
         axes.legend(loc="upper right")
         return figure
 

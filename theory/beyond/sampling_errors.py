@@ -73,7 +73,7 @@ def draw(measured: Measured) -> Figure:
     with column_figure() as (figure, axes):
         for (count, mean), regret in zip(CASES, measured.regret, strict=True):
             color, line = COLORS[4 if mean else 5], "o-" if count == COUNTS[-1] else "s--"
-            label = f"{count} scenarios, common mean {mean:g}"
+            label = f"{count} scenarios, mean {mean:g}"
             errors = 2 * standard_error(regret)
             axes.errorbar(LONG, regret.mean(axis=0), errors, fmt=line, ms=3, color=color, capsize=2, label=label)
         axes.axhline(1, color="black", lw=0.8, ls=":")
@@ -82,7 +82,7 @@ def draw(measured: Measured) -> Figure:
         axes.minorticks_off()
         axes.set_xlabel("horizon T (rounds)")
         axes.set_ylabel("largest regret / √(T ln K / 2)")
-        title = "training; bars: ±2 SE over seeds"
+        title = "training: scenarios, common mean; bars: ±2 SE"
         figure.legend(loc="outside upper center", ncols=2, fontsize=6, title=title, title_fontsize=6.5)
         return figure
 
