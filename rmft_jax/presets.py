@@ -74,7 +74,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         _NSMAB,
     ),
     "single-layer": (
-        "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: under a minute",
+        "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
         _SINGLE_LAYER,
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about ten minutes on two CPU cores", _MAB),

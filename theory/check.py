@@ -59,7 +59,9 @@ class Arguments:
         for noun, got, known in (("--only", self.only, PARTS), ("--sabotage", (self.sabotage,), CLOSED_FORMS)):
             for name in got:
                 if name is not None and name not in known:
-                    raise ConfigError(f"got {noun} {name}, need one of {', '.join(known)}; try {noun} {min(known)}")
+                    raise ConfigError(
+                        f"got {noun} {name}, need one of {', '.join(sorted(known))}; try {noun} {min(known)}"
+                    )
         # Found out now, not after minutes of measuring.
         for path in (self.json.parent if self.json else None, self.figures):
             if path is not None:
