@@ -43,7 +43,7 @@ class Arguments:
     json: Path | None = None
     """File for the rows."""
     full: tyro.conf.FlagCreatePairsOff[bool] = False
-    """More scenarios and seeds: some twenty times the work."""
+    """More scenarios and seeds: nine minutes on two cores in place of three and a half."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Which statements and explorations to run, by name; all if none is named."""
     seed: int = 0
