@@ -181,33 +181,26 @@ def _stored_config(path: Path) -> dict[str, np.ndarray]:
     return {name: np.empty((), np.float32) for name in names if name.startswith("config.")}
 
 
-def _without_typed_key(state: TrainState) -> TrainState:
-    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+def _plain(state: TrainState) -> TrainState:
+    """The state as it is stored: with the bits of its key, and without the configuration, which the run keeps."""
+    nothing: Any = None
+    return dataclasses.replace(state, key=jax.random.key_data(state.key), config=nothing)
 
 
-def _arrays(state: TrainState) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-    return {name: leaf for name, leaf in named.items() if not name.startswith("config.")}
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _to_arrays(state: TrainState) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in _arrays(_without_typed_key(state)).items()}
+    return {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(state))}
 
 
 def _template(like: TrainState) -> dict[str, np.ndarray]:
-    leaves = _arrays(jax.eval_shape(_without_typed_key, like))
-    return {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(_plain, like))
+    return {_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
-    plain = jax.eval_shape(_without_typed_key, like)
-
-    def take(path: jax.tree_util.KeyPath, leaf: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return leaf if name.startswith("config.") else jnp.asarray(arrays[name])
-
-    state = jax.tree_util.tree_map_with_path(take, plain)
-    return dataclasses.replace(
-        state, key=jax.random.wrap_key_data(state.key), config=jax.tree.map(jnp.asarray, like.config)
-    )
+    plain = jax.eval_shape(_plain, like)
+    state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
+    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key), config=like.config)

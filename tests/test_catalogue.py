@@ -11,10 +11,12 @@ from rmft_jax.agents import (
     BetaThompson,
     DiscountedThompson,
     DiscountedUCB,
+    FullInformationSingleLayer,
     GaussianThompson,
     Hedge,
     Rexp3,
     make_agents,
+    make_ball_baselines,
     make_baselines,
     reference_agent,
 )
@@ -143,3 +145,12 @@ def test_refusals():
         make_agents(BanditConfig(), 50, ["bayes_optimal"])
     with pytest.raises(ConfigError, match="got UCB under 'full' feedback, need 'bandit'"):
         play_scenarios(UCB(), make_environment(BanditConfig(feedback="full")), KEY, 5, 2)
+
+
+def test_the_rivals_in_a_ball_have_the_step_of_their_bound():
+    config = BanditConfig(num_arms=4, feedback="full")
+    rivals = make_ball_baselines(config, 25, 3.0)
+    assert set(rivals) == {"ftrl", "follow_the_leader"}
+    steps = {name: agent.value for name, agent in rivals.items() if isinstance(agent, FullInformationSingleLayer)}
+    np.testing.assert_allclose(steps["ftrl"], 3.0 / (2.0 * 5.0) * np.eye(4), rtol=1e-6)
+    assert steps["follow_the_leader"][0, 0] > 1e5

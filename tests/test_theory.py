@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from theory import check, hedge, hedge_regret, lemma, theorem1, theorem2, theorem3, theorem4
 from theory.beyond.exploration import Exploration, Finding
 from theory.play import HORIZONS, Played, exponent
-from theory.statement import CLOSED_FORMS, Effort, Row, at_most, close, sabotaged, worst
+from theory.statement import CLOSED_FORMS, Effort, Row, at_most, close, pooled_error, sabotaged, worst
 from theory.walks import SETTING, diagonal, off_diagonal, walk
 
 RNG = np.random.default_rng(0)
@@ -140,6 +140,12 @@ def test_rows_hold_within_their_tolerance_only():
     assert not at_most("S", "q", 1.0, math.nan).holds
     row = worst("S", "q", np.zeros(3), np.asarray([0.3, -0.5, 0.4]), np.asarray([0.1, 0.2, 0.05]))
     assert (row.measured, row.standard_error, row.holds) == (0.4, 0.05, False)
+
+
+def test_the_pooled_error_is_that_of_one_entry():
+    values = RNG.normal(scale=3.0, size=(20, 4000))
+    assert pooled_error(values) == pytest.approx(3.0 / math.sqrt(20), rel=0.02)
+    assert pooled_error(values + np.arange(4000.0)[None]) == pytest.approx(pooled_error(values)), "means may differ"
 
 
 def test_the_exponent_is_that_of_a_power_law():

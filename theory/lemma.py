@@ -55,7 +55,9 @@ class Measured(NamedTuple):
 def measure(effort: Effort) -> Measured:
     """Plays, selects by the regret of the package, and reads the noise off the kept scores."""
     environment = SETTING.environment
-    agent = FullInformationSingleLayer.ftrl(environment.num_arms, _STEP, ScoreMap("identity", 1.0, 0.5))
+    agent = FullInformationSingleLayer.ftrl(
+        environment.num_arms, _STEP, ScoreMap("identity", 1.0, SETTING.exploration_std)
+    )
     play = jax.jit(
         lambda key: rollout_scenarios(
             agent,

@@ -58,6 +58,11 @@ def standard_error(values: Float[np.ndarray, "S ..."]) -> Float[np.ndarray, "...
     return np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
 
 
+def pooled_error(values: Float[np.ndarray, "S E"]) -> float:
+    """Standard error over S runs of the mean of one of E entries that all have the same law: variances are pooled."""
+    return float(np.sqrt(values.var(axis=0, ddof=1).mean() / len(values)))
+
+
 def worst(
     statement: str,
     quantity: str,
@@ -106,7 +111,7 @@ def sabotaged(name: str | None) -> Iterator[None]:
 class Effort(NamedTuple):
     """How much to measure.
 
-    full: more scenarios and seeds, for figures of record rather than for a check between two cups of coffee.
+    full: more scenarios and seeds.
     seed: of all randomness.
     note: takes one line about what is going on.
     """

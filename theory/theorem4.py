@@ -20,7 +20,7 @@ from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
 from rmft_jax.evaluation import play_scenarios
 from rmft_jax.plotting import COLORS, column_figure
 from rmft_jax.types import ScalarKey
-from theory.statement import Effort, Row, Statement, close, closed_form, standard_error, worst
+from theory.statement import Effort, Row, Statement, close, closed_form, pooled_error, standard_error, worst
 from theory.walks import diagonal, off_diagonal
 
 NUM_STEPS = 240
@@ -104,7 +104,7 @@ def rows(measured: Measured) -> list[Row]:
         minimum = regret_loss_minimizer(*setting)
         error = float(standard_error(values))
         table.append(close("Theorem 4", f"{name}: diagonal of W", minimum, values.mean(), error, relative=0.03))
-        pooled = np.sqrt(rest.var(axis=0, ddof=1).mean() / len(rest))
+        pooled = np.asarray(pooled_error(rest))
         table.append(worst("Theorem 4", f"{name}: off-diagonal of W, worst entry", np.zeros(1), rest.mean(0), pooled))
     return table
 

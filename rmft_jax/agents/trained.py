@@ -13,7 +13,7 @@ def init_params(config: RMFTConfig, key: ScalarKey) -> Params:
     """The parameters from which training starts: random weights, or those of the theory for the single layer."""
     policy, num_arms, full = config.policy, config.environment.num_arms, config.environment.feedback == "full"
     if isinstance(policy, SingleLayerConfig):
-        return FullInformationSingleLayer.create(key, policy, num_arms).params
+        return FullInformationSingleLayer.create(key, policy, num_arms).params  # The same under either feedback.
     assert isinstance(policy, TransformerConfig)
     kind = FullInformationTransformer if full else BanditTransformer
     return kind.create(key, policy, num_arms, config.horizon).params

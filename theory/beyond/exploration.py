@@ -14,7 +14,7 @@ from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
 from rmft_jax.environments import Environment
 from rmft_jax.evaluation import play_scenarios
 from rmft_jax.types import ScalarKey, Trajectory
-from theory.statement import Effort, standard_error
+from theory.statement import Effort, pooled_error, standard_error
 from theory.walks import QUICK, diagonal, off_diagonal
 
 M = TypeVar("M")
@@ -70,8 +70,8 @@ def beside(exploration: str, quantity: str, paths: Float[np.ndarray, "S n K K"])
     """
     entries = off_diagonal(paths)[:, -1]
     scale = float(np.abs(diagonal(paths)[:, -1].mean()))
-    error = np.sqrt(entries.var(axis=0, ddof=1).mean() / len(entries))
-    return Finding(exploration, quantity, float(np.sqrt(np.mean(entries.mean(0) ** 2)) / scale), error / scale, 0.0)
+    value = float(np.sqrt(np.mean(entries.mean(0) ** 2)))
+    return Finding(exploration, quantity, value / scale, pooled_error(entries) / scale, 0.0)
 
 
 def best_of(
