@@ -14,11 +14,16 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('
 # For `theory`, which is no part of the package. Last, so that the package is tested as installed.
 sys.path.append(str(Path(__file__).parent.parent))
 
+import hypothesis
 import jax
 import pytest
 from worlds import TINY
 
 from rmft_jax.config import RMFTConfig
+
+# The examples of a test depend on its source alone: a failure is always that of the change at hand.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 # Shapes must match and be meant: silent broadcasting hides mistakes.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -21,7 +21,8 @@ from rmft_jax.regret import (
 from rmft_jax.types import Trajectory
 
 ARMS = 4
-unit = st.floats(0, 1, width=32)
+# XLA on CPU takes subnormal numbers for 0, NumPy does not, so the two would disagree about which arm is best.
+unit = st.floats(0, 1, width=32, allow_subnormal=False)
 
 
 @st.composite
