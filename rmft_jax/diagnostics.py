@@ -15,11 +15,12 @@ def last_best_round(trajectory: Trajectory) -> Int[Array, "*batch"]:
     them counts.
     """
     plays_best = of_action(trajectory.mean_rewards, trajectory.actions) == best_mean(trajectory)
+    plays_best &= trajectory.played
     rounds_since = jnp.argmax(plays_best[..., ::-1], axis=-1)
     return jnp.where(jnp.any(plays_best, axis=-1), plays_best.shape[-1] - rounds_since, 0)
 
 
-def suff_fail(trajectory: Trajectory, round: int) -> Bool[Array, "*batch"]:
+def suff_fail(trajectory: Trajectory, round: Int[Array, ""] | int) -> Bool[Array, "*batch"]:
     """Suffix failure: no best arm is played in rounds `round .. T`, both counted from 1.
 
     Its mean over runs is SuffFailFreq(round), which does not decrease with `round`.
@@ -34,10 +35,10 @@ def min_frac(trajectory: Trajectory, round: int | None = None) -> Float[Array, "
       trajectory: a batch of plays.
       round: t, counted from 1. None: the horizon T.
     """
-    actions = trajectory.actions[..., :round]
-    played = jax.nn.one_hot(actions, trajectory.mean_rewards.shape[-1])
+    actions, rounds = trajectory.actions[..., :round], trajectory.played[..., :round]
+    played = jax.nn.one_hot(actions, trajectory.mean_rewards.shape[-1]) * rounds[..., None]
     pulls = jnp.where(trajectory.arm_mask, jnp.sum(played, axis=-2), jnp.inf)
-    return jnp.sum(trajectory.arm_mask, axis=-1) * jnp.min(pulls, axis=-1) / actions.shape[-1]
+    return jnp.sum(trajectory.arm_mask, axis=-1) * jnp.min(pulls, axis=-1) / jnp.sum(rounds, axis=-1)
 
 
 def greedy_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
@@ -50,7 +51,8 @@ def greedy_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
     sums = jnp.cumsum(played * trajectory.rewards[..., None], axis=-2)[..., :-1, :]
     means = jnp.where(pulls > 0, sums / jnp.maximum(pulls, 1.0), -jnp.inf)
     chosen = of_action(means, trajectory.actions[..., 1:])
-    return jnp.mean(chosen == jnp.max(means, axis=-1), axis=-1)
+    greedy = (chosen == jnp.max(means, axis=-1)) & trajectory.played[..., 1:]
+    return jnp.sum(greedy, axis=-1) / jnp.sum(trajectory.played[..., 1:], axis=-1)
 
 
 def played_rank(trajectory: Trajectory) -> Int[Array, "*batch T"]:

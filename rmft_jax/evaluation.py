@@ -54,11 +54,18 @@ def play_scenarios(
     horizon: int,
     num_scenarios: int,
     arm_mask: Bool[Array, "K"] | None = None,
+    round_mask: Bool[Array, "T"] | None = None,
 ) -> Trajectory:
     """One trajectory on each of `num_scenarios` scenarios, batch axis `[N]`. `key` fixes problems and rewards."""
     keys = RolloutKeys.create(key)
     played = rollout_scenarios(
-        agent, environment, keys, horizon=horizon, num_scenarios=num_scenarios, arm_mask=arm_mask
+        agent,
+        environment,
+        keys,
+        horizon=horizon,
+        num_scenarios=num_scenarios,
+        arm_mask=arm_mask,
+        round_mask=round_mask,
     )
     trajectory = jax.tree.map(lambda leaf: leaf[:, 0], played)
     return in_hindsight(trajectory) if isinstance(agent, BestFixedArm) else trajectory
@@ -66,7 +73,8 @@ def play_scenarios(
 
 def in_hindsight(trajectory: Trajectory) -> Trajectory:
     """The same rewards, with the arm of the highest sum over all rounds played throughout."""
-    sums = jnp.where(trajectory.arm_mask, jnp.sum(trajectory.reward_table, axis=-2), -jnp.inf)
+    earned = jnp.sum(trajectory.reward_table, axis=-2, where=trajectory.played[..., None])
+    sums = jnp.where(trajectory.arm_mask, earned, -jnp.inf)
     actions = jnp.broadcast_to(jnp.argmax(sums, axis=-1)[..., None], trajectory.actions.shape)
     return dataclasses.replace(
         trajectory,
@@ -81,7 +89,7 @@ def final_regret(
     agent: Agent, environment: Environment, regret: Regret, key: ScalarKey, horizon: int, num_scenarios: int
 ) -> Float[Array, "N"]:
     """Regret at the horizon, per scenario."""
-    return regret(play_scenarios(agent, environment, key, horizon, num_scenarios))[:, -1]
+    return regret.final(play_scenarios(agent, environment, key, horizon, num_scenarios))
 
 
 def play_and_measure(
@@ -103,19 +111,21 @@ def _compiled_measure(backend: str) -> Callable[..., Play]:
     # Every agent is a program of its own that runs for about as long as it compiles. On CPU the compiler's lowest
     # level of optimization takes two thirds of the time, and the programs were no slower.
     options = {"xla_backend_optimization_level": 1} if backend == "cpu" else None
-    return jax.jit(_measure, static_argnums=(4, 5), compiler_options=options)
+    return jax.jit(measure, static_argnums=(4, 5), compiler_options=options)
 
 
-def _measure(
+def measure(
     agent: Agent,
     environment: Environment,
     regret: Regret,
     key: ScalarKey,
     horizon: int,
     num_scenarios: int,
-    arm_mask: Bool[Array, "K"] | None,
+    arm_mask: Bool[Array, "K"] | None = None,
+    round_mask: Bool[Array, "T"] | None = None,
 ) -> Play:
-    trajectory = play_scenarios(agent, environment, key, horizon, num_scenarios, arm_mask)
+    """What `play_and_measure` compiles."""
+    trajectory = play_scenarios(agent, environment, key, horizon, num_scenarios, arm_mask, round_mask)
     return Play(
         regret=regret(trajectory),
         action=trajectory.actions,

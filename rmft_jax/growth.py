@@ -6,13 +6,15 @@ contains the one before it, so their p-values overstate the evidence. `growth_ex
 whole scenarios instead, which are independent.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 
 from rmft_jax.bootstrap import percentiles, resample
+
+_Rounds = TypeVar("_Rounds", bound=Any)
 
 # Average regret that falls by less than this share did not fall but was rounded: regret is a sum in single precision.
 _ROUNDING = 1e-6
@@ -124,9 +126,9 @@ def growth_exponent(
     return GrowthExponent(exponent, float(interval.low), float(interval.high), left_out)
 
 
-def half_horizon(horizon: int) -> int:
+def half_horizon(horizon: _Rounds) -> _Rounds:
     """The round T/2, counted from 1, at which suffix failure is reported."""
-    return max(1, horizon // 2)
+    return horizon // 2 + (horizon < 2)  # Also of a traced number, which knows no `max`.
 
 
 def suff_fail_freq(last_best_round: Int[np.ndarray, "N"], horizon: int) -> Float[np.ndarray, "T"]:

@@ -129,3 +129,7 @@ class Regret:
         if self.kind == "ball":
             return ball_regret(trajectory, self.radius)
         return REGRETS[self.kind](trajectory, self.form)
+
+    def final(self, trajectory: Trajectory) -> Float[Array, "*batch"]:
+        """Regret of each trajectory at the horizon."""
+        return trajectory.at_horizon(self(trajectory))

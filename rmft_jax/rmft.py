@@ -22,7 +22,7 @@ from rmft_jax.objectives import entropy
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select_lowest, take_rollouts
-from rmft_jax.types import IterationMetrics, KeptBatch, ScalarKey, TrainState, Trajectory
+from rmft_jax.types import Extent, IterationMetrics, KeptBatch, ScalarKey, TrainState, Trajectory
 
 
 def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
@@ -54,15 +54,23 @@ def _as_arrays(config: RMFTConfig) -> RMFTConfig:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def iterate(state: TrainState) -> tuple[TrainState, IterationMetrics]:
-    """One iteration, compiled once per set of shapes. The given state is donated: use the returned one."""
-    return _iteration(state)
+def iterate(state: TrainState, extent: Extent | None = None) -> tuple[TrainState, IterationMetrics]:
+    """One iteration, compiled once per set of shapes. The given state is donated: use the returned one.
+
+    Args:
+      state: where training stands.
+      extent: how many of the arms and rounds of `state.config` are in use, so that one program serves problems of
+        several sizes; the result is that of a state of just this size, but for rounding. None: all.
+    """
+    return _iteration(state, extent)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
-def iterate_chunk(state: TrainState, num_iterations: int) -> tuple[TrainState, IterationMetrics]:
+def iterate_chunk(
+    state: TrainState, num_iterations: int, extent: Extent | None = None
+) -> tuple[TrainState, IterationMetrics]:
     """`num_iterations` iterations as one compiled scan, with metrics stacked along the first axis."""
-    return jax.lax.scan(lambda state, _: _iteration(state), state, None, length=num_iterations)
+    return jax.lax.scan(lambda state, _: _iteration(state, extent), state, None, length=num_iterations)
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
@@ -86,13 +94,14 @@ def selection_regret(config: RMFTConfig) -> Regret:
     return Regret(standard.kind if kind == "standard" else kind, standard.form if form == "standard" else form)
 
 
-def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
+def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainState, IterationMetrics]:
     config = state.config
+    extent = extent or Extent(config.environment.num_arms, config.horizon)
     play_key, branch_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
 
     branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
     if config.branching == "uniform":
-        branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, config.horizon)
+        branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, extent.horizon)
     played = rollout_scenarios(
         make_agent(state, explore=True),
         make_environment(config.environment),
@@ -102,9 +111,11 @@ def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
         num_rollouts=config.num_rollouts,
         branch_rounds=branch_rounds,
         shared_reward_noise=config.shared_reward_noise,
+        arm_mask=extent.arm_mask(config.environment.num_arms),
+        round_mask=extent.round_mask(config.horizon),
         block=config.rollout_block,
     )
-    kept = select_lowest(selection_regret(config)(played)[..., -1], config.k)
+    kept = select_lowest(selection_regret(config).final(played), config.k)
     data = _training_data(played, kept, branch_rounds)
     if config.update == "least_squares":
         state, loss, grad_norm = least_squares(state, data)
@@ -112,20 +123,20 @@ def _iteration(state: TrainState) -> tuple[TrainState, IterationMetrics]:
         state, loss, grad_norm = gradient_steps(state, data, update_key)
 
     standard = setting_regret(config)
-    regret = standard(played)[..., -1]
+    regret = standard.final(played)
+    entropies = entropy(jnp.log(played.probabilities)) if standard.kind != "ball" else jnp.zeros(played.actions.shape)
     metrics = IterationMetrics(
         regret=jnp.mean(regret),
         selected_regret=jnp.mean(take_rollouts(regret, kept)),
         loss=loss,
         grad_norm=grad_norm,
-        entropy=jnp.mean(entropy(jnp.log(played.probabilities))) if standard.kind != "ball" else jnp.zeros(()),
-        suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, half_horizon(config.horizon))),
+        entropy=jnp.mean(entropies, where=played.played),
+        suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, half_horizon(extent.horizon))),
     )
     return state, metrics
 
 
 def _training_data(played: Trajectory, kept: Int[Array, "M k"], branch_rounds: Int[Array, "M"]) -> KeptBatch:
-    horizon = played.actions.shape[-1]
-    own_rounds = jnp.arange(horizon)[None, None, :] >= branch_rounds[:, None, None]
-    weights = jnp.broadcast_to(own_rounds, played.actions.shape).astype(jnp.float32)
+    own_rounds = jnp.arange(played.actions.shape[-1])[None, None, :] >= branch_rounds[:, None, None]
+    weights = (own_rounds & played.played).astype(jnp.float32)
     return take_rollouts(KeptBatch(played, weights), kept)

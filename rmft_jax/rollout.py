@@ -78,7 +78,7 @@ def rollout(
     scenario: Any,
     noise: NoiseStreams,
     arm_mask: Bool[Array, "K"],
-    horizon: int,
+    round_mask: Bool[Array, "T"],
 ) -> Trajectory:
     """One agent plays one scenario once.
 
@@ -88,15 +88,17 @@ def rollout(
       scenario: a state of the environment, fresh from its `reset`.
       noise: randomness of the agent and of the rewards.
       arm_mask: `[K]` true where the arm exists.
-      horizon: rounds T.
+      round_mask: `[T]` true where the round is played, the first ones. The others are gone through too, so that
+        trajectories of several lengths have one shape; they change nothing of what came before.
 
     Raises:
       AssertionError: if the agent or the environment returns arrays of other shapes than their protocols say.
     """
+    num_rounds, horizon = round_mask.shape[0], jnp.sum(round_mask)
 
     def play_round(carry: tuple[Any, Any], round: Int[Array, ""]) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
         agent_state, world = carry
-        context = Context(round, jnp.asarray(horizon), arm_mask, environment.mean_rewards(world, round))
+        context = Context(round, horizon, arm_mask, environment.mean_rewards(world, round))
         policy_key, reward_key = noise.keys(round)
         decision, agent_state = agent.act(policy_key, agent_state, context)
         world, outcome = environment.step(reward_key, world, decision, round)
@@ -109,9 +111,9 @@ def rollout(
         record = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
         return (agent_state, world), record
 
-    start = (agent.init(environment.num_arms, horizon), scenario)
-    _, records = jax.lax.scan(play_round, start, jnp.arange(horizon))
-    return Trajectory(*records, arm_mask=arm_mask)
+    start = (agent.init(environment.num_arms, num_rounds), scenario)
+    _, records = jax.lax.scan(play_round, start, jnp.arange(num_rounds))
+    return Trajectory(*records, arm_mask=arm_mask, round_mask=round_mask)
 
 
 def rollout_scenarios(
@@ -125,6 +127,7 @@ def rollout_scenarios(
     branch_rounds: Int[Array, "M"] | None = None,
     shared_reward_noise: bool = False,
     arm_mask: Bool[Array, "K"] | None = None,
+    round_mask: Bool[Array, "T"] | None = None,
     block: int = 0,
 ) -> Trajectory:
     """Draws `num_scenarios` scenarios and plays each of them `num_rollouts` times.
@@ -141,6 +144,8 @@ def rollout_scenarios(
         share policy and reward noise, so their histories are identical. None: they are independent throughout.
       shared_reward_noise: whether the rollouts of a scenario see the same reward noise in every round.
       arm_mask: `[K]` true where the arm exists. None: all do.
+      round_mask: `[T]` true where the round is played, the first ones. None: all are. What is played in them does not
+        depend on how many more there are, beyond rounding; nor on how many more arms.
       block: trajectories stepped together, which bounds memory; the result does not depend on it beyond rounding.
         0 chooses 256 on CPU, where a block stays in cache, and everything at once elsewhere.
 
@@ -152,19 +157,20 @@ def rollout_scenarios(
     """
     require_feedback(agent, environment.feedback)
     mask = jnp.ones(environment.num_arms, bool) if arm_mask is None else arm_mask
+    rounds = jnp.ones(horizon, bool) if round_mask is None else round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
 
     def play_scenario(inputs: tuple[Int[Array, ""], Int[Array, ""]]) -> Trajectory:
         index, branch_round = inputs
         own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, index))
-        scenario = environment.reset(own_keys[0], mask, horizon)
+        scenario = environment.reset(own_keys[0], mask, rounds)
         split_rounds = jnp.stack([branch_round, jnp.full_like(branch_round, horizon)])
         if not shared_reward_noise:
             split_rounds = jnp.full(2, branch_round)
 
         def play(rollout_index: Int[Array, ""]) -> Trajectory:
             noise = NoiseStreams.create(own_keys[1:], rollout_index, split_rounds)
-            return rollout(agent, environment, scenario, noise, mask, horizon)
+            return rollout(agent, environment, scenario, noise, mask, rounds)
 
         return jax.vmap(play)(jnp.arange(num_rollouts))
 

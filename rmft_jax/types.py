@@ -9,6 +9,7 @@ import typing
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from rmft_jax import config as config_lib
@@ -116,6 +117,8 @@ class Trajectory:
     reward_table: `[T, K]` realized rewards `R_t` of every arm, played or not.
     scores: `[T, K]` what the policies were mapped from, for an agent that explores there; else None.
     arm_mask: `[K]` true where the arm exists; the tables hold 0 elsewhere.
+    round_mask: `[T]` true where the round is played, the first ones; what stands in the others means nothing. None: all
+      are.
     """
 
     actions: Int[Array, "*batch T"]
@@ -125,6 +128,39 @@ class Trajectory:
     reward_table: Float[Array, "*batch T K"]
     scores: Float[Array, "*batch T K"] | None
     arm_mask: Bool[Array, "*batch K"]
+    round_mask: Bool[Array, "*batch T"] | None = None
+
+    @property
+    def played(self) -> Bool[Array, "*batch T"]:
+        """True where the round is played."""
+        return jnp.ones(self.actions.shape, bool) if self.round_mask is None else self.round_mask
+
+    def at_horizon(self, per_round: Shaped[Array, "*batch T"]) -> Shaped[Array, "*batch"]:
+        """The entry of the last round that is played."""
+        if self.round_mask is None:
+            return per_round[..., -1]
+        last = jnp.sum(self.round_mask, axis=-1, keepdims=True) - 1
+        return jnp.take_along_axis(per_round, last, axis=-1)[..., 0]
+
+
+@pytree
+class Extent:
+    """How much of padded shapes is in use: the first arms, and the first rounds.
+
+    num_arms: `[]` arms that exist.
+    horizon: `[]` rounds that are played.
+    """
+
+    num_arms: Int[Array, ""] | int
+    horizon: Int[Array, ""] | int
+
+    def arm_mask(self, size: int) -> Bool[Array, "K"]:
+        """`[size]` true where the arm exists."""
+        return jnp.arange(size) < self.num_arms
+
+    def round_mask(self, size: int) -> Bool[Array, "T"]:
+        """`[size]` true where the round is played."""
+        return jnp.arange(size) < self.horizon
 
 
 @pytree

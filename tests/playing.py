@@ -33,8 +33,8 @@ def play_tables(agent: Any, tables: Any, means: Any, keys: Any, arm_mask: Any, f
             TableWorld(mean, table, feedback),
             NoiseStreams(pair := jnp.stack([key, key]), pair, jnp.zeros(2, jnp.int32)),
         )
-        start = world.reset(key, arm_mask, len(table))
-        return rollout(agent, world, start, stream, arm_mask, len(table))
+        rounds = jnp.ones(len(table), bool)
+        return rollout(agent, world, world.reset(key, arm_mask, rounds), stream, arm_mask, rounds)
 
     return jax.vmap(one)(tables, means, keys)
 

@@ -57,7 +57,7 @@ def play(config: EnvironmentConfig, horizon: int, num_scenarios: int, arm_mask=N
             return state, (action, outcome.mean_rewards, outcome.rewards)
 
         inputs = (jnp.arange(horizon), actions, jax.random.split(reward_key, horizon))
-        return jax.lax.scan(step, world.reset(reset_key, mask, horizon), inputs)[1]
+        return jax.lax.scan(step, world.reset(reset_key, mask, jnp.ones(horizon, bool)), inputs)[1]
 
     return Played(*map(np.asarray, run(jax.random.split(jax.random.key(0), num_scenarios))))
 
@@ -69,7 +69,7 @@ def paths(config: EnvironmentConfig, horizon: int, num_scenarios: int = 1000) ->
     mask = jnp.ones(config.num_arms, bool)
 
     def path(key):
-        state = world.reset(key, mask, horizon)
+        state = world.reset(key, mask, jnp.ones(horizon, bool))
         return jax.vmap(functools.partial(world.mean_rewards, state))(jnp.arange(horizon))
 
     return np.asarray(jax.jit(jax.vmap(path))(jax.random.split(jax.random.key(0), num_scenarios)), np.float64)
@@ -89,7 +89,7 @@ def draw_means(config: BanditConfig, arm_mask=None) -> np.ndarray:
     world = make_environment(config)
     mask = jnp.ones(config.num_arms, bool) if arm_mask is None else arm_mask
     keys = jax.random.split(jax.random.key(0), N)
-    return np.asarray(jax.vmap(lambda key: world.reset(key, mask, 1))(keys))[:, 0]
+    return np.asarray(jax.vmap(lambda key: world.reset(key, mask, jnp.ones(1, bool)))(keys))[:, 0]
 
 
 def rewards_given(config: EnvironmentConfig, means: list[float]) -> np.ndarray:
@@ -307,7 +307,7 @@ def test_centring_changes_nothing_among_two_arms_in_the_simplex():
 def test_the_favourite_earns_nothing():
     world = make_environment(AdaptiveConfig(num_arms=4))
     mask = jnp.asarray([True, True, False, True])
-    state = world.reset(jax.random.key(0), mask, 5)
+    state = world.reset(jax.random.key(0), mask, jnp.ones(5, bool))
     decision = Decision(jnp.asarray(0), jnp.asarray([0.2, 0.5, 0.0, 0.3]))
     _, outcome = world.step(jax.random.key(0), state, decision, jnp.asarray(0))
     np.testing.assert_array_equal(outcome.rewards, [1, 0, 0, 1])
@@ -333,7 +333,7 @@ def test_orthogonal_rewards_are_a_unit_at_a_right_angle_to_play():
     @jax.jit
     @jax.vmap
     def rewards(point, mask):
-        state = world.reset(jax.random.key(0), mask, 5)
+        state = world.reset(jax.random.key(0), mask, jnp.ones(5, bool))
         _, outcome = world.step(jax.random.key(0), state, Decision(jnp.asarray(0), point), jnp.asarray(0))
         return outcome.rewards, world.mean_rewards(state, jnp.asarray(0))
 

@@ -39,8 +39,8 @@ class TableWorld:
     def num_arms(self) -> int:
         return self.means.shape[0]
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "K"]:
-        del key, horizon
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "K"]:
+        del key, round_mask
         return jnp.where(arm_mask, self.means, 0.0)
 
     def mean_rewards(self, state: Float[Array, "K"], round: Int[Array, ""]) -> Float[Array, "K"]:
@@ -66,8 +66,8 @@ class Adversary:
     def num_arms(self) -> int:
         return self.arms.shape[0]
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, ""]:
-        del key, arm_mask, horizon
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, ""]:
+        del key, arm_mask, round_mask
         return jnp.zeros(())
 
     def mean_rewards(self, state: Float[Array, ""], round: Int[Array, ""]) -> Float[Array, "K"]:

@@ -15,13 +15,14 @@ class Abrupt(ObliviousEnvironment[AbruptConfig]):
 
     config: AbruptConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         del arm_mask
         num_changes = self.config.num_changes
         change_key, mean_key = jax.random.split(key)
         # The m highest of T - 1 scores: distinct change points, all sets equally likely.
-        _, changes = jax.lax.top_k(jax.random.uniform(change_key, (horizon - 1,)), num_changes)
-        segment = jnp.cumsum(jnp.zeros(horizon, jnp.int32).at[changes + 1].set(1))
+        scores = jnp.where(round_mask[1:], jax.random.uniform(change_key, (round_mask.shape[0] - 1,)), -1.0)
+        _, changes = jax.lax.top_k(scores, num_changes)
+        segment = jnp.cumsum(jnp.zeros(round_mask.shape[0], jnp.int32).at[changes + 1].set(1))
         index = jnp.arange(num_changes + 1)
         match self.config.change:
             case "fresh":

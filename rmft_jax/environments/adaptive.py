@@ -28,9 +28,9 @@ class Adaptive(ConfiguredEnvironment[AdaptiveConfig]):
 
     config: AdaptiveConfig
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> AdaptiveState:
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> AdaptiveState:
         """Nothing is drawn: all scenarios are alike until something is played."""
-        del key, horizon
+        del key, round_mask
         return AdaptiveState(pulls=jnp.zeros(self.num_arms), arm_mask=arm_mask)
 
     def mean_rewards(self, state: AdaptiveState, round: Int[Array, ""]) -> Float[Array, "K"]:

@@ -15,10 +15,10 @@ class Alternating(ObliviousEnvironment[AlternatingConfig]):
 
     config: AlternatingConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         scores = jnp.where(arm_mask, jax.random.uniform(key, (self.num_arms,)), jnp.inf)
         rank = jnp.argsort(jnp.argsort(scores))[None]
-        round = jnp.arange(horizon)[:, None]
+        round = jnp.arange(round_mask.shape[0])[:, None]
         means = jnp.where(round == 0, 0.5 * (rank == 0), 1.0 * (rank == round % 2))
         if self.config.centred:
             means -= jnp.where(rank < 2, jnp.sum(means, axis=-1, keepdims=True) / 2, 0.0)

@@ -31,8 +31,12 @@ class Environment(Protocol[State]):
         """The regret by which play is judged: a key of `rmft_jax.regret.REGRETS`."""
         ...
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> State:
-        """Draws a scenario of `horizon` rounds in which only the arms of `arm_mask` exist."""
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> State:
+        """Draws a scenario in which only the arms of `arm_mask` exist and only the rounds of `round_mask` are played.
+
+        Both masks hold first ones: the first K' arms, the first T' rounds. What is drawn for them must not depend on
+        how many more there are; draws of shape `[K]`, or of one key per round, do not.
+        """
         ...
 
     def mean_rewards(self, state: State, round: Int[Array, ""]) -> Float[Array, "K"]:

@@ -18,11 +18,11 @@ class Besbes(ObliviousEnvironment[BesbesConfig]):
 
     config: BesbesConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         # The existing arms in random order: ranks 0, 1, 2, ... have signs +, -, +, ...
         scores = jnp.where(arm_mask, jax.random.uniform(key, (self.num_arms,)), jnp.inf)
         sign = 1.0 - 2.0 * (jnp.argsort(jnp.argsort(scores)) % 2)
-        elapsed = jnp.arange(1.0, horizon + 1) / horizon
+        elapsed = jnp.arange(1.0, round_mask.shape[0] + 1) / jnp.sum(round_mask)
         if self.config.spending == "first_third":
             elapsed = 3 * jnp.minimum(elapsed, 1 / 3)
         wave = jnp.sin(5 * math.pi / 3 * self.config.variation * elapsed)

@@ -15,13 +15,13 @@ class Sinusoidal(ObliviousEnvironment[SinusoidalConfig]):
 
     config: SinusoidalConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         del arm_mask
         draws = [jax.random.uniform(k, (self.num_arms,)) for k in jax.random.split(key, 3)]
         amplitude = self.config.amplitude * (1 + draws[0]) / 2
         period = self.config.period * (1 + draws[1])
         # In turns, reduced before the sine: float32 angles of late rounds would lose their digits.
-        turns = (jnp.arange(1.0, horizon + 1)[:, None] / period[None] + draws[2][None]) % 1.0
+        turns = (jnp.arange(1.0, round_mask.shape[0] + 1)[:, None] / period[None] + draws[2][None]) % 1.0
         return 0.5 + amplitude[None] * jnp.sin(2 * jnp.pi * turns)
 
 
@@ -47,9 +47,10 @@ class RandomWalk(ObliviousEnvironment[RandomWalkConfig]):
 
     config: RandomWalkConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         del arm_mask
-        return _reflected_walk(key, self.num_arms, jnp.full(horizon - 1, self.config.walk_step, jnp.float32))
+        bounds = jnp.full(round_mask.shape[0] - 1, self.config.walk_step, jnp.float32)
+        return _reflected_walk(key, self.num_arms, bounds)
 
 
 @pytree
@@ -58,9 +59,10 @@ class Gradual(ObliviousEnvironment[GradualConfig]):
 
     config: GradualConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         del arm_mask
-        return _reflected_walk(key, self.num_arms, self.config.drift_scale / jnp.sqrt(jnp.arange(1.0, horizon)))
+        bounds = self.config.drift_scale / jnp.sqrt(jnp.arange(1.0, round_mask.shape[0]))
+        return _reflected_walk(key, self.num_arms, bounds)
 
 
 @pytree
@@ -69,8 +71,8 @@ class LinearTrend(ObliviousEnvironment[LinearTrendConfig]):
 
     config: LinearTrendConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "T K"]:
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
         del arm_mask
         start, end = (jax.random.uniform(k, (1, self.num_arms)) for k in jax.random.split(key))
-        fraction = jnp.linspace(0.0, 1.0, horizon)[:, None]
+        fraction = jnp.arange(round_mask.shape[0])[:, None] / jnp.maximum(jnp.sum(round_mask) - 1, 1)
         return (1 - fraction) * start + fraction * end

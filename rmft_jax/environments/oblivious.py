@@ -19,12 +19,12 @@ class ObliviousEnvironment(ConfiguredEnvironment[C], abc.ABC):
     """
 
     @abc.abstractmethod
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "n K"]:
-        """Draws the expected rewards of rounds 1 to n."""
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "n K"]:
+        """Draws the expected rewards of rounds 1 to n; what stands in rounds that are not played does not matter."""
 
-    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "n K"]:
+    def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "n K"]:
         """Draws the path of one scenario."""
-        return jnp.where(arm_mask[None], self._path(key, arm_mask, horizon), 0.0)
+        return jnp.where(arm_mask[None], self._path(key, arm_mask, round_mask), 0.0)
 
     def mean_rewards(self, state: Float[Array, "n K"], round: Int[Array, ""]) -> Float[Array, "K"]:
         """The path's row."""

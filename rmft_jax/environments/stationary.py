@@ -15,8 +15,8 @@ class Stationary(ObliviousEnvironment[BanditConfig]):
 
     config: BanditConfig
 
-    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], horizon: int) -> Float[Array, "1 K"]:
-        del horizon
+    def _path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "1 K"]:
+        del round_mask
         config = self.config
         match config.prior:
             case "uniform":
