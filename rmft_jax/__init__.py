@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rmft_jax.rmft import init, iterate, iterate_chunk, make_agent
     from rmft_jax.rollout import rollout_scenarios
     from rmft_jax.storage import RunDirectory
+    from rmft_jax.sweeps.spec import Sweep
     from rmft_jax.training import load_agent, train
 
 _HOMES = {
@@ -108,6 +109,7 @@ _HOMES = {
     ),
     "rollout": ("rollout_scenarios",),
     "storage": ("RunDirectory",),
+    "sweeps.spec": ("Sweep",),
     "training": (
         "load_agent",
         "train",
@@ -136,6 +138,7 @@ __all__ = [
     "RunDirectory",
     "SingleLayerConfig",
     "SinusoidalConfig",
+    "Sweep",
     "TransformerConfig",
     "bayes_optimal_regret",
     "bench_agents",

@@ -1,0 +1,344 @@
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from rmft_jax import Sweep
+from rmft_jax.config import (
+    CONFIG_CLASSES,
+    AbruptConfig,
+    BanditConfig,
+    ConfigError,
+    RandomWalkConfig,
+    SingleLayerConfig,
+)
+from rmft_jax.presets import get_environment, get_preset
+from rmft_jax.sweeps.spec import sweep_fields
+
+TOML = """
+preset = "mab"
+baselines = ["thompson", "ucb1"]
+
+[grid]
+horizon = [25, 50]
+num_arms = [2, 3]
+
+[zip]
+step_size = [1e-3, 2]
+entropy_weight = [0, 0.1]
+
+[override]
+num_iterations = 30
+
+[[cell]]
+horizon = 100
+seed = 7
+"""
+
+
+def test_the_toml_form_maps_onto_the_python_form(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(TOML)
+    expected = Sweep(
+        preset="mab",
+        baselines=["thompson", "ucb1"],
+        grid={"horizon": [25, 50], "num_arms": [2, 3]},
+        zip={"step_size": [1e-3, 2.0], "entropy_weight": [0.0, 0.1]},
+        override={"num_iterations": 30},
+        cells=[{"horizon": 100, "seed": 7}],
+    )
+    sweep = Sweep.from_toml(path)
+    assert sweep == expected
+    assert Sweep.from_dict(json.loads(json.dumps(sweep.to_dict()))) == sweep
+
+
+def test_cells_are_the_product_then_the_explicit_ones(tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    cells = Sweep.from_toml(tmp_path / "sweep.toml").expand()
+    assert [cell.index for cell in cells] == list(range(9))
+    rows = [(1e-3, 0.0), (2.0, 0.1)]
+    expected = [(*point, *row, 0) for point in itertools.product([25, 50], [2, 3]) for row in rows]
+    assert [tuple(cell.coordinates.values()) for cell in cells[:-1]] == expected
+    # What the last one does not name is the preset's.
+    assert cells[-1].coordinates == {
+        "horizon": 100, "num_arms": 5, "step_size": 2e-3, "entropy_weight": 0.01, "seed": 7,
+    }  # fmt: skip
+    assert cells[0].label == "horizon=25,num_arms=2,step_size=0.001,entropy_weight=0.0,seed=0"
+    config = cells[5].config
+    assert (config.rmft.horizon, config.rmft.environment.num_arms, config.rmft.step_size) == (50, 2, 2.0)
+    assert (config.rmft.num_iterations, config.chunk_size) == (30, 15)
+    assert cells[-1].config.seed == 7
+
+
+def test_nothing_varied_is_the_preset():
+    (cell,) = Sweep(preset="fol").expand()
+    assert (cell.coordinates, cell.config, cell.label) == ({}, get_preset("fol"), "preset")
+    assert Sweep(preset="fol").dimensions() == {}
+
+
+def test_environment_and_policy_come_before_their_fields():
+    sweep = Sweep(
+        override={"walk_step": 0.1, "attention": "softmax", "entropy_weight": 0, "policy": "single_layer"},
+        grid={"num_arms": [2, 4], "environment": ["random_walk"]},
+    )
+    configs = [cell.config.rmft for cell in sweep.expand()]
+    assert [config.environment for config in configs] == [RandomWalkConfig(n, walk_step=0.1) for n in (2, 4)]
+    assert {config.policy for config in configs} == {SingleLayerConfig(attention="softmax")}
+    (cell,) = Sweep(preset="fol", override={"environment": "alternating"}).expand()
+    assert cell.config.rmft.environment == get_environment("alternating")
+
+
+def test_an_environment_that_only_some_cells_name():
+    first, second = Sweep(cells=[{"environment": "abrupt"}, {"seed": 1}]).expand()
+    assert (first.coordinates, second.coordinates) == (
+        {"environment": "abrupt", "seed": 0},
+        {"environment": "preset", "seed": 1},
+    )
+    assert first.config.rmft.environment == AbruptConfig()
+    assert second.config.rmft.environment == BanditConfig(num_arms=3)
+    named = Sweep(preset="mab", cells=[{"environment": "abrupt"}, {"policy": "transformer"}]).expand()
+    assert [cell.coordinates["environment"] for cell in named] == ["abrupt", "bernoulli"]
+
+
+def test_a_cell_may_name_what_is_fixed_elsewhere():
+    cells = Sweep(grid={"seed": [0, 1]}, override={"horizon": 50}, cells=[{"horizon": 60}]).expand()
+    assert [cell.config.rmft.horizon for cell in cells] == [50, 50, 60]
+    assert [cell.coordinates for cell in cells][1:] == [{"seed": 1, "horizon": 50}, {"seed": 0, "horizon": 60}]
+
+
+@pytest.mark.parametrize(("iterations", "chunk"), [(20, 10), (7, 7), (13, 1), (36, 9), (400, 10)])
+def test_chunks_fit_the_iterations_unless_they_are_named(iterations, chunk):
+    (cell,) = Sweep(override={"num_iterations": iterations}).expand()
+    assert cell.config.chunk_size == chunk
+    (varied,) = Sweep(grid={"num_iterations": [iterations]}).expand()
+    assert varied.config == cell.config
+    (named,) = Sweep(override={"num_iterations": iterations, "chunk_size": 1}).expand()
+    assert named.config.chunk_size == 1
+    varied = Sweep(cells=[{"num_iterations": iterations * 10}, {"chunk_size": 2, "num_iterations": iterations * 2}])
+    assert [cell.config.chunk_size for cell in varied.expand()] == [10, 2]
+
+
+def test_numbers_of_numpy_and_ranges_are_numbers():
+    counts: Any = list(np.arange(25, 27))
+    sweep = Sweep(grid={"seed": range(2), "step_size": list(np.array([1e-3, 2e-3])), "horizon": counts})
+    assert sweep == Sweep(grid={"seed": [0, 1], "step_size": [1e-3, 2e-3], "horizon": [25, 26]})
+    assert json.loads(json.dumps(sweep.to_dict()))["grid"]["horizon"] == [25, 26]
+
+
+def test_every_field_has_one_meaning_and_no_field_is_forgotten():
+    kinds = {}
+    for owner in CONFIG_CLASSES:
+        for field in dataclasses.fields(owner):
+            if field.name not in ("environment", "policy", "rmft"):
+                default = getattr(owner(), field.name)
+                assert kinds.setdefault(field.name, type(default)) is type(default)
+                assert sweep_fields()[field.name][0] is type(default)
+    assert set(sweep_fields()) == set(kinds) | {"environment", "policy"}
+    # Those of the dataset that a sweep becomes.
+    assert not set(kinds) & {"round", "agent", "rank", "iteration", "validation_iteration", "cell", "zip", "status"}
+
+
+# Each with a set of values that all presets below allow.
+AXES = {
+    "horizon": [25, 40, 50],
+    "num_arms": [2, 3, 4],
+    "seed": [0, 1, 2, 3],
+    "step_size": [1e-3, 1, 0.25],
+    "shared_reward_noise": [True, False],
+    "branching": ["none", "uniform"],
+}
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> Sweep:
+    fields = draw(st.permutations(list(AXES)))
+    cut, end = sorted(draw(st.tuples(st.integers(0, 4), st.integers(0, 4))))
+    grid = {field: draw(st.lists(st.sampled_from(AXES[field]), min_size=1, unique=True)) for field in fields[:cut]}
+    length = draw(st.integers(1, 2))
+    zipped = {field: draw(st.permutations(AXES[field]))[:length] for field in fields[cut:end]}
+    override = {field: AXES[field][0] for field in fields[end : end + draw(st.integers(0, 2))]}
+    # No axis has such a seed.
+    cells = [{"seed": 10 + n} for n in range(draw(st.integers(0, 3)))]
+    return Sweep(draw(st.sampled_from(["mab", "fol", "nsmab"])), grid, zipped, cells, override)
+
+
+@hypothesis.given(sweeps())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_round_trip_and_number_of_cells(sweep):
+    assert Sweep.from_dict(json.loads(json.dumps(sweep.to_dict()))) == sweep
+    cells = sweep.expand()
+    rows = len(next(iter(sweep.zip.values()), [0]))
+    product = math.prod(map(len, sweep.grid.values())) * rows
+    assert len(cells) == len(sweep.cells) + (product if sweep.grid or sweep.zip or not sweep.cells else 0)
+    varied = [field for group in sweep.groups for field in group]
+    assert all(list(cell.coordinates) == varied for cell in cells)
+    assert len({cell.config for cell in cells}) == len(cells)
+    for cell in cells:
+        found = {**vars(cell.config), **vars(cell.config.rmft), **vars(cell.config.rmft.environment)}
+        assert cell.coordinates == {field: found[field] for field in varied}
+        assert {
+            field: found[field] for field in sweep.override if field not in varied
+        }.items() <= sweep.override.items()
+
+
+@hypothesis.given(sweeps())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_every_cell_has_one_place_along_the_dimensions(sweep):
+    cells, dimensions = sweep.expand(), sweep.dimensions()
+    places = set()
+    for cell in cells:
+        place = []
+        for columns in dimensions.values():
+            rows = list(zip(*columns.values(), strict=True))
+            place.append(rows.index(tuple(cell.coordinates[field] for field in columns)))
+        places.add(tuple(place))
+    assert len(places) == len(cells)
+    slots = math.prod(len(next(iter(columns.values()))) for columns in dimensions.values())
+    assert len(cells) <= slots <= 20 * len(cells)
+
+
+def test_dimensions_keep_the_order_of_the_spec():
+    sweep = Sweep(
+        grid={"seed": [1, 0], "horizon": [50, 25]},
+        zip={"branching": ["none", "uniform", "none"], "k": [1, 2, 4]},
+        cells=[{"k": 3, "horizon": 30}],
+    )
+    assert list(sweep.dimensions().items()) == [
+        ("seed", {"seed": (1, 0)}),
+        ("horizon", {"horizon": (50, 25, 30)}),
+        ("k", {"branching": ("none", "uniform", "none", "uniform"), "k": (1, 2, 4, 3)}),
+    ]
+    pairs = Sweep(zip={"branching": ["none", "uniform", "none"], "k": [1, 1, 2]})
+    assert list(pairs.dimensions()) == ["zip"]
+
+
+def test_cells_far_apart_share_one_dimension():
+    diagonal = Sweep(cells=[{"horizon": 30 + n, "seed": n, "num_arms": 2 + n} for n in range(6)])
+    assert diagonal.dimensions() == {
+        "cell": {
+            "horizon": tuple(range(30, 36)),
+            "seed": tuple(range(6)),
+            "num_arms": tuple(range(2, 8)),
+        }
+    }
+    # 4 * 4 * 4 slots are 16 for each cell.
+    assert len(Sweep(cells=diagonal.cells[:4]).dimensions()) == 3
+
+
+BAD_TOML = {
+    "[grid]\nhorizonn = [25]": "got 'horizonn' in [grid], need a field of the configuration; try horizon",
+    "[override]\nxyzzy = 25": "got 'xyzzy' in [override], need a field of the configuration; try `rmft train --help`",
+    "[[cell]]\nsede = 25": "got 'sede' in [[cell]], need a field of the configuration; try seed",
+    "[grid]\nseed = [0]\nbaselines = []": "got 'baselines' in [grid], need a field of the configuration; try "
+    "baselines = ... above the first table",
+    "[grids]\nseed = [0]": "got 'grids' in the sweep, need one of preset, grid, zip, cell, override, baselines; "
+    "try grid",
+    "presett = 'mab'": "got 'presett' in the sweep, need one of",
+    "cells = []": "got 'cells' in the sweep",
+    "grid = 3": "got [grid] = 3, need a table of fields",
+    "cell = 3": "got cell=3, need a list of tables; try [[cell]]",
+    "[cell]\nseed = 1": "got cell={'seed': 1}, need a list of tables",
+    "cell = [3]": "got [[cell]] = 3, need a table of fields",
+    "[[cell]]": "got a [[cell]] without a field, need at least one",
+    "preset = 3": "got preset=3, need a name; try preset='mab'",
+    "preset = 'nonsense'": "got preset 'nonsense', need one of quickstart",
+    "baselines = 'ucb1'": "got baselines='ucb1', need a list of names",
+    "baselines = [1]": "got baselines=[1], need a list of names",
+    "baselines = ['ucb1', 'ucb1']": "need each once; try baselines = ['ucb1']",
+    "[grid]\nhorizon = []": "got horizon=[] in [grid], need at least one value; try horizon = [50]",
+    "[zip]\nhorizon = []": "got horizon=[] in [zip], need at least one value",
+    "[grid]\nhorizon = 25": "got horizon=25 in [grid], need a list of values; try horizon = [50]",
+    "[grid]\nbranching = 'none'": "got branching='none' in [grid], need a list of values; try branching = ['uniform']",
+    "[grid]\nseed = [1, 2, 1]": "got seed=1 twice in [grid], need different values",
+    "[grid]\nstep_size = [1, 1.0]": "got step_size=1.0 twice in [grid]",
+    "[zip]\nseed = [1, 2]\nhorizon = [25]": "got seed of length 2 and horizon of length 1 in [zip], need the",
+    "[grid]\nseed = [1]\n[override]\nseed = 1": "got seed in both [grid] and [override], need it in one",
+    "[zip]\nseed = [1]\n[override]\nseed = 1": "got seed in both [zip] and [override]",
+    "[grid]\nseed = [1]\n[zip]\nseed = [1]": "got seed in both [grid] and [zip]",
+    "[zip]\nseed = [1, 1]": "got the same cell twice (seed=1), need different ones",
+    "[grid]\nseed = [1]\n[[cell]]\nseed = 1": "got the same cell twice (seed=1)",
+    "[grid]\nenvironment = ['abrupt', 'abrupt_mirrored']\n[override]\nchange = 'fresh'": "got the same cell twice "
+    "(environment=abrupt and environment=abrupt_mirrored)",
+    "[grid]\nhorizon = [25.0]": "got horizon=25.0 in [grid], need a whole number; try horizon=50",
+    "[grid]\nhorizon = [true]": "got horizon=True in [grid], need a whole number",
+    "[grid]\nhorizon = ['25']": "got horizon='25' in [grid], need a whole number",
+    "[grid]\nhorizon = [99999999999999999999]": "need a whole number",
+    "[override]\nhorizon = 1979-05-27": "need a whole number",
+    "[override]\nstep_size = '0.1'": "got step_size='0.1' in [override], need a finite number; try step_size=0.002",
+    "[override]\nstep_size = false": "got step_size=False in [override], need a finite number",
+    "[override]\nstep_size = nan": "got step_size=nan in [override], need a finite number",
+    "[override]\nradius = inf": "got radius=inf in [override], need a finite number",
+    "[override]\nshared_reward_noise = 1": "got shared_reward_noise=1 in [override], need true or false",
+    "[override]\nbranching = 1": "got branching=1 in [override], need a name; try branching='uniform'",
+    "[override]\nhorizon = [25]": "got horizon=[25] in [override], need a whole number",
+    "[grid]\nhorizon = [[25]]": "got horizon=[25] in [grid], need a whole number",
+    "[grid.environment]\nnum_arms = [2]": "got environment={'num_arms': [2]} in [grid], need a list of values",
+    "[grid]\nbranching = ['twice']": "branching=twice: got branching='twice', need one of none, uniform",
+    "[grid]\nhorizon = [25, 0]": "horizon=0: got horizon=0, need a whole number of at least 1",
+    "[grid]\nnum_iterations = [0]": "num_iterations=0: got num_iterations=0, need a whole number of at least 1",
+    "[grid]\nk = [2, 9]\nseed = [0]": "k=9,seed=0: got k=9 with num_rollouts=8, need k of at most num_rollouts",
+    "[grid]\nseed = [0]\n[override]\nk = 9": "seed=0: got k=9 with num_rollouts=8",
+    "[grid]\nenvironment = ['desert']": "environment=desert: got environment 'desert', need one of bernoulli",
+    "[grid]\npolicy = ['oracle']": "policy=oracle: got policy='oracle', need one of transformer, single_layer",
+    "[grid]\nwalk_step = [0.1]": "walk_step=0.1: got walk_step with BanditConfig and TransformerConfig, need "
+    "RandomWalkConfig, which has it",
+    "[[cell]]\nenvironment = 'abrupt'\nnum_changes = 2\n[[cell]]\nseed = 1": "seed=1: got no num_changes, need a "
+    "varied field that every cell has",
+    "[grid]\nseed = [0\n": "need TOML; try",
+    "[grid]\nseed = [0]\nseed = [1]": "need TOML; try",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TOML.items(), ids=range(len(BAD_TOML)))
+def test_bad_specs_are_refused_in_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        Sweep.from_toml(path).expand()
+    assert message in str(error.value)
+    assert "; try " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"absent.toml \(No such file or directory\), need a sweep in a TOML file; try"
+    ):
+        Sweep.from_toml(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match=r"\(Is a directory\), need a sweep"):
+        Sweep.from_toml(tmp_path)
+    (tmp_path / "image.toml").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ConfigError, match="which is no text"):
+        Sweep.from_toml(tmp_path / "image.toml")
+
+
+def test_a_sweep_too_large_to_list_is_refused():
+    with pytest.raises(ConfigError, match="got 1000000 cells, need at most 100000; try shorter axes"):
+        Sweep(grid={"seed": range(1000), "horizon": range(1, 1001)}).expand()
+
+
+_NAMES = st.sampled_from(["seed", "horizon", "grid", "zip", "cell"])
+
+
+@hypothesis.given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner),
+    )
+)
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_whatever_is_given_is_a_sweep_or_refused_in_one_line(values):
+    for content in (values, {"grid": values}, {"cell": [values]}, {"zip": {"step_size": values}}, {"override": values}):
+        with contextlib.suppress(ConfigError):
+            Sweep.from_dict(content).expand()
+            continue
+        with pytest.raises(ConfigError) as error:
+            Sweep.from_dict(content).expand()
+        assert "\n" not in str(error.value)
