@@ -46,6 +46,11 @@ class Play:
     greedy_frac: Float[Array, "N"]
     mean_rewards: Float[Array, "N K"]
 
+    def cut(self, num_arms: int, horizon: int) -> "Play":
+        """Without what lies beyond the first arms and rounds."""
+        per_round = {name: getattr(self, name)[:, :horizon] for name in ("regret", "action", "rank")}
+        return dataclasses.replace(self, **per_round, mean_rewards=self.mean_rewards[:, :num_arms])
+
 
 def play_scenarios(
     agent: Agent,
@@ -86,10 +91,17 @@ def in_hindsight(trajectory: Trajectory) -> Trajectory:
 
 @functools.partial(jax.jit, static_argnames=("horizon", "num_scenarios"))
 def final_regret(
-    agent: Agent, environment: Environment, regret: Regret, key: ScalarKey, horizon: int, num_scenarios: int
+    agent: Agent,
+    environment: Environment,
+    regret: Regret,
+    key: ScalarKey,
+    horizon: int,
+    num_scenarios: int,
+    arm_mask: Bool[Array, "K"] | None = None,
+    round_mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "N"]:
     """Regret at the horizon, per scenario."""
-    return regret.final(play_scenarios(agent, environment, key, horizon, num_scenarios))
+    return regret.final(play_scenarios(agent, environment, key, horizon, num_scenarios, arm_mask, round_mask))
 
 
 def play_and_measure(

@@ -22,7 +22,7 @@ from rmft_jax.objectives import entropy
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select_lowest, take_rollouts
-from rmft_jax.types import Extent, IterationMetrics, KeptBatch, ScalarKey, TrainState, Trajectory
+from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
 
 def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
@@ -33,12 +33,16 @@ def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
     """
     config.validate()
     params_key, train_key = jax.random.split(key)
-    params = init_params(config, params_key)
+    return state_of(config, init_params(config, params_key), train_key)
+
+
+def state_of(config: RMFTConfig, params: Params, key: ScalarKey) -> TrainState:
+    """These parameters, ready for the first iteration, with `key` as root key of training."""
     return TrainState(
         config=_as_arrays(config),
         params=params,
         opt_state=make_optimizer(config).init(params),
-        key=train_key,
+        key=key,
         iteration=jnp.zeros((), jnp.int32),
     )
 

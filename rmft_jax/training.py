@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Array, UInt32
 
 from rmft_jax import evaluation, rmft
 from rmft_jax.agents import make_ball_baselines, make_baselines, reference_agent
@@ -55,7 +56,7 @@ class RunKeys:
     test: ScalarKey
 
     @classmethod
-    def create(cls, seed: int) -> "RunKeys":
+    def create(cls, seed: UInt32[Array, ""] | int) -> "RunKeys":
         """The keys of a run."""
         return cls(*jax.random.split(jax.random.key(seed), 3))
 

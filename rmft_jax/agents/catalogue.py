@@ -211,16 +211,20 @@ def make_baselines(config: EnvironmentConfig, horizon: int) -> dict[str, Agent]:
     return {name: fitting[name] for name in chosen if name in fitting}
 
 
-def make_ball_baselines(config: EnvironmentConfig, horizon: int, radius: Number) -> dict[str, Agent]:
+def make_ball_baselines(
+    config: EnvironmentConfig, horizon: int, radius: Number, *, size: int | None = None
+) -> dict[str, Agent]:
     """What play in a ball is compared with: FTRL at the step of its bound, and follow-the-leader.
 
     The step is `radius / (G sqrt(T))`, where G is the norm of a vector of the largest rewards (theory/README.md,
-    theorem 3); of unbounded rewards, of those that `reward_range` names.
+    theorem 3); of unbounded rewards, of those that `reward_range` names. `size` is the number of arms with those that
+    are only there to be masked; None: there are no such.
     """
     norm = math.sqrt(config.num_arms) * max(map(abs, config.reward_range))
     steps = {"ftrl": radius / (norm * math.sqrt(horizon)), "follow_the_leader": 1e6}
     ball = ScoreMap("ball", radius)
-    return {name: FullInformationSingleLayer.ftrl(config.num_arms, step, ball) for name, step in steps.items()}
+    size = size or config.num_arms
+    return {name: FullInformationSingleLayer.ftrl(size, step, ball) for name, step in steps.items()}
 
 
 def reference_agent(config: EnvironmentConfig, horizon: int) -> str:

@@ -5,6 +5,7 @@ from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -49,13 +50,18 @@ class TransformerAgent(abc.ABC):
     @classmethod
     def create(cls: type[_A], key: ScalarKey, config: TransformerConfig, num_arms: int, horizon: int) -> _A:
         """An agent with random weights."""
-        network = NumericalTransformer(config, cls._token_size(num_arms), num_arms, horizon, rngs=nnx.Rngs(key))
+        network = NumericalTransformer(config, cls.token_size(num_arms), num_arms, horizon, rngs=nnx.Rngs(key))
         return cls(config, num_arms, horizon, nnx.to_pure_dict(nnx.split(network)[1]))
 
     @staticmethod
     @abc.abstractmethod
-    def _token_size(num_arms: int) -> int:
+    def token_size(num_arms: int) -> int:
         """Numbers per token."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
+        """Where the numbers of a token stand in that of a network for more arms."""
 
     @abc.abstractmethod
     def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "..."]) -> Float[Array, "*W I_1"]:
@@ -63,12 +69,12 @@ class TransformerAgent(abc.ABC):
 
     @property
     def _network(self) -> NumericalTransformer:
-        size = self._token_size(self.num_arms)
+        size = self.token_size(self.num_arms)
         return nnx.merge(graph_definition(self.config, size, self.num_arms, self.trained_horizon), self.params)
 
     @property
     def _start_token(self) -> Float[Array, "I"]:
-        size = self._token_size(self.num_arms)
+        size = self.token_size(self.num_arms)
         return jax.nn.one_hot(size - 1, size)
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
@@ -136,8 +142,14 @@ class BanditTransformer(TransformerAgent):
     temperature: Float[Array, ""] | float = 1.0
 
     @staticmethod
-    def _token_size(num_arms: int) -> int:
+    def token_size(num_arms: int) -> int:
+        """Numbers per token."""
         return 2 * num_arms + 1
+
+    @staticmethod
+    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
+        """Where the numbers of a token stand in that of a network for more arms."""
+        return np.r_[:num_arms, larger : larger + num_arms, 2 * larger]
 
     def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W"]) -> Float[Array, "*W I_1"]:
         # The last action as a one-hot vector, then the last reward at the place of that arm.
@@ -162,8 +174,14 @@ class FullInformationTransformer(TransformerAgent):
     score_map: ScoreMap = ScoreMap()
 
     @staticmethod
-    def _token_size(num_arms: int) -> int:
+    def token_size(num_arms: int) -> int:
+        """Numbers per token."""
         return num_arms + 1
+
+    @staticmethod
+    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
+        """Where the numbers of a token stand in that of a network for more arms."""
+        return np.r_[:num_arms, larger]
 
     def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W K"]) -> Float[Array, "*W I_1"]:
         del action

@@ -1,0 +1,1 @@
+"""Runs sweeps: many cells as few compiled programs, on this machine or on a cluster."""

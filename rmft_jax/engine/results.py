@@ -1,0 +1,123 @@
+"""From what was played to the dataset of a cell."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from rmft_jax import rmft
+from rmft_jax.agents import Agent, make_agents, make_ball_baselines, make_baselines, reference_agent
+from rmft_jax.engine.unfinished import Progress
+from rmft_jax.evaluation import Play
+from rmft_jax.growth import growth_exponent, slopes, suff_fail_freq
+from rmft_jax.sweeps.plan import Group
+from rmft_jax.sweeps.spec import Cell
+
+# Of the baselines of a setting, those that a sweep plays in every cell unless it names others.
+_DEFAULT = (
+    "thompson", "ucb1", "greedy", "sliding_window_ucb", "rexp3", "exp3", "hedge", "follow_the_leader", "uniform",
+)  # fmt: skip
+
+
+def baselines_of(cell: Cell, group: Group, names: Sequence[str] | None) -> dict[str, Agent]:
+    """The classical agents beside which a cell's policy is evaluated, by name.
+
+    Raises:
+      ConfigError: if one of `names` does not exist, does not fit, or cannot play padded rounds.
+    """
+    config, padded = cell.config.rmft, group.config.rmft
+    size = padded.environment.num_arms
+    if config.plays_points:
+        return dict(make_ball_baselines(config.environment, config.horizon, config.radius, size=size))
+    if names is not None:
+        agents = make_agents(config.environment, config.horizon, names)
+    else:
+        fitting = make_baselines(config.environment, config.horizon)
+        agents = {name: fitting[name] for name in _DEFAULT if name in fitting}
+    for agent in agents.values():
+        jax.eval_shape(functools.partial(agent.init, size, padded.horizon))
+    return agents
+
+
+def cell_dataset(cell: Cell, plays: Mapping[str, Play], progress: Progress, slot: int, seconds: float) -> xr.Dataset:
+    """Everything that a sweep keeps of a cell: means over the test scenarios, and how it was trained.
+
+    Args:
+      cell: whose.
+      plays: of the trained policy, `rmft`, and of the baselines, as large as their group.
+      progress: of its batch.
+      slot: its place there.
+      seconds: what it took.
+    """
+    config = cell.config.rmft
+    num_arms, horizon = config.environment.num_arms, config.horizon
+    cut = {name: play.cut(num_arms, horizon) for name, play in plays.items()}
+    own, others = cut.pop("rmft"), cut
+    regret = rmft.setting_regret(config)
+    attrs = {"regret": regret.kind, "regret_form": regret.form}
+    data = dict(_measures(own, num_arms, config.plays_points))
+    _, low, high, _ = growth_exponent(np.asarray(own.regret))
+    data |= {"exponent_low": ((), low), "exponent_high": ((), high)}
+    measured = {name: _measures(play, num_arms, config.plays_points) for name, play in others.items()}
+    for field in ("final_regret", "final_regret_sem", "regret", "regret_sem", "exponent", "suff_fail_freq"):
+        rows = [measures[field] for measures in measured.values() if field in measures]
+        if rows:
+            data[f"baseline_{field}"] = ("agent", *rows[0][0]), np.stack([values for _, values in rows])
+    reference = "ftrl" if config.plays_points else reference_agent(config.environment, horizon)
+    if reference in others:
+        attrs["reference"] = reference
+        mean, sem = _mean_and_sem(own.regret[:, -1] - others[reference].regret[:, -1])
+        data |= {"minus_reference": ((), mean), "minus_reference_sem": ((), sem)}
+    data |= _training(progress, slot) | {"wall_seconds": ((), seconds)}
+    coords = {
+        "round": np.arange(1, horizon + 1),
+        "agent": np.asarray(list(others), dtype=str),
+        "iteration": np.arange(1, progress.done + 1),
+        "validation_iteration": progress.iterations,
+    }
+    if "rank_frequency" in data:
+        coords["rank"] = np.arange(num_arms)
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+def _measures(play: Play, num_arms: int, points: bool) -> dict[str, tuple[Any, Any]]:
+    """What is known of one agent's play on the test scenarios."""
+    regret, horizon = play.regret, play.regret.shape[1]
+    mean, sem = _mean_and_sem(regret)
+    found = {
+        "regret": (("round",), mean),
+        "regret_sem": (("round",), sem),
+        "final_regret": ((), mean[-1]),
+        "final_regret_sem": ((), sem[-1]),
+        "exponent": ((), float(slopes(mean, np.arange(1, horizon + 1)))),
+    }
+    if not points:
+        ranks = np.stack([(play.rank == rank).mean(axis=0) for rank in range(num_arms)])
+        found |= {
+            "suff_fail_freq": (("round",), suff_fail_freq(np.asarray(play.last_best_round), horizon)),
+            "min_frac": ((), np.mean(play.min_frac, dtype=np.float64)),
+            "greedy_frac": ((), np.mean(play.greedy_frac, dtype=np.float64)),
+            "rank_frequency": (("rank", "round"), ranks.astype(np.float32)),
+        }
+    return found
+
+
+def _mean_and_sem(values: Float[Any, "N ..."]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and its standard error over scenarios."""
+    values = np.asarray(values)
+    mean = values.mean(axis=0, dtype=np.float64)
+    return mean, values.std(axis=0, ddof=1, dtype=np.float64) / len(values) ** 0.5
+
+
+def _training(progress: Progress, slot: int) -> dict[str, tuple[Any, Any]]:
+    names = {"regret": "training_regret", "suff_fail_freq": "training_suff_fail_freq"}
+    metrics = {names.get(name, name): (("iteration",), values[slot]) for name, values in progress.metrics.items()}
+    return metrics | {
+        "validation_regret": (("validation_iteration",), progress.validation[slot]),
+        "validation_regret_sem": (("validation_iteration",), progress.validation_sem[slot]),
+        "best_iteration": ((), int(progress.best_iteration[slot])),
+    }

@@ -1,0 +1,187 @@
+"""Which cells of a sweep share a compiled program. Imports no JAX.
+
+Cells that differ in nothing that fixes shapes or structure, in seeds and in numbers such as the step size, are one
+program with other inputs. Horizons and arm counts do fix shapes; they can be padded to larger ones and masked, which
+wastes work but saves compilations. A group is padded where that is estimated to be the cheaper of the two.
+"""
+
+import dataclasses
+import itertools
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rmft_jax.config import RMFTConfig, RunConfig, TransformerConfig
+from rmft_jax.sweeps.spec import Cell
+
+PROGRAMS_PER_GROUP = 3
+# Rough, of two CPU cores. They decide about padding only, which changes results by rounding alone, and are constants so
+# that a sweep has the same plan, and the same bits, whenever and wherever it is resumed.
+_COMPILE_SECONDS = 20.0
+_FLOPS_PER_SECOND = 2e10
+_NEGLIGIBLE_WASTE = 0.1
+_PADDED = ("horizon", "num_arms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Cells that one set of compiled programs serves.
+
+    cells: in the order of the sweep.
+    config: what they share, with the largest horizon and arm count among them.
+    reason: why they are together, and apart from others; one line each.
+    """
+
+    cells: tuple[Cell, ...]
+    config: RunConfig
+    reason: tuple[str, ...]
+
+    @property
+    def arm_counts(self) -> tuple[int, ...]:
+        """The different arm counts of the cells, rising."""
+        return tuple(sorted({arms(cell.config) for cell in self.cells}))
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """The different horizons of the cells, rising."""
+        return tuple(sorted({cell.config.rmft.horizon for cell in self.cells}))
+
+
+def arms(config: RunConfig) -> int:
+    """The arm count K."""
+    return config.rmft.environment.num_arms
+
+
+def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
+    """Groups of cells that share their programs, in the order of their first cells.
+
+    Args:
+      cells: of one sweep.
+      pad: whether cells of different horizons or arm counts may share a program.
+    """
+    structures: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        structures.setdefault(structure(cell.config, without=_PADDED), []).append(cell)
+    groups = []
+    for members in structures.values():
+        apart = _differences(members[0], cells[0])
+        parts = [part for by_horizon in _split(members, _horizon, pad) for part in _split(by_horizon, _arms, pad)]
+        groups += [_group(part, apart, shares_structure=len(parts) > 1) for part in parts]
+    return sorted(groups, key=lambda group: group.cells[0].index)
+
+
+def structure(config: Any, without: Sequence[str] = ()) -> tuple[Any, ...]:
+    """What fixes shapes and structure of a configuration: all but the fields of type float, the seed, and `without`."""
+    hints = typing.get_type_hints(type(config))
+    found: list[Any] = [type(config).__name__]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found.append((field.name, structure(value, without)))
+        elif hints[field.name] is not float and field.name not in ("seed", *without):
+            found.append((field.name, value))
+    return tuple(found)
+
+
+def run_flops(config: RunConfig, num_arms: int, horizon: int) -> float:
+    """Rough floating-point operations of a run that is padded to these sizes.
+
+    A multiplication and an addition count as two. Training passes cost three times a forward pass; attention reads the
+    whole cache in every round of a rollout.
+    """
+    rmft = config.rmft
+    per_round = _forward_flops(rmft, num_arms, horizon)
+    played = rmft.num_iterations * rmft.num_scenarios * rmft.num_rollouts
+    trained = 3 * rmft.num_iterations * rmft.num_scenarios * rmft.k * rmft.num_epochs
+    evaluated = config.num_validation_scenarios * (rmft.num_iterations // config.chunk_size + 1)
+    return (played + trained + evaluated + config.num_test_scenarios) * horizon * per_round
+
+
+def _forward_flops(rmft: RMFTConfig, num_arms: int, horizon: int) -> float:
+    policy = rmft.policy
+    if not isinstance(policy, TransformerConfig):
+        return 4.0 * num_arms**2
+    width = policy.width
+    block = 2 * (4 + 2 * policy.mlp_ratio) * width**2 + 4 * width * horizon
+    return policy.num_layers * block + 6.0 * num_arms * width
+
+
+def _horizon(config: RunConfig) -> int:
+    return config.rmft.horizon
+
+
+_arms = arms
+
+
+def _seconds(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Estimated seconds of cells of their own sizes, and padded to the largest among them."""
+    horizon, num_arms = (max(size(cell.config) for cell in cells) for size in (_horizon, _arms))
+    own = sum(run_flops(cell.config, _arms(cell.config), _horizon(cell.config)) for cell in cells)
+    return own / _FLOPS_PER_SECOND, sum(run_flops(cell.config, num_arms, horizon) for cell in cells) / _FLOPS_PER_SECOND
+
+
+def _split(cells: Sequence[Cell], size: Callable[[RunConfig], int], pad: bool) -> list[list[Cell]]:
+    """The cheapest way to cut the cells, in order of their size, into parts that share their programs."""
+    sizes = sorted({size(cell.config) for cell in cells})
+    by_size = {value: [cell for cell in cells if size(cell.config) == value] for value in sizes}
+    if not pad:
+        return list(by_size.values())
+    # best[j]: cost of the first j sizes, and where the last part of their best cut begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(sizes) + 1):
+        costs = []
+        for start in range(end):
+            own, padded = _seconds([cell for value in sizes[start:end] for cell in by_size[value]])
+            seconds = padded if padded > (1 + _NEGLIGIBLE_WASTE) * own else own
+            costs.append((best[start][0] + _COMPILE_SECONDS + seconds, start))
+        best.append(min(costs))
+    cuts = [len(sizes)]
+    while cuts[-1] > 0:
+        cuts.append(best[cuts[-1]][1])
+    bounds = itertools.pairwise(reversed(cuts))
+    chosen = [{*sizes[start:end]} for start, end in bounds]
+    return [[cell for cell in cells if size(cell.config) in values] for values in chosen]
+
+
+def _group(cells: Sequence[Cell], apart: str, shares_structure: bool) -> Group:
+    largest = max(cells, key=lambda cell: _horizon(cell.config)).config
+    environment = dataclasses.replace(largest.rmft.environment, num_arms=max(_arms(cell.config) for cell in cells))
+    config = dataclasses.replace(largest, rmft=dataclasses.replace(largest.rmft, environment=environment))
+    reason = [apart] if apart else []
+    own, padded = _seconds(cells)
+    waste = padded / own - 1
+    if waste > 0:
+        reason.append(f"padded: about {waste:.0%} more work, which is cheaper than more programs")
+    if shares_structure:
+        reason.append("apart from other sizes: to pad them would cost more than further programs")
+    inputs = sorted({field for cell in cells for field in _inputs(cell.config, cells[0].config)})
+    reason.append(f"one program, with {', '.join(inputs)} as inputs" if inputs else "a single cell")
+    return Group(tuple(cells), config, tuple(reason))
+
+
+def _inputs(first: Any, second: Any) -> set[str]:
+    found = set()
+    for field in dataclasses.fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if dataclasses.is_dataclass(a):
+            found |= _inputs(a, b)
+        elif a != b:
+            found.add(field.name)
+    return found
+
+
+def _differences(cell: Cell, first: Cell) -> str:
+    """What keeps a cell out of the first cell's programs."""
+    own, others = (dict(_flat(structure(c.config, without=_PADDED))) for c in (cell, first))
+    fields = [name for name in own if own[name] != others.get(name)]
+    shown = ", ".join(f"{name}={own[name]}" for name in fields)
+    return f"{shown} {'fix' if len(fields) > 1 else 'fixes'} shapes or structure" if fields else ""
+
+
+def _flat(node: tuple[Any, ...], name: str = "") -> list[tuple[str, Any]]:
+    kind, *fields = node
+    found: list[tuple[str, Any]] = [(name, kind)] if name else []
+    for field, value in fields:
+        nested = isinstance(value, tuple) and value and isinstance(value[0], str)
+        found += _flat(value, field) if nested else [(field, value)]
+    return found
