@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rmft_jax.rollout import rollout_scenarios
     from rmft_jax.storage import RunDirectory
     from rmft_jax.sweeps.spec import Sweep
+    from rmft_jax.sweeps.store import load_sweep
     from rmft_jax.training import load_agent, train
 
 _HOMES = {
@@ -110,6 +111,7 @@ _HOMES = {
     "rollout": ("rollout_scenarios",),
     "storage": ("RunDirectory",),
     "sweeps.spec": ("Sweep",),
+    "sweeps.store": ("load_sweep",),
     "training": (
         "load_agent",
         "train",
@@ -150,6 +152,7 @@ __all__ = [
     "iterate",
     "iterate_chunk",
     "load_agent",
+    "load_sweep",
     "make_agent",
     "make_agents",
     "make_baselines",

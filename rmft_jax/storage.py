@@ -63,7 +63,7 @@ class RunDirectory:
                 raise RunError(f"{path} already holds a run; try --resume to continue it or --overwrite to replace it")
             with run.lock():
                 run._clear()
-        elif path.exists() and not (path.is_dir() and all(file.name.startswith(".") for file in path.iterdir())):
+        elif not is_vacant(path):
             raise RunError(f"{path} exists and is not a run directory; try another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -88,18 +88,13 @@ class RunDirectory:
         """Whether a run was ever started here."""
         return self._config.is_file()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Keeps every other process from training here.
 
         Raises:
           RunError: if one does.
         """
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise RunError(f"another process is training in {self.path}; try again when it has stopped") from None
+        return locked(self.path, "training")
 
     def _clear(self) -> None:
         # The configuration goes last, so that an interrupted clearing still reads as a run.
@@ -152,6 +147,25 @@ class RunDirectory:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}; try `rmft train --overwrite --out {self.path}`") from error
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether there is nothing at `path`, or a directory without visible files."""
+    return not path.exists() or (path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()))
+
+
+@contextlib.contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Keeps every other process that asks out of a directory.
+
+    Raises:
+      RunError: if one is in it already.
+    """
+    try:
+        with FileLock(path / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise RunError(f"another process is {doing} in {path}; try again when it has stopped") from None
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> Path:

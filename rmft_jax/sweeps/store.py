@@ -1,0 +1,298 @@
+"""The files of a sweep. Imports no JAX.
+
+Every cell that finishes is one netCDF file, written under a temporary name and renamed, and one more is assembled from
+them at the end. So a kill leaves every cell whole or absent, cells can be written in any order, and a sweep can be
+read while it runs. One HDF5 file that grows would be fewer files, but a kill in the middle of an append can damage
+what was there before, and it has one writer. A Zarr store takes many writers, but a cell's region is many files, so a
+kill can leave half a cell; its chunks would pay where data exceeds memory, and a sweep of curves is far from that.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from rmft_jax import config as config_lib
+from rmft_jax.config import differing_fields
+from rmft_jax.storage import RunError, is_vacant, locked, write_dataset, write_json
+from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
+from rmft_jax.sweeps.spec import Cell, Sweep, label_of
+
+Warn = Callable[[str], None]
+
+# Of a damaged file, whichever part of it is.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, IndexError)
+_STAMP = "cell"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepDirectory:
+    """The files of one sweep.
+
+    `sweep.json` (the specification, every cell's configuration, provenance), `cells/00042.nc` for every cell that
+    finished, `failures/00042.json` for every one that failed last time, and `sweep.nc`, assembled from the cells.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, path: Path, sweep: Sweep, provenance: Mapping[str, Any] | None = None, overwrite: bool = False
+    ) -> "SweepDirectory":
+        """Starts a sweep directory.
+
+        Args:
+          path: the directory.
+          sweep: what will run.
+          provenance: attributes of the dataset to come, such as versions, commit and device; fit for JSON.
+          overwrite: whether a sweep that is there is replaced.
+
+        Raises:
+          ConfigError: if the sweep cannot work.
+          RunError: if the directory holds a sweep and `overwrite` is false, or holds other files, or cannot be written.
+        """
+        directory = cls(path)
+        content = {
+            "spec": sweep.to_dict(),
+            "provenance": dict(provenance or {}),
+            "cells": [
+                {"index": cell.index, "coordinates": cell.coordinates, "config": config_lib.to_dict(cell.config)}
+                for cell in sweep.expand()
+            ],
+        }
+        if directory.exists():
+            if not overwrite:
+                raise RunError(
+                    f"{path} already holds a sweep; try --resume to continue it or --overwrite to replace it"
+                )
+            with directory.lock():
+                directory._clear()
+        elif (path / "config.json").is_file():
+            raise RunError(f"{path} holds a run, not a sweep; try another --out")
+        elif not is_vacant(path):
+            raise RunError(f"{path} exists and is not a sweep directory; try another --out")
+        try:
+            for folder in (directory._cells, directory._failures):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_json(directory._spec, content)
+        except OSError as error:
+            raise RunError(f"cannot write to {path}: {error.strerror}; try another --out") from error
+        return directory
+
+    @classmethod
+    def open(cls, path: Path, sweep: Sweep | None = None) -> "SweepDirectory":
+        """An existing sweep directory.
+
+        Args:
+          path: the directory.
+          sweep: what it must hold, to resume it. None: whatever it holds.
+
+        Raises:
+          ConfigError: if the sweep cannot work.
+          RunError: if there is none at `path`, or another one than `sweep`.
+        """
+        directory = cls(path)
+        if not directory.exists():
+            raise RunError(f"{path} is not a sweep directory (it has no sweep.json); try one that `rmft sweep` made")
+        if sweep is not None and (difference := directory._difference(sweep)):
+            raise RunError(f"{path} holds another sweep: {difference}; try the spec that it holds, or another --out")
+        return directory
+
+    def exists(self) -> bool:
+        """Whether a sweep was ever started here."""
+        return self._spec.is_file()
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps every other process from writing here.
+
+        Raises:
+          RunError: if one does.
+        """
+        return locked(self.path, "running the sweep")
+
+    @functools.cached_property
+    def sweep(self) -> Sweep:
+        """What the directory holds."""
+        return Sweep.from_dict(self._content["spec"])
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell, as the sweep began: a preset that has changed since does not change them."""
+        return [
+            Cell(record["index"], record["coordinates"], config_lib.from_dict(record["config"]))
+            for record in self._records
+        ]
+
+    def finished(self, warn: Warn = print) -> set[int]:
+        """Indices of the cells whose files are there and whole; `warn` is called with a line for every damaged one."""
+        return set(self._contents(warn))
+
+    def failures(self) -> dict[int, str]:
+        """Messages of the cells that failed and have not finished since, by index."""
+        messages = {}
+        for index in range(len(self._records)):
+            path = self._failure_path(index)
+            if path.exists() and not self._cell_path(index).exists():
+                try:
+                    messages[index] = str(json.loads(path.read_text())["message"])
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    messages[index] = f"unknown: {path} cannot be read ({error})"
+        return messages
+
+    def write_cell(self, cell: Cell, dataset: xr.Dataset) -> Path:
+        """Writes a cell's dataset, stamped with the cell, and forgets that it ever failed."""
+        stamped = dataset.reset_coords(drop=True).assign_attrs({_STAMP: json.dumps(self._records[cell.index])})
+        path = write_dataset(self._cell_path(cell.index), stamped)
+        self._failure_path(cell.index).unlink(missing_ok=True)
+        return path
+
+    def write_failure(self, cell: Cell, message: str) -> None:
+        """Records why a cell failed."""
+        write_json(self._failure_path(cell.index), {"label": cell.label, "message": message})
+
+    def assemble(self, warn: Warn = print) -> xr.Dataset:
+        """The dataset of the sweep, as far as it got, in memory.
+
+        Over the dimensions of `Sweep.dimensions` come those of the cells' datasets; NaN where a cell has no such round,
+        arm or agent, failed, or is missing. `status` says `finished`, `failed` or `missing`.
+
+        Args:
+          warn: called with a line for every damaged cell, which counts as missing.
+        """
+        contents, failures = self._contents(warn), self.failures()
+        coordinates = [record["coordinates"] for record in self._records]
+        status = dict.fromkeys(failures, "failed") | dict.fromkeys(contents, "finished")
+        dataset = assemble(self.sweep.dimensions(coordinates), coordinates, contents, status)
+        dataset.attrs |= {name: _attribute(value) for name, value in self._content["provenance"].items()}
+        dataset.attrs |= {"preset": self.sweep.preset, "spec": json.dumps(self.sweep.to_dict())}
+        if failures:
+            messages = {label_of(coordinates[index]): message for index, message in failures.items()}
+            dataset.attrs["failures"] = json.dumps(messages)
+        return dataset
+
+    def write_assembled(self, warn: Warn = print) -> Path:
+        """Writes `sweep.nc` and returns its path."""
+        return write_dataset(self._assembled, self.assemble(warn))
+
+    def read_assembled(self) -> xr.Dataset | None:
+        """The content of `sweep.nc`; None if it is damaged, or no newer than what it would now be made from."""
+        cells = list(self._cells.glob("*.nc"))
+        # Where only the assembled file was kept, it is all there is.
+        sources = [self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
+        with contextlib.suppress(*_DAMAGE):
+            # Clocks of file systems are coarse: the same moment is not after.
+            changed = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
+            if self._assembled.stat().st_mtime_ns > changed:
+                with xr.open_dataset(self._assembled, engine="h5netcdf", decode_times=False) as dataset:
+                    return dataset.load()
+        return None
+
+    @property
+    def _spec(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def _assembled(self) -> Path:
+        return self.path / "sweep.nc"
+
+    @property
+    def _cells(self) -> Path:
+        return self.path / "cells"
+
+    @property
+    def _failures(self) -> Path:
+        return self.path / "failures"
+
+    def _cell_path(self, index: int) -> Path:
+        return self._cells / f"{index:05d}.nc"
+
+    def _failure_path(self, index: int) -> Path:
+        return self._failures / f"{index:05d}.json"
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._spec.read_text())
+            if {"spec", "provenance", "cells"} <= content.keys():
+                return content
+            raise ValueError("it lacks a part")
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunError(f"cannot read {self._spec}: {error}; try `rmft sweep --overwrite`") from error
+
+    @property
+    def _records(self) -> list[dict[str, Any]]:
+        return self._content["cells"]
+
+    def _contents(self, warn: Warn) -> dict[int, CellContent]:
+        """What the finished cells hold, by index."""
+        contents = {}
+        for index, record in enumerate(self._records):
+            path = self._cell_path(index)
+            try:
+                if path.exists():
+                    content = read_cell(path)
+                    if json.loads(content.attrs.pop(_STAMP, "null")) != record:
+                        raise ValueError("it holds another cell")
+                    contents[index] = content
+            except _DAMAGE as error:
+                warn(f"{path} is damaged ({error}): {label_of(record['coordinates'])} counts as not finished")
+        return contents
+
+    def _difference(self, sweep: Sweep) -> str:
+        """The first part in which `sweep` differs from what is here, in words; empty if none does."""
+        here, given = self._content["spec"], sweep.to_dict()
+        for part in dict.fromkeys((*here, *given)):
+            old, new = here.get(part), given.get(part)
+            if isinstance(old, dict) and isinstance(new, dict):
+                for field in dict.fromkeys((*old, *new)):
+                    if old.get(field) != new.get(field):
+                        return f"{field} in [{part}] is {_told(old.get(field))} there and {_told(new.get(field))} now"
+                if list(old) != list(new):
+                    return f"[{part}] has its fields in another order"
+            elif old != new:
+                return f"{part} is {_told(old)} there and {_told(new)} now"
+        for old, new in zip(self.cells, sweep.expand(), strict=True):
+            for field, before, after in differing_fields(old.config, new.config):
+                return f"{field} of {new.label} is {_told(before)} there and {_told(after)} now, with the same spec"
+        return ""
+
+    def _clear(self) -> None:
+        # The specification goes last, so that an interrupted clearing still reads as a sweep.
+        for folder in (self._cells, self._failures, self.path / "figures"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self._assembled, self._spec):
+            path.unlink(missing_ok=True)
+
+
+def load_sweep(directory: str | Path, warn: Warn = print) -> xr.Dataset:
+    """The dataset of a sweep, finished, running or interrupted.
+
+    Args:
+      directory: where the sweep was made.
+      warn: called with a line for every damaged cell, which counts as missing.
+
+    Returns:
+      See `SweepDirectory.assemble`; from `sweep.nc` where that is newer than all else, and else from the cells.
+
+    Raises:
+      RunError: if there is no sweep.
+    """
+    sweep = SweepDirectory.open(Path(directory))
+    assembled = sweep.read_assembled()
+    return sweep.assemble(warn) if assembled is None else assembled
+
+
+def _attribute(value: Any) -> str | int | float:
+    """NetCDF attributes are text and numbers."""
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+
+
+def _told(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
