@@ -56,7 +56,7 @@ def drawn(monkeypatch) -> dict:
         figures[path.name] = figure
         return [path]
 
-    monkeypatch.setattr("rmft_jax.plotting.save_figure", save_figure)
+    monkeypatch.setattr("rmft_jax.plotting.curves.save_figure", save_figure)
     return figures
 
 

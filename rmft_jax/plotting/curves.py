@@ -1,8 +1,6 @@
 """Datasets to figures, at the width of a paper's column. Imports no JAX."""
 
-import contextlib
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,103 +16,22 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from rmft_jax.bootstrap import Interval, frequency_interval, mean_interval
 from rmft_jax.growth import suff_fail_freq
+from rmft_jax.plotting.export import save_figure
+from rmft_jax.plotting.style import (
+    PAPER,
+    SKY,
+    STYLES,
+    WIDTH,
+    Style,
+    column_figure,
+    height_for,
+    legend_above,
+    style_of,
+    styles_of,
+)
 from rmft_jax.report import regret_name, summarize
-from rmft_jax.storage import replacing
 
-
-class Style(NamedTuple):
-    """How an agent is drawn, everywhere the same."""
-
-    label: str
-    color: str
-    line: Any
-
-
-# Colours of Okabe and Ito (2008), which remain apart for colour-blind readers, without their yellow, which is too
-# light for a line on white; grey stands in for it. Line styles tell agents of one colour apart, and all in print.
-_ORANGE, _SKY, _GREEN, _BLUE, _VERMILION, _PURPLE, _BLACK, _GREY = (
-    "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#000000", "#777777"
-)  # fmt: skip
-_SOLID, _DASH, _DOTS, _DASH_DOT = "-", "--", ":", "-."
-_LONG, _WIDE_DOTS, _DASH_DOT_DOT, _SHORT = (0, (6, 1)), (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))
-STYLES = {
-    "rmft": Style("RMFT Transformer", _VERMILION, _SOLID),
-    "rmft_plain": Style("RMFT, whole trajectories", _SKY, _LONG),
-    "thompson": Style("Thompson", _BLUE, _DASH),
-    "ucb1": Style("UCB1", _GREEN, _DASH_DOT),
-    "ucb": Style("UCB", _GREEN, _DASH),
-    "kl_ucb": Style("KL-UCB", _GREEN, _LONG),
-    "moss": Style("MOSS", _GREEN, _DOTS),
-    "posterior_index": Style("posterior index", _BLUE, _DASH_DOT_DOT),
-    "greedy": Style("greedy", _PURPLE, _DOTS),
-    "epsilon_greedy": Style("ε-greedy", _ORANGE, _DASH_DOT_DOT),
-    "explore_then_commit": Style("explore-then-commit", _PURPLE, _DASH),
-    "exp3": Style("EXP3", _ORANGE, _DASH),
-    "exp3_ix": Style("EXP3-IX", _ORANGE, _LONG),
-    "exp3_p": Style("EXP3.P", _ORANGE, _DOTS),
-    "tsallis_inf": Style("Tsallis-INF", _SKY, _DASH_DOT),
-    "hedge": Style("Hedge", _SKY, _DASH),
-    "hedge_anytime": Style("Hedge, anytime", _SKY, _DOTS),
-    "ftrl": Style("FTRL", _BLUE, _LONG),
-    "ftpl": Style("FTPL", _BLUE, _DOTS),
-    "follow_the_leader": Style("follow the leader", _PURPLE, _DASH_DOT),
-    "rexp3": Style("Rexp3", _ORANGE, _DASH_DOT),
-    "sliding_window_ucb": Style("sliding-window UCB", _GREEN, _SHORT),
-    "discounted_ucb": Style("discounted UCB", _GREEN, _DASH_DOT_DOT),
-    "discounted_thompson": Style("discounted Thompson", _BLUE, _DASH_DOT),
-    "bayes_optimal": Style("Bayes-optimal", _BLACK, _SOLID),
-    "uniform": Style("uniform", _BLACK, _WIDE_DOTS),
-    "best_fixed_arm": Style("best fixed arm", _GREY, _SOLID),
-    "best_arm": Style("best arm", _GREY, _DASH),
-}
-COLORS = (_PURPLE, _SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 _MAX_CURVES, _MAX_PANELS = 8, 6
-_WIDTH, _HEIGHT = 3.4, 2.5  # inches
-_PAPER: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 7,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,
-}
-
-
-def style_of(name: str) -> Style:
-    """The style of an agent; one of an unknown name depends on the name alone."""
-    if name in STYLES:
-        return STYLES[name]
-    number = zlib.crc32(name.encode())
-    dashes = (0, (3 + number % 3, 1, 1 + number % 2, 1))
-    return Style(name.replace("_", " "), COLORS[number % 5], dashes)
-
-
-def styles_of(names: Sequence[str]) -> dict[str, Style]:
-    """The styles of a figure's agents: where two of them share a colour, the less prominent one takes a free one."""
-    prominence = {name: i for i, name in enumerate(STYLES)}
-    styles = {}
-    for name in sorted(names, key=lambda name: prominence.get(name, len(STYLES))):
-        style, taken = style_of(name), {style.color for style in styles.values()}
-        free = [color for color in COLORS if color not in taken]
-        styles[name] = style if style.color not in taken or not free else style._replace(color=free[0])
-    return {name: styles[name] for name in names}
-
-
-@contextlib.contextmanager
-def column_figure(height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure at column width, `height` inches high, under the style of the house."""
-    with rc_context(_PAPER):
-        figure = Figure(figsize=(_WIDTH, height))
-        yield figure, figure.subplots()
 
 
 class Curve(NamedTuple):
@@ -163,7 +80,7 @@ def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"]
     The axis is cut above the highest curve but uniform play, which only shows how hard the problem is.
     """
     drawn = choose_agents({name: float(curve.mean[-1]) for name, curve in curves.items()}, None)
-    with column_figure(_height(drawn, columns=2)) as (figure, axes):
+    with column_figure(height_for(drawn, columns=2)) as (figure, axes):
         for name, style in styles_of(drawn).items():
             _draw(axes, style, rounds, curves[name])
         shown = [curves[name] for name in drawn if name != "uniform"] or [curves[name] for name in drawn]
@@ -174,7 +91,7 @@ def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"]
         axes.set_xlim(0, rounds[-1])
         axes.set_xlabel("round")
         axes.set_ylabel(f"cumulative {regret_name(regret)}\n(reward units)")
-        _legend_above(figure, axes, columns=2)
+        legend_above(figure, axes, columns=2)
         return figure
 
 
@@ -192,7 +109,7 @@ def plot_loglog(evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]]
     curves = scenario_curves(evaluation["regret"].sel(agent=names))
     summary, styles = summary or summarize(evaluation.sel(agent=names)), styles_of(names)
     positive = {name: curves[name].mean[curves[name].mean > 0] for name in names}
-    with column_figure(_height(names, columns=1)) as (figure, axes):
+    with column_figure(height_for(names, columns=1)) as (figure, axes):
         axes.set_xscale("log")
         axes.set_yscale("log")
         bottom = min([1.0, *(float(values.min()) for values in positive.values() if len(values))]) / 1.5
@@ -209,14 +126,14 @@ def plot_loglog(evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]]
         axes.set_xlim(1, max(2, rounds[-1]))
         axes.set_xlabel("round")
         axes.set_ylabel(f"cumulative {regret_name(_kind(evaluation))}\n(reward units)")
-        _legend_above(figure, axes, columns=1)
+        legend_above(figure, axes, columns=1)
         return figure
 
 
 def plot_suff_fail(evaluation: xr.Dataset) -> Figure:
     """SuffFailFreq(t), the share of scenarios with no best arm from round t on, with 95% Wilson bands."""
     names, rounds = _chosen(evaluation), evaluation["round"].to_numpy()
-    with column_figure(_height(names, columns=2)) as (figure, axes):
+    with column_figure(height_for(names, columns=2)) as (figure, axes):
         for name, style in styles_of(names).items():
             last = evaluation["last_best_round"].sel(agent=name).to_numpy()
             frequency = suff_fail_freq(last, len(rounds))
@@ -225,7 +142,7 @@ def plot_suff_fail(evaluation: xr.Dataset) -> Figure:
         axes.set_xlim(0, rounds[-1])
         axes.set_xlabel("round t")
         axes.set_ylabel("SuffFailFreq(t)\n(share of scenarios)")
-        _legend_above(figure, axes, columns=2)
+        legend_above(figure, axes, columns=2)
         return figure
 
 
@@ -236,8 +153,8 @@ def plot_arms(evaluation: xr.Dataset) -> Figure:
     ranks = evaluation["rank"].sel(agent=names).transpose("agent", "scenario", "round").to_numpy()
     num_ranks = max(int(evaluation.attrs.get("num_arms", 1)), int(ranks.max()) + 1)
     num_rows, scale = -(-len(names) // 2), ScalarMappable(Normalize(0, 1), "cividis")
-    with rc_context(_PAPER | {"axes.grid": False}):
-        figure = Figure(figsize=(_WIDTH, 0.6 + 0.95 * num_rows))
+    with rc_context(PAPER | {"axes.grid": False}):
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.95 * num_rows))
         panels = figure.subplots(num_rows, min(2, len(names)), sharex=True, sharey=True, squeeze=False).flat
         for axes, name, played in zip(panels, names, ranks, strict=False):
             share = np.stack([np.mean(played == rank, axis=0) for rank in range(num_ranks)])
@@ -296,7 +213,7 @@ def plot_training(metrics: xr.Dataset, evaluation: xr.Dataset | None = None) -> 
         held_out, iterations = metrics["validation_regret"], metrics["validation_iteration"]
         half_width = 1.96 * metrics["validation_regret_sem"]
         axes.plot(metrics["iteration"], metrics["regret"], color="#999999", linewidth=0.8, label="all rollouts")
-        axes.plot(metrics["iteration"], metrics["selected_regret"], color=_SKY, linewidth=0.8, label="kept rollouts")
+        axes.plot(metrics["iteration"], metrics["selected_regret"], color=SKY, linewidth=0.8, label="kept rollouts")
         band = Interval((held_out - half_width).to_numpy(), (held_out + half_width).to_numpy())
         curve = Curve(held_out.to_numpy(), band)
         _draw(axes, STYLES["rmft"], iterations.to_numpy(), curve, "held-out scenarios")
@@ -310,21 +227,8 @@ def plot_training(metrics: xr.Dataset, evaluation: xr.Dataset | None = None) -> 
         axes.set_xlim(0, float(metrics["iteration"][-1]))
         axes.set_xlabel("RMFT iteration")
         axes.set_ylabel("regret at the horizon\n(reward units)")
-        _legend_above(figure, axes, columns=2)
+        legend_above(figure, axes, columns=2)
         return figure
-
-
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Writes a figure as PNG and PDF, each whole or not at all; `path` has no suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    with rc_context(_PAPER):
-        for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
-            target = path.with_suffix(suffix)
-            with replacing(target) as temporary:
-                figure.savefig(temporary, dpi=300, metadata=metadata)
-            written.append(target)
-    return written
 
 
 def plot_run(metrics: xr.Dataset, evaluation: xr.Dataset, directory: Path) -> list[Path]:
@@ -371,18 +275,3 @@ def _with_exponent(label: str, row: Mapping[str, Any]) -> str:
         return label
     interval = "" if np.isnan(row["exponent_ci95"]).any() else " [{:.2f}, {:.2f}]".format(*row["exponent_ci95"])
     return f"{label}, β = {row['exponent']:.2f}{interval}"
-
-
-def _height(names: Sequence[str], columns: int) -> float:
-    """Height in inches of a figure whose legend stands above its axes."""
-    return 2.2 + 0.15 * -(-len(names) // columns)
-
-
-def _legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """A legend where it cannot cover a curve."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=columns, handlelength=2.6, labelspacing=0.25,
-            columnspacing=1.2,
-        )  # fmt: skip

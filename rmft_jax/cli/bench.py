@@ -1,0 +1,119 @@
+"""The commands `rmft bench-agents`, `rmft presets` and `rmft environments`."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rmft_jax.cli.common import parse, print_summary
+from rmft_jax.config import BanditConfig, ConfigError, EnvironmentConfig, environment_to_dict
+from rmft_jax.config.checks import require_count, require_seed
+from rmft_jax.presets import ENVIRONMENTS, PRESETS, get_environment
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchArguments:
+    """Plays the classical agents that fit an environment on the same scenarios."""
+
+    environment: tyro.conf.Positional[str] = "bernoulli"
+    """Named environment to start from; `rmft environments` lists them."""
+    horizon: int = 100
+    """Rounds T."""
+    num_scenarios: int = 1000
+    """Scenarios."""
+    seed: int = 0
+    """Seed of the scenarios and rewards."""
+    agents: tuple[str, ...] = ()
+    """Which agents, by name; all that fit if none is named."""
+    tune: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Set the free constant of every agent first, on scenarios of its own."""
+    json: Path | None = None
+    """File for the mean regrets with their intervals."""
+    out: Path | None = None
+    """Directory for the dataset (agents.nc) and the figures."""
+    config: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=BanditConfig)
+
+
+def bench_agents(argv: list[str]) -> int:
+    """Plays the classical agents."""
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    if name is None and not {"-h", "--help"} & set(argv):
+        raise ConfigError("got no environment, need its name first; try `rmft bench-agents bernoulli`")
+    default = BenchArguments(name or "bernoulli", config=get_environment(name or "bernoulli"))
+    arguments = parse(BenchArguments, "bench-agents", argv, default)
+    config, horizon = arguments.config, arguments.horizon
+    for field, minimum in (("horizon", 1), ("num_scenarios", 2)):
+        require_count(getattr(arguments, field), field, minimum, getattr(default, field))
+    require_seed(arguments.seed)
+    config.validate(horizon)
+
+    from rmft_jax import benchmark
+    from rmft_jax.agents import make_agents
+    from rmft_jax.progress import ProgressReporter
+    from rmft_jax.report import summarize
+    from rmft_jax.storage import write_dataset, write_json
+
+    agents = make_agents(config, horizon, arguments.agents or None)
+    for directory in (arguments.json and arguments.json.parent, arguments.out):
+        if directory is not None:  # Fails now, not after the work, where nothing can be written.
+            directory.mkdir(parents=True, exist_ok=True)
+    started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
+    size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
+    with ProgressReporter().status(f"{what} {size}"):
+        dataset, constants = benchmark.bench_agents(
+            config,
+            horizon=horizon,
+            num_scenarios=arguments.num_scenarios,
+            seed=arguments.seed,
+            agents=agents,
+            tune=arguments.tune,
+        )
+        summary = summarize(dataset)
+    title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"
+    print_summary(summary, title, dataset.attrs)
+    if arguments.tune:
+        print("tuned: " + ", ".join(f"{agent} {value:.3g}" for agent, value in constants.items()))
+    print(f"{len(summary)} agents in {time.perf_counter() - started:.0f} s, compilation included")
+    if arguments.json is not None:
+        intervals = ("regret_mean", "regret_ci95")
+        content = {
+            "environment": name,
+            "horizon": horizon,
+            "num_arms": config.num_arms,
+            "num_scenarios": arguments.num_scenarios,
+            "seed": arguments.seed,
+            "settings": environment_to_dict(config),
+            "regret": dataset.attrs["regret"],
+            "constants": constants,
+            "agents": {agent: {key: row[key] for key in intervals} for agent, row in summary.items()},
+        }
+        write_json(arguments.json, content)
+    if arguments.out is not None:
+        print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
+
+        from rmft_jax import plotting
+
+        for path in plotting.plot_evaluation(dataset, arguments.out):
+            print(f"figure: {path} (and .pdf)")
+    return 0
+
+
+def presets(argv: list[str]) -> int:
+    """Lists the named configurations."""
+    return _list("presets", PRESETS, argv)
+
+
+def environments(argv: list[str]) -> int:
+    """Lists the named environments."""
+    return _list("environments", ENVIRONMENTS, argv)
+
+
+def _list(command: str, register: dict[str, Any], argv: list[str]) -> int:
+    if argv and not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft {command}`")
+    width = max(map(len, register))
+    for name, (description, _) in register.items():
+        print(f"{name:{width}}  {description}")
+    return 0
