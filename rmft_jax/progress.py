@@ -27,6 +27,36 @@ class IterationBar:
             self._console.print(f"iteration {done}/{self._total} · {figures} · {time_left}", soft_wrap=True)
 
 
+class SweepBar:
+    """Shows how many cells of a sweep are done, what is running, and the time left."""
+
+    def __init__(self, console: Console, bar: Progress, total: int, done: int):
+        self._console, self._bar, self._total, self._done, self._start = console, bar, total, done, done
+        self._started = time.perf_counter()
+        self._task = bar.add_task("sweep", total=total, completed=done, figures="", left="")
+
+    def figures(self, words: str) -> None:
+        """Says what is running."""
+        self._bar.update(self._task, figures=words)
+
+    def add(self, label: str, regret: float) -> None:
+        """Counts a cell that finished."""
+        self._count(f"{label} · regret {regret:.2f}")
+
+    def fail(self, label: str, message: str) -> None:
+        """Counts a cell that failed."""
+        self._console.print(f"failed: {label}: {message}", soft_wrap=True, markup=False)
+        self._count(f"{label} · failed")
+
+    def _count(self, figures: str) -> None:
+        self._done += 1
+        seconds = (time.perf_counter() - self._started) / (self._done - self._start) * (self._total - self._done)
+        time_left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+        self._bar.update(self._task, completed=self._done, figures=figures, left=time_left)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._done}/{self._total} · {figures} · {time_left}", soft_wrap=True, markup=False)
+
+
 class ProgressReporter:
     """Where a run says what it does; standard error by default, so that output can be piped."""
 
@@ -47,12 +77,21 @@ class ProgressReporter:
     @contextlib.contextmanager
     def iterations(self, total: int, done: int) -> Iterator[IterationBar]:
         """A bar over iterations, starting at `done`."""
+        with self._progress() as bar:
+            yield IterationBar(self._console, bar, total, done)
+
+    @contextlib.contextmanager
+    def sweep(self, total: int, done: int) -> Iterator[SweepBar]:
+        """A bar over cells, starting at `done`."""
+        with self._progress() as bar:
+            yield SweepBar(self._console, bar, total, done)
+
+    def _progress(self) -> Progress:
         columns = (
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
-            yield IterationBar(self._console, bar, total, done)
+        return Progress(*columns, console=self._console, disable=not self._console.is_terminal)

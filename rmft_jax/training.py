@@ -188,7 +188,7 @@ class _Session:
         with self._reporter.iterations(total, done) as bar, self._stop.deferred():
             while done < total:
                 state, metrics = run_chunk(state)
-                _wait(metrics)
+                wait(metrics.regret)
                 _require_finite(state, metrics, done)
                 done += chunk
                 history.add_chunk(metrics)
@@ -331,11 +331,10 @@ def _require_finite(state: TrainState, metrics: IterationMetrics, done: int) -> 
         )
 
 
-def _wait(metrics: IterationMetrics) -> None:
-    # Polling instead of blocking lets the interpreter run signal handlers, so a second Ctrl-C acts at once.
-    regret: Any = metrics.regret
-    while not regret.is_ready():
-        time.sleep(0.02)
+def wait(result: Any) -> None:
+    """Until the array is computed. Polling instead of blocking lets signal handlers run, so Ctrl-C acts at once."""
+    while not result.is_ready():
+        time.sleep(0.005)
 
 
 class _StopSignals:

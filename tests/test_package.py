@@ -12,7 +12,7 @@ SOURCE = Path(rmft_jax.__file__).parent
 ORDER = [
     "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "plotting", "progress",
     "types", "environments", "agents", "regret", "rollout", "selection", "objectives", "diagnostics",
-    "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints", "training", "cli",
+    "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints", "training", "engine", "cli",
 ]  # fmt: skip
 WITHOUT_JAX = ["config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "plotting", "progress"]
 

@@ -61,16 +61,16 @@ def finished(tmp_path_factory):
 
 def interrupt_after(monkeypatch, chunks: int, number: int = signal.SIGINT):
     """Sends this process a signal while chunk number `chunks` runs."""
-    wait, count = training._wait, 0
+    wait, count = training.wait, 0
 
-    def sending(metrics):
+    def sending(result):
         nonlocal count
         count += 1
         if count == chunks:
             os.kill(os.getpid(), number)
-        wait(metrics)
+        wait(result)
 
-    monkeypatch.setattr(training, "_wait", sending)
+    monkeypatch.setattr(training, "wait", sending)
 
 
 def test_a_run_leaves_everything_it_promises(finished):

@@ -14,6 +14,7 @@ from rmft_jax.config import ConfigError
 _COMMANDS = {
     "train": ("train", "train"),
     "evaluate": ("train", "evaluate"),
+    "sweep": ("sweep", "sweep"),
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
     "presets": ("bench", "presets"),
@@ -27,6 +28,7 @@ Iterative regret-minimization fine-tuning of numerical Transformers.
 commands:
   train [PRESET] --out DIR    train, evaluate and plot; --resume continues a run
   evaluate DIR                a trained policy beside the classical agents
+  sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
   plot DIR                    the figures of a run
   presets                     the named configurations
@@ -37,7 +39,7 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 for a run that failed, 2 for wrong input, 128 + n after signal n."""
+    """Runs a command; returns 0, 1 for a run that failed, 2 for wrong input, 3 for failed cells of a sweep, 128 + n after signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP, end="")

@@ -16,6 +16,7 @@ from rmft_jax.engine.results import baselines_of, cell_dataset
 from rmft_jax.engine.unfinished import Progress
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.spec import Cell
+from rmft_jax.training import wait
 
 _SAVE_SECONDS = 30.0
 
@@ -74,7 +75,7 @@ def make_tasks(
 
 
 def run_task(task: Task, programs: Programs, folder: Path | None, watch: Watch) -> Iterator[Result]:
-    """Trains the batch, then evaluates cell by cell.
+    """Trains the batch, then evaluates cell by cell. What does not fit into memory has failed; other errors are raised.
 
     Args:
       task: the batch.
@@ -83,11 +84,24 @@ def run_task(task: Task, programs: Programs, folder: Path | None, watch: Watch) 
       watch: called after every chunk with the iterations done and the mean validation regret.
     """
     path = folder / f"{task.cells[0].index:05d}.npz" if folder is not None else None
+    missing = {slot: task.cells[slot] for slot in task.wanted}
+    try:
+        for slot, result in _run(task, programs, path, watch):
+            del missing[slot]
+            yield result
+    except jax.errors.JaxRuntimeError as error:
+        message = f"{str(error).splitlines()[0]}; try fewer num_scenarios, a rollout_block, or fewer cells per batch"
+        yield from (Result(cell, failure=message) for cell in missing.values())
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
+def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Iterator[tuple[int, Result]]:
     batch, progress = _train(task, programs, path, watch)
     for slot in task.wanted:
         cell = task.cells[slot]
         if slot in progress.failures:
-            yield Result(cell, failure=progress.failures[slot])
+            yield slot, Result(cell, failure=progress.failures[slot])
             continue
         started, compiled = time.perf_counter(), programs.compile_seconds
         padded = jax.tree.map(np.float32, padded_config(cell, task.group))
@@ -95,9 +109,8 @@ def run_task(task: Task, programs: Programs, folder: Path | None, watch: Watch) 
         agents = {"rmft": trained_agent(padded, best), **baselines_of(cell, task.group, task.baselines)}
         plays = programs.evaluate(agents, cell, batch.test_key[slot])
         seconds = time.perf_counter() - started - (programs.compile_seconds - compiled)
-        yield Result(cell, cell_dataset(cell, plays, progress, slot, seconds + progress.seconds / len(task.cells)))
-    if path is not None:
-        path.unlink(missing_ok=True)
+        seconds += progress.seconds / len(task.cells)
+        yield slot, Result(cell, cell_dataset(cell, plays, progress, slot, seconds))
 
 
 def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> tuple[Batch, Progress]:
@@ -114,6 +127,7 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
         chunk = config.chunk_size if progress.validated else 0
         done = progress.done + chunk
         batch, metrics, regret, finite = programs.advance(batch, chunk > 0)
+        wait(regret)
         if chunk:
             progress.add_chunk(metrics, np.asarray(finite))
         progress.add_validation(done, np.asarray(regret), jax.device_get(batch.state.params))

@@ -46,11 +46,11 @@ class Batch:
 class Programs:
     """Compiles each program of a group when it is first needed, and keeps it for all further batches.
 
-    compile_seconds: spent on that so far. num_compiled: programs compiled so far.
+    compile_seconds: spent on that so far. num_compiled: programs compiled so far. on_compile: told about each.
     """
 
-    def __init__(self, group: Group):
-        self._group = group
+    def __init__(self, group: Group, on_compile: Callable[[str], None] = lambda line: None):
+        self._group, self._on_compile = group, on_compile
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self.compile_seconds, self.num_compiled = 0.0, 0
 
@@ -92,8 +92,12 @@ class Programs:
         if identity not in self._compiled:
             started = time.perf_counter()
             self._compiled[identity] = jax.jit(function, **options).lower(*inputs).compile()
-            self.compile_seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self.compile_seconds += seconds
             self.num_compiled += 1
+            rmft = self._group.config.rmft
+            sizes = f"T <= {rmft.horizon}, K <= {rmft.environment.num_arms}"
+            self._on_compile(f"compiled `{name}` for {sizes} in {seconds:.1f} s")
         return self._compiled[identity](*inputs)
 
 

@@ -98,7 +98,9 @@ class Progress:
 def save(path: Path, identity: str, batch: Batch, progress: Progress) -> None:
     """Writes the state of a batch, whole or not at all; `identity` says whose it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(_changing(batch)))}
+    arrays: dict[str, Any] = {
+        f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(_changing(batch)))
+    }
     arrays |= {f"best_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(progress.best))}
     arrays |= {f"metric_{name}": values for name, values in progress.metrics.items()}
     arrays |= {name: getattr(progress, name) for name in _PLAIN}

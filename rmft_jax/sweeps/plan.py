@@ -70,6 +70,19 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
     return sorted(groups, key=lambda group: group.cells[0].index)
 
 
+def describe(groups: Sequence[Group]) -> list[str]:
+    """The plan in words: for every group its cells, its shapes, and why it was formed."""
+    cells = sum(len(group.cells) for group in groups)
+    lines = [f"{cells} cells in {len(groups)} groups, {PROGRAMS_PER_GROUP * len(groups)} programs to compile"]
+    for number, group in enumerate(groups, 1):
+        rmft = group.config.rmft
+        horizons, arm_counts = (",".join(map(str, sizes)) for sizes in (group.horizons, group.arm_counts))
+        shape = f"[M={rmft.num_scenarios}, L={rmft.num_rollouts}, T={rmft.horizon}, K={_arms(group.config)}]"
+        lines.append(f"group {number}: {len(group.cells)} cells, T = {horizons}, K = {arm_counts}, as {shape}")
+        lines += [f"  {reason}" for reason in group.reason]
+    return lines
+
+
 def structure(config: Any, without: Sequence[str] = ()) -> tuple[Any, ...]:
     """What fixes shapes and structure of a configuration: all but the fields of type float, the seed, and `without`."""
     hints = typing.get_type_hints(type(config))

@@ -36,7 +36,8 @@ class SweepDirectory:
     """The files of one sweep.
 
     `sweep.json` (the specification, every cell's configuration, provenance), `cells/00042.nc` for every cell that
-    finished, `failures/00042.json` for every one that failed last time, and `sweep.nc`, assembled from the cells.
+    finished, `failures/00042.json` for every one that failed last time, `unfinished/` for what is in training, and
+    `sweep.nc`, assembled from the cells.
     """
 
     path: Path
@@ -194,6 +195,11 @@ class SweepDirectory:
         return None
 
     @property
+    def unfinished(self) -> Path:
+        """Where an executor keeps what it has begun."""
+        return self.path / "unfinished"
+
+    @property
     def _spec(self) -> Path:
         return self.path / "sweep.json"
 
@@ -264,7 +270,7 @@ class SweepDirectory:
 
     def _clear(self) -> None:
         # The specification goes last, so that an interrupted clearing still reads as a sweep.
-        for folder in (self._cells, self._failures, self.path / "figures"):
+        for folder in (self._cells, self._failures, self.unfinished, self.path / "figures"):
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self._assembled, self._spec):
             path.unlink(missing_ok=True)

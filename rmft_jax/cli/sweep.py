@@ -1,0 +1,106 @@
+"""`rmft sweep`: a grid of configurations."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from rmft_jax.cli.common import fail, parse
+from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import require_count
+from rmft_jax.sweeps.plan import Group, describe
+from rmft_jax.sweeps.spec import Sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepArguments:
+    """Trains and evaluates every cell of a sweep, and gathers them in one dataset.
+
+    A sweep is a TOML file: `preset`, a table [grid] of axes (their product), a table [zip] of columns (walked
+    together), [[cell]] for further cells, [override] for what stays fixed, and `baselines`, the classical agents played
+    beside.
+    """
+
+    spec: tyro.conf.Positional[Path]
+    """TOML file that says what varies."""
+    out: Path | None = None
+    """Sweep directory to make (required, but with --dry-run)."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say which cells share a program and why, and how long all would take, after a short trial; run nothing."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run what is missing or failed in --out; begin there if there is nothing."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace the sweep in --out."""
+    executor: Literal["local", "ray"] = "local"
+    """Who runs the cells: this process, or a Ray cluster (RAY_ADDRESS, else one that is started on this machine)."""
+    max_failures: int | None = None
+    """Stop when so many cells have failed."""
+    cells_per_batch: int = 0
+    """Cells trained at once, vmapped. 0 chooses: 1 on CPU, else as many as fit into memory."""
+
+
+def sweep(argv: list[str]) -> int:
+    """Runs `rmft sweep`: 0 if all cells are finished, 3 if some failed."""
+    arguments = parse(SweepArguments, "sweep", argv)
+    declared = Sweep.from_toml(arguments.spec)
+    if arguments.out is None and not arguments.dry_run:
+        raise ConfigError(f"got no --out, need a directory for the sweep; try --out runs/{arguments.spec.stem}")
+    if arguments.max_failures is not None:
+        require_count(arguments.max_failures, "max_failures", 1, 1)
+    require_count(arguments.cells_per_batch, "cells_per_batch", 0, 0)
+    declared.expand()  # Refuses before JAX is loaded.
+
+    from rmft_jax.engine.sweep import checked_plan, run_sweep
+
+    executor = _executor(arguments.executor)
+    groups = checked_plan(declared)
+    print("\n".join(describe(groups)))
+    if arguments.dry_run:
+        return _estimate(declared, groups, arguments.cells_per_batch)
+    assert arguments.out is not None
+    outcome = run_sweep(
+        declared,
+        arguments.out,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        executor=executor,
+        max_failures=arguments.max_failures,
+        cells_per_batch=arguments.cells_per_batch,
+    )
+    print(f"{outcome.finished} cells finished in {_duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
+    if outcome.failures:
+        left = f", {outcome.missing} not run" if outcome.missing else ""
+        first = next(f"{label}: {message}" for label, message in outcome.failures.items())
+        return fail(f"{len(outcome.failures)} cells failed{left}; --resume tries them again; the first one, {first}", 3)
+    return 0
+
+
+def _executor(name: str) -> Any:
+    if name == "ray":
+        from rmft_jax.engine.ray_executor import run_on_ray
+
+        return run_on_ray
+    from rmft_jax.engine.sweep import run_locally
+
+    return run_locally
+
+
+def _estimate(declared: Sweep, groups: list[Group], cells_per_batch: int) -> int:
+    from rmft_jax.engine.estimate import estimate
+    from rmft_jax.progress import ProgressReporter
+
+    with ProgressReporter().status("trying the largest program"):
+        expected = estimate(groups, declared.baselines, cells_per_batch)
+    compiling, running = expected.compiling, expected.running
+    print(
+        f"about {_duration(compiling + running)} on this device, of which {_duration(compiling)} compilation, if nothing "
+        f"else runs (after a trial of {_duration(expected.trial)})"
+    )
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
