@@ -39,7 +39,10 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 for a run that failed, 2 for wrong input, 3 for failed cells of a sweep, 128 + n after signal n."""
+    """Runs a command; returns an exit code.
+
+    0; 1 for a run that failed; 2 for wrong input; 3 for failed cells of a sweep; 128 + n after signal n.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP, end="")

@@ -94,8 +94,8 @@ def _estimate(declared: Sweep, groups: list[Group], cells_per_batch: int) -> int
         expected = estimate(groups, declared.baselines, cells_per_batch)
     compiling, running = expected.compiling, expected.running
     print(
-        f"about {_duration(compiling + running)} on this device, of which {_duration(compiling)} compilation, if nothing "
-        f"else runs (after a trial of {_duration(expected.trial)})"
+        f"about {_duration(compiling + running)} on this device, of which {_duration(compiling)} compilation, "
+        f"if nothing else runs (by a trial of {_duration(expected.trial)})"
     )
     return 0
 
