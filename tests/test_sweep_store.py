@@ -172,6 +172,20 @@ def test_damaged_and_foreign_cells_do_not_count_and_are_told(directory):
     assert len(told) == 8
 
 
+def test_wherever_the_damage_is_the_sweep_can_be_read(directory):
+    fill(directory, [0])
+    path = directory.path / "cells" / "00000.nc"
+    content, rng, told = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in rng.integers(len(content), size=20):
+            damaged[place] = 0
+        path.write_bytes(damaged)
+        directory.finished(told.append)
+    assert len(told) > 30
+    assert all("\n" not in line for line in told)
+
+
 def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, directory):
     other = SweepDirectory.create(tmp_path / "other", Sweep("mab", grid=SWEEP.grid, override={"num_iterations": 6}))
     fill(other, [0])

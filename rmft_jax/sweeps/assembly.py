@@ -36,7 +36,7 @@ def read_cell(path: Path) -> CellContent:
     """A netCDF file as `storage.write_dataset` makes it, read an order of magnitude faster than xarray does.
 
     Raises:
-      OSError, RuntimeError, KeyError, ValueError: if it is missing or damaged.
+      OSError: if it is missing. A damaged one raises whatever HDF5 and NumPy make of it.
     """
     variables, coordinates = {}, {}
     with h5py.File(path, "r") as file:
