@@ -84,7 +84,7 @@ def assemble(
     positions = {index: _positions(content, inner) for index, content in contents.items()}
 
     data: dict[str, Any] = {}
-    for name in dict.fromkeys(name for content in contents.values() for name in content.variables if name != "status"):
+    for name in dict.fromkeys(name for content in contents.values() for name in content.variables):
         having = {index: content.variables[name] for index, content in contents.items() if name in content.variables}
         first = next(iter(having.values()))
         values = _empty((*shape, *(len(inner[dim]) for dim in first.dims)), having.values())
