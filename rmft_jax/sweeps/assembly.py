@@ -110,11 +110,9 @@ def _places(
 
 
 def _coordinates(dimensions: Mapping[str, Mapping[str, Sequence[Value]]]) -> dict[str, Any]:
-    coordinates = {}
-    for dim, columns in dimensions.items():
-        coordinates |= {field: (dim, np.asarray(values)) for field, values in columns.items()}
-        coordinates.setdefault(dim, (dim, np.arange(len(next(iter(columns.values()))))))
-    return coordinates
+    return {
+        field: (dim, np.asarray(values)) for dim, columns in dimensions.items() for field, values in columns.items()
+    }
 
 
 def _inner_coordinates(contents: Iterable[CellContent]) -> dict[str, np.ndarray]:
