@@ -123,6 +123,8 @@ def test_chunks_fit_the_iterations_unless_they_are_named(iterations, chunk):
     assert named.config.chunk_size == 1
     varied = Sweep(cells=[{"num_iterations": iterations * 10}, {"chunk_size": 2, "num_iterations": iterations * 2}])
     assert [cell.config.chunk_size for cell in varied.expand()] == [10, 2]
+    with pytest.raises(ConfigError, match="need whole chunks"):
+        Sweep(cells=[{"num_iterations": 15}, {"chunk_size": 2}]).expand()
 
 
 def test_numbers_of_numpy_and_ranges_are_numbers():

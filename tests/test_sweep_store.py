@@ -107,7 +107,10 @@ def test_missing_and_failed_cells_are_marked_and_hold_nan(directory):
     assert directory.failures() == {3: "loss is not finite"}
     assert directory.finished() == {0, 5}
     fill(directory, [3])
+    # As a kill between the two leaves it.
+    directory.write_failure(directory.cells[5], "of an earlier time")
     assert directory.failures() == {}
+    fill(directory, [5])
     assert "failures" not in directory.assemble().attrs
     assert not list((directory.path / "failures").iterdir())
 
@@ -172,6 +175,20 @@ def test_damaged_and_foreign_cells_do_not_count_and_are_told(directory):
     assert len(told) == 8
 
 
+def test_wherever_the_damage_is_the_sweep_can_be_read(directory):
+    fill(directory, [0])
+    path = directory.path / "cells" / "00000.nc"
+    content, rng, told = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in rng.integers(len(content), size=20):
+            damaged[place] = 0
+        path.write_bytes(damaged)
+        directory.finished(told.append)
+    assert len(told) > 30
+    assert all("\n" not in line for line in told)
+
+
 def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, directory):
     other = SweepDirectory.create(tmp_path / "other", Sweep("mab", grid=SWEEP.grid, override={"num_iterations": 6}))
     fill(other, [0])
@@ -221,7 +238,19 @@ def test_cells_far_apart_lie_along_one_dimension(tmp_path):
     assert dataset.final_regret.dims == ("cell",)
     assert dataset.final_regret.values.tolist() == [n + 0.5 for n in range(6)]
     assert dataset.num_arms.dims == ("cell",)
+    assert dataset.final_regret.sel(cell=4) == 4.5
     assert dataset.horizon.values.tolist() == [30, 31, 32, 33, 34, 35]
+
+
+def test_rounds_and_iterations_come_in_order_and_agents_as_they_appear(tmp_path):
+    sweep = Sweep(grid={"chunk_size": [2, 5], "horizon": [6, 4]}, override={"num_iterations": 10})
+    directory = SweepDirectory.create(tmp_path / "sweep", sweep)
+    fill(directory, range(4))
+    dataset = directory.assemble()
+    assert dataset["round"].values.tolist() == [1, 2, 3, 4, 5, 6]
+    assert dataset.validation_iteration.values.tolist() == [0, 2, 4, 5, 6, 8, 10]
+    curve = dataset.validation_regret.sel(chunk_size=5, horizon=4)
+    np.testing.assert_array_equal(curve, [3, np.nan, np.nan, 8, np.nan, np.nan, 13])
 
 
 def test_a_sweep_of_one_cell_has_no_dimension(tmp_path):

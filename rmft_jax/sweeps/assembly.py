@@ -36,7 +36,7 @@ def read_cell(path: Path) -> CellContent:
     """A netCDF file as `storage.write_dataset` makes it, read an order of magnitude faster than xarray does.
 
     Raises:
-      OSError, RuntimeError, KeyError, ValueError: if it is missing or damaged.
+      OSError: if it is missing. A damaged one raises whatever HDF5 and NumPy make of it.
     """
     variables, coordinates = {}, {}
     with h5py.File(path, "r") as file:
@@ -84,7 +84,7 @@ def assemble(
     positions = {index: _positions(content, inner) for index, content in contents.items()}
 
     data: dict[str, Any] = {}
-    for name in dict.fromkeys(name for content in contents.values() for name in content.variables if name != "status"):
+    for name in dict.fromkeys(name for content in contents.values() for name in content.variables):
         having = {index: content.variables[name] for index, content in contents.items() if name in content.variables}
         first = next(iter(having.values()))
         values = _empty((*shape, *(len(inner[dim]) for dim in first.dims)), having.values())
@@ -110,11 +110,9 @@ def _places(
 
 
 def _coordinates(dimensions: Mapping[str, Mapping[str, Sequence[Value]]]) -> dict[str, Any]:
-    coordinates = {}
-    for dim, columns in dimensions.items():
-        coordinates |= {field: (dim, np.asarray(values)) for field, values in columns.items()}
-        coordinates.setdefault(dim, (dim, np.arange(len(next(iter(columns.values()))))))
-    return coordinates
+    return {
+        field: (dim, np.asarray(values)) for dim, columns in dimensions.items() for field, values in columns.items()
+    }
 
 
 def _inner_coordinates(contents: Iterable[CellContent]) -> dict[str, np.ndarray]:

@@ -26,8 +26,8 @@ from rmft_jax.sweeps.spec import Cell, Sweep, label_of
 
 Warn = Callable[[str], None]
 
-# Of a damaged file, whichever part of it is.
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, IndexError)
+# What reading a damaged file raises, depending on where the damage is.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 _STAMP = "cell"
 
 
