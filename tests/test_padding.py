@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,9 +24,8 @@ def trajectories(environment, name: str, num_arms: int, horizon: int, extent: Ex
     config = dataclasses.replace(environment, num_arms=num_arms)
     small = config if extent is None else dataclasses.replace(config, num_arms=int(extent.num_arms))
     agent = make_agents(small, horizon if extent is None else int(extent.horizon), [name])[name]
-    masks = {}
-    if extent is not None:
-        masks = {"arm_mask": extent.arm_mask(num_arms), "round_mask": extent.round_mask(horizon)}
+    full = extent or Extent(num_arms, horizon)
+    masks: dict[str, Any] = {"arm_mask": full.arm_mask(num_arms), "round_mask": full.round_mask(horizon)}
 
     @jax.jit
     def play(agent):

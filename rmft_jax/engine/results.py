@@ -53,6 +53,12 @@ def cell_dataset(cell: Cell, plays: Mapping[str, Play], progress: Progress, slot
       slot: its place there.
       seconds: what it took.
     """
+    coords = {"iteration": np.arange(1, progress.done + 1), "validation_iteration": progress.iterations}
+    return played_dataset(cell, plays).assign(_training(progress, slot), wall_seconds=seconds).assign_coords(coords)
+
+
+def played_dataset(cell: Cell, plays: Mapping[str, Play]) -> xr.Dataset:
+    """What the trained policy, `rmft`, and the baselines did on the test scenarios of a cell."""
     config = cell.config.rmft
     num_arms, horizon = config.environment.num_arms, config.horizon
     cut = {name: play.cut(num_arms, horizon) for name, play in plays.items()}
@@ -72,13 +78,7 @@ def cell_dataset(cell: Cell, plays: Mapping[str, Play], progress: Progress, slot
         attrs["reference"] = reference
         mean, sem = _mean_and_sem(own.regret[:, -1] - others[reference].regret[:, -1])
         data |= {"minus_reference": ((), mean), "minus_reference_sem": ((), sem)}
-    data |= _training(progress, slot) | {"wall_seconds": ((), seconds)}
-    coords = {
-        "round": np.arange(1, horizon + 1),
-        "agent": np.asarray(list(others), dtype=str),
-        "iteration": np.arange(1, progress.done + 1),
-        "validation_iteration": progress.iterations,
-    }
+    coords = {"round": np.arange(1, horizon + 1), "agent": np.asarray(list(others), dtype=str)}
     if "rank_frequency" in data:
         coords["rank"] = np.arange(num_arms)
     return xr.Dataset(data, coords=coords, attrs=attrs)

@@ -32,6 +32,15 @@ class CellContent(NamedTuple):
     attrs: dict[str, Any]
 
 
+def content_of(dataset: xr.Dataset) -> CellContent:
+    """What the file of a cell with this dataset would hold."""
+    variables = {
+        str(name): Variable(tuple(map(str, array.dims)), array.to_numpy(), {}) for name, array in dataset.items()
+    }
+    coordinates = {str(dim): dataset[dim].to_numpy() for dim in dataset.dims}
+    return CellContent(variables, coordinates, dict(dataset.attrs))
+
+
 def read_cell(path: Path) -> CellContent:
     """A netCDF file as `storage.write_dataset` makes it, read an order of magnitude faster than xarray does.
 

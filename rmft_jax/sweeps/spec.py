@@ -166,14 +166,17 @@ class Sweep:
         zipped = (tuple(self.zip),) if self.zip else ()
         return (*((field,) for field in self.grid), *zipped, *((field,) for field in extra))
 
-    def expand(self) -> list[Cell]:
+    def expand(self, base: RunConfig | None = None) -> list[Cell]:
         """Every cell, with its validated configuration.
+
+        Args:
+          base: what to start from. None: the preset.
 
         Raises:
           ConfigError: if a cell's configuration cannot work (the message starts with the cell's label), if two cells
             are the same, or if there are more than `MAX_CELLS`.
         """
-        base = get_preset(self.preset)
+        base = base or get_preset(self.preset)
         rows = next((len(values) for values in self.zip.values()), 1)
         count = math.prod(map(len, self.grid.values())) * rows + len(self.cells)
         require(count <= MAX_CELLS, f"{count} cells", f"at most {MAX_CELLS}", "shorter axes")
