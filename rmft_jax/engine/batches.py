@@ -107,7 +107,7 @@ def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Ite
         padded = jax.tree.map(np.float32, padded_config(cell, task.group))
         best = jax.tree.map(lambda leaf, slot=slot: leaf[slot], progress.best)
         agents = {"rmft": trained_agent(padded, best), **baselines_of(cell, task.group, task.baselines)}
-        plays = programs.evaluate(agents, cell, batch.test_key[slot])
+        plays = programs.evaluate(agents, cell, np.asarray(batch.test_key)[slot])
         seconds = time.perf_counter() - started - (programs.compile_seconds - compiled)
         seconds += progress.seconds / len(task.cells)
         yield slot, Result(cell, cell_dataset(cell, plays, progress, slot, seconds))

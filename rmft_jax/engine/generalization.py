@@ -49,7 +49,7 @@ def evaluate_grid(
     cells = _cells(config, agent, axes)
     groups = _groups(cells, agent)
     agents = [baselines_of(cell, group, baselines) for group in groups for cell in group.cells]
-    key, contents = RunKeys.create(config.seed).test, {}
+    key, contents = jax.random.key_data(RunKeys.create(config.seed).test), {}
     for group in groups:
         programs = Programs(group)
         for cell in group.cells:

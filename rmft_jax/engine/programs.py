@@ -34,13 +34,14 @@ class Batch:
 
     state: where training stands.
     extent: how many of the padded arms and rounds are in use.
-    validation_key, test_key: `[B]` what scenarios are drawn from.
+    validation_key: `[B]` what validation scenarios are drawn from.
+    test_key: `[B, 2]` what test scenarios are drawn from, as plain numbers, which can be indexed without compiling.
     """
 
     state: TrainState
     extent: Extent
     validation_key: Key[Array, "B"]
-    test_key: Key[Array, "B"]
+    test_key: UInt32[Array, "B 2"]
 
 
 class Programs:
@@ -64,7 +65,8 @@ class Programs:
             np.asarray([sizes.index(_size(cell, self._group)) for cell in cells], np.int32),
             jax.tree.map(lambda *sizes: np.asarray(sizes, np.int32), *map(_extent, cells)),
         )
-        return self._call(jax.vmap(functools.partial(_start, sizes)), *inputs, name="start")
+        function = jax.vmap(functools.partial(_start, sizes))
+        return self._call(function, *inputs, name="start", compiler_options=_quick_to_compile())
 
     def advance(self, batch: Batch, run: bool) -> tuple[Batch, IterationMetrics, Float[Array, "B N"], Bool[Array, "B"]]:
         """Runs one chunk of iterations, or none if `run` is false, and validates what came out.
@@ -76,14 +78,12 @@ class Programs:
         function = functools.partial(_advance, config.chunk_size, config.num_validation_scenarios)
         return self._call(function, batch, np.asarray(run), name="advance", donate_argnums=0)
 
-    def evaluate(self, agents: Mapping[str, Agent], cell: Cell, key: ScalarKey) -> dict[str, Play]:
-        """Every agent on the test scenarios of a cell, padded."""
+    def evaluate(self, agents: Mapping[str, Agent], cell: Cell, key: UInt32[Any, "2"]) -> dict[str, Play]:
+        """Every agent on the test scenarios of a cell, which are drawn from the key of these numbers; padded."""
         function = functools.partial(_evaluate, cell.config.num_test_scenarios)
-        # The compiler's lowest level of optimization is the cheapest one for programs that run once; see `evaluation`.
-        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         padded = jax.tree.map(np.float32, padded_config(cell, self._group))
         inputs = (dict(agents), padded, jax.tree.map(np.int32, _extent(cell)), key)
-        return jax.device_get(self._call(function, *inputs, name="evaluate", compiler_options=options))
+        return jax.device_get(self._call(function, *inputs, name="evaluate", compiler_options=_quick_to_compile()))
 
     def _call(self, function: Callable[..., Any], *inputs: Any, name: str, **options: Any) -> Any:
         shapes = jax.tree.map(jax.typeof, inputs)
@@ -99,6 +99,11 @@ class Programs:
             sizes = f"T <= {rmft.horizon}, K <= {rmft.environment.num_arms}"
             self._on_compile(f"compiled `{name}` for {sizes} in {seconds:.1f} s")
         return self._compiled[identity](*inputs)
+
+
+def _quick_to_compile() -> dict[str, Any] | None:
+    """For programs that run for about as long as they compile; see `evaluation`."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def padded_config(cell: Cell, group: Group) -> RMFTConfig:
@@ -140,7 +145,7 @@ def _start(
         own = dataclasses.replace(config, environment=environment, horizon=horizon)
         drawn.append(pad_params(init_params(own, params_key), own, config))
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves)[size], *drawn)
-    return Batch(rmft.state_of(config, params, train_key), extent, keys.validation, keys.test)
+    return Batch(rmft.state_of(config, params, train_key), extent, keys.validation, jax.random.key_data(keys.test))
 
 
 def _advance(
@@ -177,11 +182,20 @@ def _all_finite(params: Params) -> Bool[Array, ""]:
 
 
 def _evaluate(
-    num_scenarios: int, agents: dict[str, Agent], config: RMFTConfig, extent: Extent, key: ScalarKey
+    num_scenarios: int, agents: dict[str, Agent], config: RMFTConfig, extent: Extent, key: UInt32[Array, "2"]
 ) -> dict[str, Play]:
     environment, regret = make_environment(config.environment), rmft.setting_regret(config)
     arm_mask, round_mask = extent.arm_mask(config.environment.num_arms), extent.round_mask(config.horizon)
     return {
-        name: measure(agent, environment, regret, key, config.horizon, num_scenarios, arm_mask, round_mask)
+        name: measure(
+            agent,
+            environment,
+            regret,
+            jax.random.wrap_key_data(key),
+            config.horizon,
+            num_scenarios,
+            arm_mask,
+            round_mask,
+        )
         for name, agent in agents.items()
     }

@@ -54,7 +54,8 @@ def cell_dataset(cell: Cell, plays: Mapping[str, Play], progress: Progress, slot
       seconds: what it took.
     """
     coords = {"iteration": np.arange(1, progress.done + 1), "validation_iteration": progress.iterations}
-    return played_dataset(cell, plays).assign(_training(progress, slot), wall_seconds=seconds).assign_coords(coords)
+    trained = _training(progress, slot) | {"wall_seconds": ((), seconds)}
+    return played_dataset(cell, plays).assign(trained).assign_coords(coords)
 
 
 def played_dataset(cell: Cell, plays: Mapping[str, Play]) -> xr.Dataset:
