@@ -129,3 +129,7 @@ class Regret:
         if self.kind == "ball":
             return ball_regret(trajectory, self.radius)
         return REGRETS[self.kind](trajectory, self.form)
+
+    def reward(self, trajectory: Trajectory) -> Float[Array, "*batch"]:
+        """Total realized reward of each trajectory, in the regret's form."""
+        return jnp.sum(payoff(trajectory, trajectory.reward_table, self.form), axis=-1)
