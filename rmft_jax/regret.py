@@ -133,3 +133,7 @@ class Regret:
     def final(self, trajectory: Trajectory) -> Float[Array, "*batch"]:
         """Regret of each trajectory at the horizon."""
         return trajectory.at_horizon(self(trajectory))
+
+    def reward(self, trajectory: Trajectory) -> Float[Array, "*batch"]:
+        """Total realized reward of each trajectory, in the regret's form."""
+        return jnp.sum(payoff(trajectory, trajectory.reward_table, self.form), axis=-1, where=trajectory.played)

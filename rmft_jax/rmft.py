@@ -21,8 +21,11 @@ from rmft_jax.growth import half_horizon
 from rmft_jax.objectives import entropy
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.selection import select_lowest, take_rollouts
+from rmft_jax.selection import select, take_rollouts
 from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
+
+# Stream of a random selection; the numbers below are those of the other purposes of an iteration.
+_SELECTION = 3
 
 
 def init(config: RMFTConfig, key: ScalarKey) -> TrainState:
@@ -101,7 +104,8 @@ def selection_regret(config: RMFTConfig) -> Regret:
 def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainState, IterationMetrics]:
     config = state.config
     extent = extent or Extent(config.environment.num_arms, config.horizon)
-    play_key, branch_key, update_key = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
+    key = jax.random.fold_in(state.key, state.iteration)
+    play_key, branch_key, update_key = jax.random.split(key, 3)
 
     branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
     if config.branching == "uniform":
@@ -119,7 +123,8 @@ def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainSt
         round_mask=extent.round_mask(config.horizon),
         block=config.rollout_block,
     )
-    kept = select_lowest(selection_regret(config).final(played), config.k)
+    judge = selection_regret(config)
+    kept = select(config, jax.random.fold_in(key, _SELECTION), judge.final(played), judge.reward(played))
     data = _training_data(played, kept, branch_rounds)
     if config.update == "least_squares":
         state, loss, grad_norm = least_squares(state, data)
@@ -140,7 +145,7 @@ def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainSt
     return state, metrics
 
 
-def _training_data(played: Trajectory, kept: Int[Array, "M k"], branch_rounds: Int[Array, "M"]) -> KeptBatch:
+def _training_data(played: Trajectory, kept: Int[Array, "G n"], branch_rounds: Int[Array, "M"]) -> KeptBatch:
     own_rounds = jnp.arange(played.actions.shape[-1])[None, None, :] >= branch_rounds[:, None, None]
     weights = (own_rounds & played.played).astype(jnp.float32)
     return take_rollouts(KeptBatch(played, weights), kept)

@@ -4,6 +4,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from rmft_jax.config import RMFTConfig
+from rmft_jax.types import ScalarKey
+
+
+def select(
+    config: RMFTConfig, key: ScalarKey, regret: Float[Array, "M L"], reward: Float[Array, "M L"]
+) -> Int[Array, "G n"]:
+    """The rollouts that are kept, lowest score first: `n = k` of each scenario, or `n = M * k` of all as one group.
+
+    Args:
+      config: says by what, and how many.
+      key: what a random selection draws from.
+      regret: `[M, L]` at the horizon.
+      reward: `[M, L]` total reward.
+    """
+    match config.selection:
+        case "reward":
+            return select_lowest(-reward, config.k)
+        case "random":
+            return select_lowest(jax.random.uniform(key, regret.shape), config.k)
+        case "pooled":
+            return select_lowest(regret.reshape(1, -1), regret.shape[0] * config.k)
+        case "regret":
+            return select_lowest(regret, config.k)
+
 
 def select_lowest(regret: Float[Array, "M L"], k: int) -> Int[Array, "M k"]:
     """Per scenario, the indices of the `k` rollouts with the lowest regret, lowest first.
@@ -13,11 +38,15 @@ def select_lowest(regret: Float[Array, "M L"], k: int) -> Int[Array, "M k"]:
     return jax.lax.top_k(-regret, k)[1]
 
 
-def take_rollouts(tree: PyTree[Shaped[Array, "M L ..."]], kept: Int[Array, "M k"]) -> PyTree[Shaped[Array, "N ..."]]:
-    """Gathers the kept rollouts of every leaf and merges scenario and rollout axes: `N = M * k`."""
+def take_rollouts(tree: PyTree[Shaped[Array, "M L ..."]], kept: Int[Array, "G n"]) -> PyTree[Shaped[Array, "N ..."]]:
+    """Gathers the kept rollouts of every leaf, and merges scenario and rollout axes: `N = G * n`.
+
+    A group is a scenario, or several in a row, whose rollouts are then counted through.
+    """
 
     def take(leaf: Shaped[Array, "M L ..."]) -> Shaped[Array, "N ..."]:
+        grouped = leaf.reshape(kept.shape[0], -1, *leaf.shape[2:])
         index = kept.reshape(kept.shape + (1,) * (leaf.ndim - 2))
-        return jnp.take_along_axis(leaf, index, axis=1).reshape(-1, *leaf.shape[2:])
+        return jnp.take_along_axis(grouped, index, axis=1).reshape(-1, *leaf.shape[2:])
 
     return jax.tree.map(take, tree)

@@ -57,6 +57,19 @@ BAD = [
     (bandit(feedback="some"), "need one of bandit, full"),
     (RMFTConfig(environment=AbruptConfig(), horizon=3), "got num_changes=3 with horizon=3"),
     (RMFTConfig(selection_regret="ball"), "got selection_regret='ball', need one of standard"),  # type: ignore[arg-type]
+    (RMFTConfig(selection="best"), "got selection='best', need one of regret, reward, random, pooled"),  # type: ignore[arg-type]
+    (
+        RMFTConfig(selection="reward", selection_regret="swap"),
+        "got selection_regret='swap' with selection='reward', need a selection that looks at it",
+    ),
+    (
+        RMFTConfig(selection="random", selection_regret="static"),
+        "try selection='regret' or selection_regret='standard'",
+    ),
+    (
+        RMFTConfig(selection="random", selection_form="expected"),
+        "got selection_form='expected' with selection='random'",
+    ),
     (full(entropy_weight=0.1), "got entropy_weight=0.1 with feedback='full' and a policy that emits scores, need 0"),
     (full(exploration_std=0.0), "got exploration_std=0.0, need a finite number above 0"),
     (full(decision_map="ball", radius=-1.0), "got radius=-1.0"),
@@ -86,6 +99,8 @@ BAD = [
     (TransformerConfig(width=30, num_heads=4), "got width=30 with num_heads=4, need a width that the heads divide"),
     (TransformerConfig(width=9, num_heads=3, position="sinusoidal"), "need an even width"),
     (TransformerConfig(num_layers=0), "got num_layers=0"),
+    (TransformerConfig(position="rotary"), "need one of none, learned, sinusoidal, alibi"),  # type: ignore[arg-type]
+    (TransformerConfig(arms="embedding"), "got arms='embedding', need one of one_hot, token"),  # type: ignore[arg-type]
     (RMFTConfig(horizon=0), "got horizon=0, need a whole number of at least 1; try horizon=50"),
     (RMFTConfig(horizon=-3), "got horizon=-3"),
     (RMFTConfig(k=9), "got k=9 with num_rollouts=8, need k of at most num_rollouts; try k=2"),
@@ -158,9 +173,9 @@ def test_the_settings_of_a_single_layer_reload():
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
-def test_a_policy_that_does_not_name_its_family_is_a_transformer():
+def test_a_policy_that_names_neither_family_nor_arms_is_a_one_hot_transformer():
     values = to_dict(RunConfig(RMFTConfig(policy=TransformerConfig(width=64))))
-    del values["rmft"]["policy"]["family"]
+    del values["rmft"]["policy"]["family"], values["rmft"]["policy"]["arms"], values["rmft"]["selection"]
     assert from_dict(values).rmft.policy == TransformerConfig(width=64)
 
 

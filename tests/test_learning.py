@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmft_jax.agents import BanditTransformer, FullInformationTransformer
-from rmft_jax.config import TransformerConfig
+from rmft_jax.config import RMFTConfig, TransformerConfig
 from rmft_jax.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
 from rmft_jax.growth import suff_fail_freq
 from rmft_jax.objectives import action_loss, entropy, policy_loss, squared_error
-from rmft_jax.selection import select_lowest, take_rollouts
+from rmft_jax.selection import select, select_lowest, take_rollouts
 from rmft_jax.types import KeptBatch, Trajectory
 
 CONFIG = TransformerConfig(num_layers=1, width=8)
@@ -46,6 +46,37 @@ def test_selection_keeps_the_k_lowest_of_each_scenario(num_rollouts, data):
     taken = take_rollouts({"regret": jnp.asarray(regret), "wide": wide}, indices)
     np.testing.assert_array_equal(taken["regret"], np.take_along_axis(regret, kept, 1).reshape(-1))
     np.testing.assert_array_equal(taken["wide"][:, 1], taken["regret"])
+
+
+def slow_selection(selection: str, regret: np.ndarray, reward: np.ndarray, k: int):
+    """Numbers of the kept rollouts, counted through all scenarios; the first ones among equals."""
+    numbers = np.arange(regret.size).reshape(regret.shape)
+    if selection == "pooled":
+        return sorted(numbers.flat, key=lambda n: regret.flat[n])[: k * len(regret)]
+    score = -reward if selection == "reward" else regret
+    return [n for row in numbers for n in sorted(row, key=lambda n: score.flat[n])[:k]]
+
+
+@pytest.mark.parametrize("selection", ["regret", "reward", "pooled"])
+def test_each_selection_equals_its_slow_twin(selection):
+    config = RMFTConfig(selection=selection, k=2)
+    rng = np.random.default_rng(0)
+    regret, reward = (rng.integers(0, 9, (9, 6)).astype(np.float32) for _ in range(2))
+    kept = select(config, jax.random.key(0), jnp.asarray(regret), jnp.asarray(reward))
+    expected = slow_selection(selection, regret, reward, 2)
+    table = rng.random((9, 6, 2)).astype(np.float32)
+    taken = take_rollouts({"regret": jnp.asarray(regret), "table": jnp.asarray(table)}, kept)
+    np.testing.assert_array_equal(taken["regret"], regret.reshape(-1)[expected])
+    np.testing.assert_array_equal(taken["table"], table.reshape(-1, 2)[expected])
+
+
+def test_a_random_selection_keeps_every_rollout_equally_often_whatever_it_did():
+    config = RMFTConfig(selection="random", k=2)
+    regret = jnp.tile(jnp.arange(4.0), (3000, 1))
+    kept, other = (np.asarray(select(config, jax.random.key(seed), regret, -regret)) for seed in (0, 1))
+    assert (kept[:, 0] != kept[:, 1]).all()
+    np.testing.assert_allclose(np.bincount(kept.reshape(-1), minlength=4), 1500, atol=5 * np.sqrt(3000 / 4))
+    assert (other != kept).any()
 
 
 def batch(weights=None, mask=(True, True, True)) -> KeptBatch:

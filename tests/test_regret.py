@@ -76,6 +76,20 @@ def test_each_regret_equals_its_slow_twin(trajectory):
             np.testing.assert_allclose(regret(trajectory, form), twin(name, form, trajectory), atol=2e-5)
 
 
+@settings(deadline=None, max_examples=30)
+@given(trajectories())
+def test_the_total_reward_has_the_form_of_the_regret(trajectory):
+    """What earns more has less regret: their sum is the comparator's reward, which is the same in either form."""
+    policy = np.asarray(trajectory.probabilities, np.float64)
+    for static, earned in (
+        (Regret("static", "sampled"), np.asarray(trajectory.rewards).sum()),
+        (Regret("static", "expected"), np.sum(policy * np.asarray(trajectory.reward_table))),
+    ):
+        np.testing.assert_allclose(static.reward(trajectory), earned, atol=2e-5)
+        total = static.reward(trajectory) + static(trajectory)[-1]
+        np.testing.assert_allclose(total, twin_best(trajectory), atol=2e-5)
+
+
 def test_the_forms_that_are_standard():
     """Static and swap regret are of policies, the bandit regrets of actions."""
     for regret in (static_regret, swap_regret):

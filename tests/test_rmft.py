@@ -10,6 +10,7 @@ from worlds import TINY_RUN
 
 from rmft_jax import rmft
 from rmft_jax.config import AbruptConfig, AlternatingConfig, BanditConfig, ConfigError, RMFTConfig, TransformerConfig
+from rmft_jax.evaluation import final_regret
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys
 from rmft_jax.types import KeptBatch, TrainState
@@ -133,6 +134,18 @@ def test_every_setting_reaches_the_step(reference, name):
     assert np.isfinite(metrics.loss).all()
     change = np.abs(state.params["embed"]["kernel"] - reference["embed"]["kernel"]).max()
     assert change > 1e-5
+
+
+@pytest.mark.parametrize("selection", ["reward", "random", "pooled"])
+def test_a_control_selects_among_the_same_trajectories(tiny, selection):
+    """Before the first update nothing but the selection differs, so all else was drawn from the streams of before."""
+    _, standard = rmft.iterate(rmft.init(tiny, KEY))
+    _, metrics = rmft.iterate(rmft.init(dataclasses.replace(tiny, selection=selection), KEY))
+    assert metrics.regret == standard.regret
+    if selection == "pooled":
+        assert metrics.selected_regret < standard.selected_regret
+    else:
+        assert standard.selected_regret < metrics.selected_regret
 
 
 def test_selection_by_the_expected_regret_keeps_the_lowest_expected_regret(tiny):
@@ -261,11 +274,12 @@ def test_the_configuration_is_checked_before_anything_is_built(tiny):
         rmft.init(dataclasses.replace(tiny, k=5), KEY)
 
 
-def test_it_learns_to_tell_two_certain_arms_apart():
+@pytest.mark.parametrize("arms", ["one_hot", "token"])
+def test_it_learns_to_tell_two_certain_arms_apart(arms):
     """A probe with a known answer: one arm always pays, one never does; one look settles it."""
     config = RMFTConfig(
         environment=BanditConfig(num_arms=2, prior="fixed_gap", gap=1.0),
-        policy=TransformerConfig(num_layers=1, width=16),
+        policy=TransformerConfig(num_layers=1, width=16, arms=arms),
         horizon=8,
         num_iterations=60,
         num_scenarios=64,
@@ -274,6 +288,11 @@ def test_it_learns_to_tell_two_certain_arms_apart():
         num_minibatches=2,
         step_size=1e-2,
     )
-    _, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 60)
+    state, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 60)
     assert metrics.regret[0] > 3.0, "a random policy loses every second round"
     assert metrics.regret[-5:].mean() < 1.0, "playing each arm once loses half a round on average"
+    if arms == "token":
+        # Four arms of which one pays: whoever tries one after the other loses one and a half rounds.
+        world = rmft.make_environment(BanditConfig(num_arms=4, prior="fixed_gap", gap=1.0))
+        regret = final_regret(rmft.make_agent(state), world, Regret.of(world), KEY, 8, 256)
+        assert float(regret.mean()) < 3.0, "uniform play loses six"

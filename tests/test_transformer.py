@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from rmft_jax.agents import BanditTransformer, FullInformationTransformer, ScoreMap, TransformerAgent
-from rmft_jax.agents.network import empty_cache, graph_definition
-from rmft_jax.config import TransformerConfig
+from rmft_jax.agents.network import CausalSelfAttention, empty_cache, graph_definition
+from rmft_jax.config import ConfigError, TransformerConfig
 from rmft_jax.types import Context, Trajectory
 
 ARMS, HORIZON = 3, 9
@@ -29,19 +30,21 @@ def make_agent(kind: type[TransformerAgent] = BanditTransformer, horizon: int = 
 def history(horizon: int = HORIZON, seed: int = 1, arm_mask=ALL) -> Trajectory:
     """A past that nobody played: random arms, random rewards."""
     action_key, reward_key = jax.random.split(jax.random.key(seed))
-    actions = jax.random.randint(action_key, (horizon,), 0, ARMS)
-    table = jnp.where(arm_mask[None], jax.random.normal(reward_key, (horizon, ARMS)), 0.0)
+    num_arms = len(arm_mask)
+    actions = jax.random.randint(action_key, (horizon,), 0, num_arms)
+    table = jnp.where(arm_mask[None], jax.random.normal(reward_key, (horizon, num_arms)), 0.0)
     rewards = jnp.take_along_axis(table, actions[:, None], axis=-1)[:, 0]
-    uniform = jnp.full((horizon, ARMS), 1 / ARMS)
+    uniform = jnp.full((horizon, num_arms), 1 / num_arms)
     return Trajectory(actions, rewards, uniform, jnp.zeros_like(table), table, uniform, arm_mask)
 
 
-def stepwise_probabilities(agent, past: Trajectory, arm_mask=ALL):
-    state, result = agent.init(ARMS, len(past.actions)), []
+def stepwise_probabilities(agent, past: Trajectory):
+    arm_mask = past.arm_mask
+    state, result = agent.init(len(arm_mask), len(past.actions)), []
     act, observe = jax.jit(type(agent).act), jax.jit(type(agent).observe)
     seen = past.reward_table if agent.feedback == ("full",) else past.rewards
     for t in range(len(past.actions)):
-        context = Context(jnp.asarray(t), jnp.asarray(len(past.actions)), arm_mask, jnp.zeros(ARMS))
+        context = Context(jnp.asarray(t), jnp.asarray(len(past.actions)), arm_mask, jnp.zeros(len(arm_mask)))
         decision, state = act(agent, jax.random.key(t), state, context)
         result.append(decision.probabilities)
         state = observe(agent, state, past.actions[t], seen[t], context)
@@ -52,9 +55,18 @@ outputs = jax.jit(lambda agent, past: agent.outputs(past))
 
 
 @kinds
-@pytest.mark.parametrize(("position", "num_layers"), [("none", 1), ("learned", 2), ("sinusoidal", 3)])
-def test_both_paths_agree(kind, position, num_layers):
-    agent, past = make_agent(kind, position=position, num_layers=num_layers), history()
+@pytest.mark.parametrize(
+    ("arms", "position", "num_layers"),
+    [
+        ("one_hot", "none", 1),
+        ("one_hot", "sinusoidal", 3),
+        ("one_hot", "alibi", 2),
+        ("token", "learned", 2),
+        ("token", "alibi", 1),
+    ],
+)
+def test_both_paths_agree(kind, arms, position, num_layers):
+    agent, past = make_agent(kind, arms=arms, position=position, num_layers=num_layers), history()
     at_once = jax.nn.softmax(outputs(agent, past))
     np.testing.assert_allclose(stepwise_probabilities(agent, past), at_once, atol=1e-5)
 
@@ -66,7 +78,7 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     at_once = outputs(agent, past)
     state, one_by_one = agent.init(ARMS, horizon), []
     seen = past.reward_table if kind is FullInformationTransformer else past.rewards
-    step = jax.jit(lambda token, caches, t: agent._network(token[None], caches, t))
+    step = jax.jit(lambda token, caches, t: agent._network(token[None], caches, t, ALL))
     context = Context(jnp.asarray(0), jnp.asarray(horizon), ALL, jnp.zeros(ARMS))
     for t in range(horizon):
         row, caches = step(state.token, state.caches, jnp.asarray(t))
@@ -75,11 +87,15 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     np.testing.assert_allclose(jnp.stack(one_by_one), at_once, atol=1e-5)
 
 
-def test_no_round_sees_its_future():
-    agent = make_agent()
-    tokens = jax.random.normal(jax.random.key(0), (HORIZON, 2 * ARMS + 1))
-    jacobian = jax.jacrev(lambda tokens: agent._network(tokens, empty_cache(agent.config, HORIZON), 0)[0])(tokens)
-    influence = np.abs(np.asarray(jacobian)).sum(axis=(1, 3))
+@pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("token", "alibi")])
+def test_no_round_sees_its_future(arms, position):
+    agent = make_agent(arms=arms, position=position)
+    shape = (HORIZON, 2 * ARMS + 1) if arms == "one_hot" else (ARMS, HORIZON, 3)
+    caches = empty_cache(agent.config, ARMS, HORIZON)
+    tokens = jax.random.normal(jax.random.key(0), shape)
+    jacobian = jax.jit(jax.jacrev(lambda tokens: agent._network(tokens, caches, 0, ALL)[0]))(tokens)
+    influence = np.abs(np.asarray(jacobian)).sum(axis=(1, -1))
+    influence = influence.sum(axis=1) if arms == "token" else influence
     assert (influence[np.triu_indices(HORIZON, 1)] == 0).all()
     assert (influence[np.tril_indices(HORIZON)] > 0).all()
 
@@ -117,14 +133,15 @@ def test_absent_arms_get_minus_infinity_and_the_rest_share_the_probability(kind)
     agent, mask = make_agent(kind), jnp.asarray([True, False, True])
     past = history(arm_mask=mask)
     assert (outputs(agent, past)[:, 1] == -jnp.inf).all()
-    probabilities = stepwise_probabilities(agent, past, mask)
+    probabilities = stepwise_probabilities(agent, past)
     assert (probabilities[:, 1] == 0).all()
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
 
 
-def test_every_part_of_the_history_matters():
+@pytest.mark.parametrize("arms", ["one_hot", "token"])
+def test_every_part_of_the_history_matters(arms):
     past = history()
-    bandit, full = make_agent(), make_agent(FullInformationTransformer)
+    bandit, full = make_agent(arms=arms), make_agent(FullInformationTransformer, arms=arms)
     for t in range(HORIZON - 1):
         other_action = dataclasses.replace(past, actions=past.actions.at[t].add(1) % ARMS)
         other_reward = dataclasses.replace(past, rewards=past.rewards.at[t].add(1.0))
@@ -147,13 +164,80 @@ def test_the_number_of_heads_is_not_ignored():
 def test_position_encodings_tell_rounds_apart_and_none_does_not():
     past = dataclasses.replace(history(), actions=jnp.zeros(HORIZON, jnp.int32), rewards=jnp.ones(HORIZON))
     changes = {}
-    for position in ("none", "learned", "sinusoidal"):
+    for position in ("none", "learned", "sinusoidal", "alibi"):
         agent = make_agent(position=position)
         early, late = (dataclasses.replace(past, actions=past.actions.at[t].set(1)) for t in (1, 2))
         changes[position] = float(np.abs(outputs(agent, early)[-1] - outputs(agent, late)[-1]).max())
     assert changes["learned"] > 1e-4
     assert changes["sinusoidal"] > 1e-4
+    assert changes["alibi"] > 1e-4
     assert changes["none"] < changes["learned"]
+
+
+def test_alibi_weighs_what_is_seen_by_its_age():
+    """Where all scores are equal, the value seen s rounds ago weighs exp(-slope s)."""
+    attention = CausalSelfAttention(TransformerConfig(width=2, num_heads=2, position="alibi"), rngs=nnx.Rngs(0))
+    attention.query_key_value.kernel[...] = jnp.concatenate([jnp.zeros((2, 4)), jnp.eye(2)], axis=1)
+    attention.out.kernel[...] = jnp.eye(2)
+    x = np.asarray(jax.random.normal(jax.random.key(0), (HORIZON, 2)))
+    caches = (jnp.zeros((2, HORIZON, 1)), jnp.zeros((2, HORIZON, 1)))
+    mixed, _ = attention(jnp.asarray(x), caches, 0)
+    for t in range(HORIZON):
+        for head, slope in enumerate((1 / 16, 1 / 256)):
+            weights = np.exp(-slope * (t - np.arange(t + 1)))
+            assert mixed[t, head] == pytest.approx(weights @ x[: t + 1, head] / weights.sum(), abs=1e-6)
+
+
+def rearranged(past: Trajectory, order) -> Trajectory:
+    """The same past with arm `order[i]` called i."""
+    names = {"actions": jnp.argsort(order)[past.actions], "arm_mask": past.arm_mask[order]}
+    return dataclasses.replace(past, reward_table=past.reward_table[:, order], **names)
+
+
+@kinds
+def test_with_a_token_per_arm_names_do_not_matter(kind):
+    agent, one_hot, past = make_agent(kind, arms="token"), make_agent(kind), history()
+    order = jnp.asarray([2, 0, 1])
+    expected = outputs(agent, past)[:, order]
+    np.testing.assert_allclose(outputs(agent, rearranged(past, order)), expected, atol=1e-5)
+    assert np.ptp(expected, axis=1)[1:].min() > 1e-3
+    assert np.abs(outputs(one_hot, rearranged(past, order)) - outputs(one_hot, past)[:, order]).max() > 1e-2
+
+
+@kinds
+def test_with_a_token_per_arm_absent_arms_change_nothing(kind):
+    """Five arms of which two are absent are the three arms that the agent was made for; so are they one by one."""
+    agent, past = make_agent(kind, arms="token", position="alibi"), history()
+    present = jnp.asarray([4, 0, 2])
+    wide = history(arm_mask=jnp.zeros(5, bool).at[present].set(True))
+    wide = dataclasses.replace(
+        wide,
+        actions=present[past.actions],
+        rewards=past.rewards,
+        reward_table=jnp.full((HORIZON, 5), 7.0).at[:, present].set(past.reward_table),
+    )
+    expected = outputs(agent, past)
+    np.testing.assert_allclose(outputs(agent, wide)[:, present], expected, atol=1e-5)
+    np.testing.assert_allclose(stepwise_probabilities(agent, wide)[:, present], jax.nn.softmax(expected), atol=1e-5)
+    assert (outputs(agent, wide)[:, jnp.asarray([1, 3])] == -jnp.inf).all()
+
+
+@kinds
+def test_with_a_token_per_arm_the_parameters_know_of_no_arm_count(kind):
+    config = TransformerConfig(width=8, arms="token")
+    few, many = (kind.create(jax.random.key(0), config, num_arms, HORIZON) for num_arms in (2, 7))
+    jax.tree.map(np.testing.assert_array_equal, few.params, many.params)
+
+
+@kinds
+def test_with_a_token_per_arm_arms_learn_of_one_another(kind):
+    """Attention across arms is no ornament: without it an arm's output hangs on its own past alone."""
+    agent, past = make_agent(kind, arms="token"), history()
+    past = dataclasses.replace(past, actions=past.actions.at[0].set(1))
+    other = dataclasses.replace(
+        past, rewards=past.rewards.at[0].add(1.0), reward_table=past.reward_table.at[0, 1].add(1.0)
+    )
+    assert (np.abs(outputs(agent, other) - outputs(agent, past))[-1] > 1e-5).all()
 
 
 @kinds
@@ -223,7 +307,7 @@ def test_a_learned_position_encoding_bounds_the_horizon():
 
 
 def test_a_wrong_arm_count_is_refused():
-    with pytest.raises(ValueError, match="got num_arms=4, need num_arms=3"):
+    with pytest.raises(ConfigError, match=r"got num_arms=4, need num_arms=3, .* training with arms='token'"):
         make_agent().init(4, HORIZON)
 
 

@@ -47,9 +47,9 @@ def compilations() -> Iterator[list[float]]:
     """The seconds of every program that XLA compiles inside the block."""
     found: list[float] = []
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event == _EVENT:
-            found.append(seconds)
+            found.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -103,7 +103,7 @@ def main(json: Path = Path("experiments/benchmarks/results/sweep.json"), every: 
         own, duration, count = alone(cell)
         seconds.append(duration)
         compiled.append(count)
-        differences.append(compare(own, dataset.sel(**cell.coordinates)))
+        differences.append(compare(own, dataset.sel(cell.coordinates)))
     total = float(np.mean(seconds)) * len(cells)
     result = {
         **provenance(),

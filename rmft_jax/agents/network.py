@@ -1,7 +1,8 @@
 """The network of the numerical Transformer: numbers in, one number per arm out.
 
 Inside this file array names end in their axes: `T` all rounds of the cache, `W` the rounds of one call, `D` width,
-`H` heads, `h` head size, `K` arms. Everything is written for one trajectory.
+`H` heads, `h` head size, `K` arms, `I` numbers of a token. `*K` is there where every arm has a stream of tokens of its
+own (`arms="token"`). Everything is written for one trajectory.
 """
 
 import functools
@@ -11,99 +12,145 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.config import TransformerConfig
 
-# Keys and values of one layer, each [heads, T, head]: with this layout the batched dots of a vmapped rollout read
-# memory in order.
-LayerCache = tuple[Float[Array, "H T h"], Float[Array, "H T h"]]
+# Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
+# rollout read memory in order.
+LayerCache = tuple[Float[Array, "*K H T h"], Float[Array, "*K H T h"]]
 
 
-def empty_cache(config: TransformerConfig, horizon: int) -> list[LayerCache]:
+def empty_cache(config: TransformerConfig, num_arms: int, horizon: int) -> list[LayerCache]:
     """A cache for `horizon` rounds, none of them played."""
     shape = (config.num_heads, horizon, config.width // config.num_heads)
+    if config.arms == "token":
+        shape = (num_arms, *shape)
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
 
 
-class CausalSelfAttention(nnx.Module):
-    """Multi-head causal self-attention over a cache."""
+class SelfAttention(nnx.Module):
+    """What both kinds of multi-head self-attention share."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         out_init = nnx.initializers.variance_scaling(0.5 / config.num_layers, "fan_in", "normal")
-        self.num_heads = config.num_heads
+        self.num_heads, self.position = config.num_heads, config.position
         self.query_key_value = nnx.Linear(config.width, 3 * config.width, use_bias=False, rngs=rngs)
         self.out = nnx.Linear(config.width, config.width, use_bias=False, kernel_init=out_init, rngs=rngs)
+
+    def _heads(self, x_NxD: Float[Array, "N D"]) -> list[Float[Array, "H N h"]]:
+        """Queries, keys and values."""
+        qkv_Nx3Hxh = self.query_key_value(x_NxD).reshape(x_NxD.shape[0], 3 * self.num_heads, -1)
+        return jnp.split(qkv_Nx3Hxh.swapaxes(0, 1), 3)
+
+    def _gather(
+        self,
+        scores_HxNxS: Float[Array, "H N S"],
+        visible_NxS: Bool[Array, "#N S"],
+        v_HxSxh: Float[Array, "H S h"],
+    ) -> Float[Array, "N D"]:
+        weights_HxNxS = jax.nn.softmax(jnp.where(visible_NxS[None], scores_HxNxS, -jnp.inf))
+        mixed_NxHxh = jnp.einsum("HNS,HSh->HNh", weights_HxNxS, v_HxSxh).swapaxes(0, 1)
+        return self.out(mixed_NxHxh.reshape(mixed_NxHxh.shape[0], -1))
+
+
+class CausalSelfAttention(SelfAttention):
+    """Attention over a cache, to all rounds up to each."""
 
     def __call__(
         self, x_WxD: Float[Array, "W D"], cache: LayerCache, start: Int[Array, ""] | int
     ) -> tuple[Float[Array, "W D"], LayerCache]:
         """Writes the window into the cache at `start` and attends to everything up to each round."""
-        window, width = x_WxD.shape
-        qkv_Wx3Hxh = self.query_key_value(x_WxD).reshape(window, 3 * self.num_heads, -1)
-        q_HxWxh, k_HxWxh, v_HxWxh = jnp.split(qkv_Wx3Hxh.swapaxes(0, 1), 3)
+        q_HxWxh, k_HxWxh, v_HxWxh = self._heads(x_WxD)
         k_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[0], k_HxWxh, start, axis=1)
         v_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[1], v_HxWxh, start, axis=1)
         scores_HxWxT = jnp.einsum("HWh,HTh->HWT", q_HxWxh, k_HxTxh) / math.sqrt(q_HxWxh.shape[-1])
-        past_WxT = jnp.arange(k_HxTxh.shape[1])[None, :] <= start + jnp.arange(window)[:, None]
-        weights_HxWxT = jax.nn.softmax(jnp.where(past_WxT[None], scores_HxWxT, -jnp.inf))
-        mixed_HxWxh = jnp.einsum("HWT,HTh->HWh", weights_HxWxT, v_HxTxh)
-        return self.out(mixed_HxWxh.swapaxes(0, 1).reshape(window, width)), (k_HxTxh, v_HxTxh)
+        age_WxT = start + jnp.arange(x_WxD.shape[0])[:, None] - jnp.arange(k_HxTxh.shape[1])[None, :]
+        if self.position == "alibi":
+            scores_HxWxT = scores_HxWxT - alibi_slopes(self.num_heads)[:, None, None] * age_WxT[None]
+        return self._gather(scores_HxWxT, age_WxT >= 0, v_HxTxh), (k_HxTxh, v_HxTxh)
+
+
+class ArmAttention(SelfAttention):
+    """Attention of every arm to the existing ones, in one round."""
+
+    def __call__(self, x_KxD: Float[Array, "K D"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K D"]:
+        """What each arm gathers from the others."""
+        q_HxKxh, k_HxKxh, v_HxKxh = self._heads(x_KxD)
+        scores_HxKxK = jnp.einsum("HKh,HSh->HKS", q_HxKxh, k_HxKxh) / math.sqrt(q_HxKxh.shape[-1])
+        return self._gather(scores_HxKxK, arm_mask[None], v_HxKxh)
 
 
 class Block(nnx.Module):
-    """Pre-norm attention and MLP, each added to the residual stream."""
+    """Pre-norm attention and MLP, each added to the residual stream; between them, streams of arms attend to others."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         hidden = config.mlp_ratio * config.width
         out_init = nnx.initializers.variance_scaling(0.5 / config.num_layers, "fan_in", "normal")
         self.attention_norm = nnx.LayerNorm(config.width, rngs=rngs)
         self.attention = CausalSelfAttention(config, rngs=rngs)
+        self.arms = config.arms
+        if self.arms == "token":
+            self.arm_norm = nnx.LayerNorm(config.width, rngs=rngs)
+            self.arm_attention = ArmAttention(config, rngs=rngs)
         self.mlp_norm = nnx.LayerNorm(config.width, rngs=rngs)
         self.mlp_in = nnx.Linear(config.width, hidden, rngs=rngs)
         self.mlp_out = nnx.Linear(hidden, config.width, kernel_init=out_init, rngs=rngs)
 
     def __call__(
-        self, x_WxD: Float[Array, "W D"], cache: LayerCache, start: Int[Array, ""] | int
-    ) -> tuple[Float[Array, "W D"], LayerCache]:
+        self, x: Float[Array, "*K W D"], cache: LayerCache, start: Int[Array, ""] | int, arm_mask: Bool[Array, "K"]
+    ) -> tuple[Float[Array, "*K W D"], LayerCache]:
         """Transforms a window that begins at round `start`; returns it with the extended cache."""
-        attended_WxD, cache = self.attention(self.attention_norm(x_WxD), cache, start)
-        x_WxD = x_WxD + attended_WxD
-        return x_WxD + self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x_WxD)))), cache
+        attend = jax.vmap(self.attention, in_axes=(0, 0, None)) if self.arms == "token" else self.attention
+        attended, cache = attend(self.attention_norm(x), cache, start)
+        x = x + attended
+        if self.arms == "token":
+            x = x + jax.vmap(self.arm_attention, in_axes=(1, None), out_axes=1)(self.arm_norm(x), arm_mask)
+        return x + self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x)))), cache
 
 
 class NumericalTransformer(nnx.Module):
     """Maps the tokens of `W` consecutive rounds, behind a cache of the rounds before them, to one number per arm.
 
     One code path serves both uses: the whole trajectory at once (`W = T`, empty cache), and one round at a time
-    (`W = 1`).
+    (`W = 1`). A round is one token, from which all outputs are read; or it is a token per arm, each in a stream of its
+    own with the arm's output at its end, and parameters, shared by all streams, know of no arm count.
     """
 
     def __init__(self, config: TransformerConfig, token_size: int, num_arms: int, horizon: int, *, rngs: nnx.Rngs):
-        self.position = config.position
+        self.position, self.arms = config.position, config.arms
         self.embed = nnx.Linear(token_size, config.width, rngs=rngs)
         if config.position == "learned":
             self.position_table = nnx.Embed(horizon, config.width, rngs=rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
         self.out_norm = nnx.LayerNorm(config.width, rngs=rngs)
+        outputs = 1 if config.arms == "token" else num_arms
         # A small last layer starts the policy near uniform, so that the first rollouts explore.
-        self.out = nnx.Linear(config.width, num_arms, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+        self.out = nnx.Linear(config.width, outputs, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
 
     def __call__(
-        self, tokens_WxI: Float[Array, "W I"], caches: list[LayerCache], start: Int[Array, ""] | int
+        self,
+        tokens: Float[Array, "*K W I"],
+        caches: list[LayerCache],
+        start: Int[Array, ""] | int,
+        arm_mask: Bool[Array, "K"],
     ) -> tuple[Float[Array, "W K"], list[LayerCache]]:
-        """Outputs of the window that begins at round `start`, and the caches extended by it."""
-        x_WxD = self.embed(tokens_WxI)
-        rounds_W = start + jnp.arange(tokens_WxI.shape[0])
+        """Outputs of the window that begins at round `start`, and the caches extended by it.
+
+        Streams of absent arms influence no other; without streams, `arm_mask` plays no part.
+        """
+        x = self.embed(tokens)
+        rounds_W = start + jnp.arange(tokens.shape[-2])
         if self.position == "learned":
-            x_WxD = x_WxD + self.position_table(rounds_W)
+            x = x + jnp.broadcast_to(self.position_table(rounds_W), x.shape)
         elif self.position == "sinusoidal":
-            x_WxD = x_WxD + sinusoids(rounds_W, x_WxD.shape[1])
+            x = x + jnp.broadcast_to(sinusoids(rounds_W, x.shape[-1]), x.shape)
         extended = []
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_WxD, new_cache = block(x_WxD, cache, start)
+            x, new_cache = block(x, cache, start, arm_mask)
             extended.append(new_cache)
-        return self.out(self.out_norm(x_WxD)), extended
+        outputs = self.out(self.out_norm(x))
+        return outputs[..., 0].T if self.arms == "token" else outputs, extended
 
 
 def sinusoids(rounds: Int[Array, "W"], width: int) -> Float[Array, "W D"]:
@@ -111,6 +158,11 @@ def sinusoids(rounds: Int[Array, "W"], width: int) -> Float[Array, "W D"]:
     frequencies = jnp.exp(-math.log(10_000.0) * jnp.arange(width // 2) / (width // 2))
     angles = rounds[:, None].astype(jnp.float32) * frequencies[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def alibi_slopes(num_heads: int) -> Float[Array, "H"]:
+    """By how much each head lowers a score per round of age: `2^(-8 h / H)`, `h = 1..H` (Press, Smith, Lewis 2022)."""
+    return 2.0 ** (-8.0 * jnp.arange(1, num_heads + 1) / num_heads)
 
 
 @functools.cache

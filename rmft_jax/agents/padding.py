@@ -8,11 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from rmft_jax.agents.trained import init_params
-from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer
 from rmft_jax.config import RMFTConfig
 from rmft_jax.types import Params
 
@@ -21,16 +19,25 @@ def pad_params(params: Params, config: RMFTConfig, larger: RMFTConfig) -> Params
     """The parameters of `config` in the layout of `larger`, which has at least as many arms and rounds."""
 
     def pad(path: Any, leaf: Float[Array, "..."], new: jax.ShapeDtypeStruct) -> Float[Array, "..."]:
-        return jnp.zeros(new.shape, new.dtype).at[_places(path, leaf.shape, config, larger)].set(leaf)
+        if _holds_tokens(path) and leaf.shape != new.shape:
+            features, start = _split(leaf, config)
+            more = larger.environment.num_arms - config.environment.num_arms
+            features = jnp.pad(features, [(0, 0), (0, more), (0, 0)])
+            return jnp.concatenate([features.reshape(-1, leaf.shape[1]), start])
+        return jnp.pad(leaf, [(0, after - before) for before, after in zip(leaf.shape, new.shape, strict=True)])
 
     return jax.tree_util.tree_map_with_path(pad, params, _shapes(larger))
 
 
 def unpad_params(params: Params, config: RMFTConfig, larger: RMFTConfig) -> Params:
-    """The inverse of `pad_params`; nothing is compiled where the parameters are arrays of NumPy."""
+    """The inverse of `pad_params`."""
 
     def unpad(path: Any, old: jax.ShapeDtypeStruct, leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-        return leaf[_places(path, old.shape, config, larger)]
+        if _holds_tokens(path) and leaf.shape != old.shape:
+            features, start = _split(leaf, larger)
+            features = features[:, : config.environment.num_arms]
+            return jnp.concatenate([features.reshape(-1, leaf.shape[1]), start])
+        return leaf[tuple(slice(size) for size in old.shape)]
 
     return jax.tree_util.tree_map_with_path(unpad, _shapes(config), params)
 
@@ -39,12 +46,11 @@ def _shapes(config: RMFTConfig) -> Params:
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
-def _places(path: Any, shape: tuple[int, ...], config: RMFTConfig, larger: RMFTConfig) -> tuple[np.ndarray, ...]:
-    """Where the entries of a leaf stand in the larger one: first along each axis, but for the parts of a token."""
-    places = [np.arange(size) for size in shape]
-    small, large = config.environment.num_arms, larger.environment.num_arms
-    if jax.tree_util.keystr(path) == "['embed']['kernel']":
-        kind = FullInformationTransformer if config.environment.feedback == "full" else BanditTransformer
-        if shape[0] == kind.token_size(small):
-            places[0] = kind.token_places(small, large)
-    return np.ix_(*places)
+def _holds_tokens(path: Any) -> bool:
+    """Whether a leaf has a row for every number of a token, and not for every arm."""
+    return jax.tree_util.keystr(path) == "['embed']['kernel']"
+
+
+def _split(leaf: Float[Array, "I D"], config: RMFTConfig) -> tuple[Float[Array, "F K D"], Float[Array, "1 D"]]:
+    """The rows of the features of every arm, and that of the start marker (see `TransformerAgent`)."""
+    return leaf[:-1].reshape(-1, config.environment.num_arms, leaf.shape[1]), leaf[-1:]

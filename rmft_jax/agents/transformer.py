@@ -5,7 +5,6 @@ from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -22,25 +21,28 @@ class TransformerState:
     """What a Transformer carries from round to round.
 
     caches: per layer, keys and values of the rounds played.
-    token: `[I]` input of the coming round.
+    token: `[I]` input of the coming round; `[K, I]` where arms have tokens of their own.
     """
 
     caches: list[LayerCache]
-    token: Float[Array, "I"]
+    token: Float[Array, "*K I"]
 
 
 @pytree
 class TransformerAgent(abc.ABC):
     """What both Transformers share: the network, its tokens and its cache.
 
-    A token holds what was seen in the round before, and a last number that is 1 only in the first round, before which
-    nothing was.
+    A token holds what was seen in the round before, of all arms or of its own, and a last number that is 1 only in the
+    first round, before which nothing was.
 
-    config, num_arms, trained_horizon: fix the network's shapes.
+    config, num_arms, trained_horizon: fix the network's shapes. With `config.arms == "token"` the arm count does not:
+      it is the one trained with, and any other can be played.
     params: its parameters, as plain nested dicts.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]]
+    num_features: ClassVar[int]
+    """Numbers that a round tells of an arm."""
 
     config: TransformerConfig = static_field()
     num_arms: int = static_field()
@@ -50,66 +52,69 @@ class TransformerAgent(abc.ABC):
     @classmethod
     def create(cls: type[_A], key: ScalarKey, config: TransformerConfig, num_arms: int, horizon: int) -> _A:
         """An agent with random weights."""
-        network = NumericalTransformer(config, cls.token_size(num_arms), num_arms, horizon, rngs=nnx.Rngs(key))
+        network = NumericalTransformer(config, cls._token_size(config, num_arms), num_arms, horizon, rngs=nnx.Rngs(key))
         return cls(config, num_arms, horizon, nnx.to_pure_dict(nnx.split(network)[1]))
 
-    @staticmethod
-    @abc.abstractmethod
-    def token_size(num_arms: int) -> int:
-        """Numbers per token."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
-        """Where the numbers of a token stand in that of a network for more arms."""
+    @classmethod
+    def _token_size(cls, config: TransformerConfig, num_arms: int) -> int:
+        return cls.num_features * (1 if config.arms == "token" else num_arms) + 1
 
     @abc.abstractmethod
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "..."]) -> Float[Array, "*W I_1"]:
-        """The token of what was seen in a round, without its last number."""
+    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "..."], num_arms: int) -> Float[Array, "*W F K"]:
+        """What was seen of each arm in a round."""
 
     @property
     def _network(self) -> NumericalTransformer:
-        size = self.token_size(self.num_arms)
+        size = self._token_size(self.config, self.num_arms)
         return nnx.merge(graph_definition(self.config, size, self.num_arms, self.trained_horizon), self.params)
 
-    @property
-    def _start_token(self) -> Float[Array, "I"]:
-        size = self.token_size(self.num_arms)
-        return jax.nn.one_hot(size - 1, size)
+    def _token(self, seen: Float[Array, "F K"], first: float) -> Float[Array, "*K I"]:
+        if self.config.arms == "token":
+            return jnp.concatenate([seen, jnp.full((1, seen.shape[1]), first)]).T
+        return jnp.append(seen, first)
+
+    def _start_token(self, num_arms: int) -> Float[Array, "*K I"]:
+        return self._token(jnp.zeros((self.num_features, num_arms)), 1.0)
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
         """The network's outputs in every round of a given trajectory, teacher-forced; -inf for absent arms.
 
         Row t depends on what was seen in rounds before t only.
         """
+        horizon, num_arms = trajectory.probabilities.shape
         rewards = trajectory.reward_table if self.feedback == ("full",) else trajectory.rewards
-        seen = self._seen(trajectory.actions[:-1], rewards[:-1])
-        past = jnp.concatenate([seen, jnp.zeros_like(seen[:, :1])], axis=-1)
-        tokens = jnp.concatenate([self._start_token[None], past])
-        outputs, _ = self._network(tokens, empty_cache(self.config, tokens.shape[0]), 0)
+        seen = self._seen(trajectory.actions[:-1], rewards[:-1], num_arms)
+        past = jax.vmap(self._token, in_axes=(0, None))(seen, 0.0)
+        tokens = jnp.concatenate([self._start_token(num_arms)[None], past])
+        # Rounds stand beside what they hold: [T, I] or [K, T, I].
+        tokens = jnp.moveaxis(tokens, 0, -2)
+        caches = empty_cache(self.config, num_arms, horizon)
+        outputs, _ = self._network(tokens, caches, 0, trajectory.arm_mask)
         return jnp.where(trajectory.arm_mask[None, :], outputs, -jnp.inf)
 
     def init(self, num_arms: int, horizon: int) -> TransformerState:
         """An empty cache and the start token.
 
         Raises:
-          ConfigError: if the arm count is not the network's, or a learned position encoding is too short.
+          ConfigError: if the arm count is not the network's, and it is not made for any; or if a learned position
+            encoding is too short.
         """
-        if num_arms != self.num_arms:
+        if num_arms != self.num_arms and self.config.arms == "one_hot":
             raise ConfigError(
                 f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the network was built; "
-                "try masking absent arms instead"
+                "try masking absent arms, or training with arms='token', which plays any number"
             )
         if self.config.position == "learned" and horizon > self.trained_horizon:
             raise ConfigError(
                 f"got horizon={horizon}, need horizon <= {self.trained_horizon}, the rounds that the learned "
-                "position encoding knows; try training with position='none' or 'sinusoidal'"
+                "position encoding knows; try training with position='none', 'sinusoidal' or 'alibi'"
             )
-        return TransformerState(caches=empty_cache(self.config, horizon), token=self._start_token)
+        return TransformerState(empty_cache(self.config, num_arms, horizon), self._start_token(num_arms))
 
     def act(self, key: ScalarKey, state: TransformerState, context: Context) -> tuple[Decision, TransformerState]:
         """Feeds the pending token through the network and decides."""
-        outputs, caches = self._network(state.token[None], state.caches, context.round)
+        tokens = jnp.expand_dims(state.token, -2)
+        outputs, caches = self._network(tokens, state.caches, context.round, context.arm_mask)
         outputs = jnp.where(context.arm_mask, outputs[0], -jnp.inf)
         return self._decide(key, outputs, context.arm_mask), TransformerState(caches=caches, token=state.token)
 
@@ -125,9 +130,8 @@ class TransformerAgent(abc.ABC):
         context: Context,
     ) -> TransformerState:
         """Makes what was seen the token of the next round."""
-        del context
-        token = jnp.append(self._seen(action, reward), 0.0)
-        return TransformerState(caches=state.caches, token=token)
+        seen = self._seen(action, reward, context.arm_mask.shape[0])
+        return TransformerState(caches=state.caches, token=self._token(seen, 0.0))
 
 
 @pytree
@@ -138,23 +142,14 @@ class BanditTransformer(TransformerAgent):
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit",)
+    num_features: ClassVar[int] = 2
 
     temperature: Float[Array, ""] | float = 1.0
 
-    @staticmethod
-    def token_size(num_arms: int) -> int:
-        """Numbers per token."""
-        return 2 * num_arms + 1
-
-    @staticmethod
-    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
-        """Where the numbers of a token stand in that of a network for more arms."""
-        return np.r_[:num_arms, larger : larger + num_arms, 2 * larger]
-
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W"]) -> Float[Array, "*W I_1"]:
+    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W"], num_arms: int) -> Float[Array, "*W 2 K"]:
         # The last action as a one-hot vector, then the last reward at the place of that arm.
-        played = jax.nn.one_hot(action, self.num_arms)
-        return jnp.concatenate([played, played * reward[..., None]], axis=-1)
+        played = jax.nn.one_hot(action, num_arms)
+        return jnp.stack([played, played * reward[..., None]], axis=-2)
 
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         del arm_mask
@@ -170,22 +165,13 @@ class FullInformationTransformer(TransformerAgent):
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
+    num_features: ClassVar[int] = 1
 
     score_map: ScoreMap = ScoreMap()
 
-    @staticmethod
-    def token_size(num_arms: int) -> int:
-        """Numbers per token."""
-        return num_arms + 1
-
-    @staticmethod
-    def token_places(num_arms: int, larger: int) -> Int[np.ndarray, "I"]:
-        """Where the numbers of a token stand in that of a network for more arms."""
-        return np.r_[:num_arms, larger]
-
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W K"]) -> Float[Array, "*W I_1"]:
-        del action
-        return reward
+    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W K"], num_arms: int) -> Float[Array, "*W 1 K"]:
+        del action, num_arms
+        return reward[..., None, :]
 
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         return self.score_map.decide(key, outputs, arm_mask)

@@ -19,7 +19,16 @@ from rmft_jax.config.checks import (
 from rmft_jax.config.environments import FAMILIES, BanditConfig, EnvironmentConfig
 from rmft_jax.config.policies import POLICIES, PolicyConfig, SingleLayerConfig, TransformerConfig
 
-_CHOICES = ("branching", "selection_regret", "selection_form", "decision_map", "full_loss", "update", "schedule")
+_CHOICES = (
+    "branching",
+    "selection",
+    "selection_regret",
+    "selection_form",
+    "decision_map",
+    "full_loss",
+    "update",
+    "schedule",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +46,10 @@ class RMFTConfig:
     num_rollouts: int = 8
     """Trajectories L played on each scenario."""
     k: int = 2
-    """Trajectories kept of each scenario: the k with the lowest regret."""
+    """Trajectories kept of each scenario."""
+    selection: Literal["regret", "reward", "random", "pooled"] = "regret"
+    """By what they are kept: the lowest regret; or, as controls, the highest realized total reward, chance, or the
+    lowest regret over all scenarios at once (`pooled`: M * k in all)."""
     branching: Literal["none", "uniform"] = "uniform"
     """`none`: the L trajectories are independent from the first round (the paper). `uniform`: they share their past
     up to a uniformly drawn branch round, and only the rounds from there on are imitated."""
@@ -114,6 +126,7 @@ class RMFTConfig:
         require_number(self.step_size, "step_size", "above 0", self.step_size > 0, 2e-3)
         require_number(self.max_grad_norm, "max_grad_norm", "above 0", self.max_grad_norm > 0, 1.0)
         require_number(self.entropy_weight, "entropy_weight", "of at least 0", self.entropy_weight >= 0, 0.01)
+        self._validate_selection()
         if self.has_scores:
             self._validate_scores()
         self._validate_update()
@@ -127,6 +140,17 @@ class RMFTConfig:
     def plays_points(self) -> bool:
         """Whether play is a point of a ball, or of the space, rather than a distribution over arms."""
         return self.has_scores and self.decision_map in ("ball", "identity")
+
+    def _validate_selection(self) -> None:
+        ignored = {"reward": ("selection_regret",), "random": ("selection_regret", "selection_form")}
+        for name in ignored.get(self.selection, ()):
+            value = getattr(self, name)
+            require(
+                value == "standard",
+                f"{name}={value!r} with selection={self.selection!r}",
+                "a selection that looks at it",
+                f"selection='regret' or {name}='standard'",
+            )
 
     def _validate_scores(self) -> None:
         require_number(self.radius, "radius", "above 0", self.radius > 0, 1.0)

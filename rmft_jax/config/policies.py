@@ -26,8 +26,12 @@ class TransformerConfig(PolicyConfig):
     """Attention heads; must divide the width."""
     mlp_ratio: int = 4
     """Hidden width of the MLP, as a multiple of the width."""
-    position: Literal["none", "learned", "sinusoidal"] = "none"
-    """Position encoding added to the input. With `learned`, no horizon beyond the trained one can be played."""
+    position: Literal["none", "learned", "sinusoidal", "alibi"] = "none"
+    """Position encoding: none; a table or sine waves, added to the input; or `alibi`, a bias on attention scores that
+    falls linearly with age. With `learned`, no horizon beyond the trained one can be played."""
+    arms: Literal["one_hot", "token"] = "one_hot"
+    """How a round is told: as one token that lists the arms, or as a token per arm, with weights that all arms share.
+    With `token` the policy treats all arms alike and plays any number of them, at K times the cost."""
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
@@ -36,6 +40,7 @@ class TransformerConfig(PolicyConfig):
         require_count(self.num_heads, "num_heads", 1, 2)
         require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
         require_choice(self.position, TransformerConfig, "position")
+        require_choice(self.arms, TransformerConfig, "arms")
         require(
             self.width % self.num_heads == 0,
             f"width={self.width} with num_heads={self.num_heads}",

@@ -116,6 +116,8 @@ def _forward_flops(rmft: RMFTConfig, num_arms: int, horizon: int) -> float:
         return 4.0 * num_arms**2
     width = policy.width
     block = 2 * (4 + 2 * policy.mlp_ratio) * width**2 + 4 * width * horizon
+    if policy.arms == "token":
+        return num_arms * policy.num_layers * (block + 8 * width**2 + 4.0 * width * num_arms)
     return policy.num_layers * block + 6.0 * num_arms * width
 
 
