@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
@@ -204,11 +204,14 @@ def make_agents(config: EnvironmentConfig, horizon: int, names: Iterable[str] | 
     return built
 
 
-def make_baselines(config: EnvironmentConfig, horizon: int) -> dict[str, Agent]:
-    """The agents that a trained policy is compared with, by name: those that its setting is known for."""
-    fitting = make_agents(config, horizon)
-    chosen = (*_BASELINES[config.standard_regret], "uniform", "best_fixed_arm", "best_arm")
-    return {name: fitting[name] for name in chosen if name in fitting}
+def make_baselines(config: EnvironmentConfig, horizon: int, among: Container[str] | None = None) -> dict[str, Agent]:
+    """The agents that a trained policy is compared with, by name: those that its setting is known for.
+
+    `among`: names beyond which none is made. None: there is no such limit.
+    """
+    names = (*_BASELINES[config.standard_regret], "uniform", "best_fixed_arm", "best_arm")
+    built = {name: AGENTS[name].build(config, horizon) for name in names if among is None or name in among}
+    return {name: agent for name, agent in built.items() if agent is not None}
 
 
 def make_ball_baselines(

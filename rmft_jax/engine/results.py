@@ -36,8 +36,7 @@ def baselines_of(cell: Cell, group: Group, names: Sequence[str] | None) -> dict[
     if names is not None:
         agents = make_agents(config.environment, config.horizon, names)
     else:
-        fitting = make_baselines(config.environment, config.horizon)
-        agents = {name: fitting[name] for name in _DEFAULT if name in fitting}
+        agents = make_baselines(config.environment, config.horizon, among=_DEFAULT)
     for agent in agents.values():
         jax.eval_shape(functools.partial(agent.init, size, padded.horizon))
     return agents
