@@ -58,12 +58,13 @@ def select(dataset: xr.Dataset, choice: Mapping[str, Any]) -> xr.Dataset:
     Raises:
       ConfigError: for a name or a value that the sweep does not have.
     """
+    dataset = _labelled(dataset)
     for name, wanted in choice.items():
         lines = [str(c) for c in dataset.coords if set(dataset[c].dims) <= {_SEED, *sweep_dims(dataset)}]
         lines = [c for c in lines if dataset[c].ndim == 1]
         require(name in lines, f"a selection of {name!r}", f"one of {', '.join(lines) or 'none'}", "another name")
         values, dim = dataset[name].values, dataset[name].dims[0]
-        several = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+        several = isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str)
         known = ", ".join(dict.fromkeys(map(text_of, values)))
         places: list[int] = []
         for one in wanted if several else [wanted]:
@@ -71,6 +72,18 @@ def select(dataset: xr.Dataset, choice: Mapping[str, Any]) -> xr.Dataset:
             require(bool(found), f"{name}={one}", f"one of {known}", f"{name}={text_of(values[-1])}")
             places += found
         dataset = dataset.isel({dim: places[0] if not several and len(places) == 1 else places})
+    return dataset
+
+
+def _labelled(dataset: xr.Dataset) -> xr.Dataset:
+    """Dimensions without values of their own, such as that of scattered cells, get those along them, as texts."""
+    for dim in (dim for dim in sweep_dims(dataset) if dim not in dataset.coords):
+        along = [str(name) for name in dataset.coords if dataset[name].dims == (dim,)]
+        texts = [
+            ",".join(f"{name}={text_of(dataset[name].values[i])}" for name in along) or str(i)
+            for i in range(dataset.sizes[dim])
+        ]
+        dataset = dataset.assign_coords({dim: texts})
     return dataset
 
 
@@ -149,3 +162,14 @@ def estimates(dataset: xr.Dataset, name: str) -> dict[str, xr.Dataset]:
         classical = estimate(dataset, f"baseline_{name}")
         found |= {str(agent): classical.sel(agent=agent) for agent in classical["agent"].values}
     return found
+
+
+def bands_of(found: Mapping[str, xr.Dataset], names: Sequence[str]) -> str:
+    """What the intervals of some agents are, such as "95% intervals: Student-t over 3 seeds (rmft)"."""
+    said: dict[str, list[str]] = {}
+    for name in names:
+        for text in dict.fromkeys(map(str, found[name]["interval"].values.ravel())):
+            if text != _NO_INTERVAL:
+                said.setdefault(text, []).append(name)
+    parts = [f"{text} ({', '.join(agents)})" for text, agents in said.items()]
+    return f"95% intervals: {'; '.join(parts) or 'none'}"

@@ -8,12 +8,20 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rmft_jax.estimates import TRAINED, is_sweep
 from rmft_jax.plotting.panels import closed, named_agents, parts, require_variable
-from rmft_jax.plotting.style import StyleName, column_figure, no_finished_run, plain_log_ticks, sheet, style_of
+from rmft_jax.plotting.style import (
+    DataFigure,
+    StyleName,
+    column_figure,
+    no_finished_run,
+    plain_log_ticks,
+    sheet,
+    style_of,
+    title_of,
+)
 from rmft_jax.report import regret_name, summarize
 
 _MAX_PANELS = 6
@@ -25,7 +33,7 @@ def plot_arms(
     by: str | None = None,
     select: Mapping[str, Any] | None = None,
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """Which arms are played when: share of scenarios by rank of the played arm, per round.
 
     Of an evaluation, a panel for each of at most 6 agents; of a sweep, which knows this of the trained policy only, one
@@ -48,7 +56,7 @@ def plot_arms(
             num_ranks, num_rounds = share.shape
             extent = (0.5, num_rounds + 0.5, num_ranks - 0.5, -0.5)
             axes.imshow(share, cmap=scale.cmap, norm=scale.norm, aspect="auto", extent=extent, interpolation="nearest")
-            axes.set_title(style_of(title).label if by is None else title, pad=3)
+            axes.set_title(style_of(title).label if by is None else title_of(title), pad=3)
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             if np.isnan(share).all():
@@ -93,7 +101,7 @@ def _sweep_shares(
 
 def plot_final_regret(
     evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]] | None = None, *, style: StyleName = "paper"
-) -> Figure:
+) -> DataFigure:
     """Regret at the horizon of every agent with its 95% interval, lowest first.
 
     The axis is logarithmic where all intervals are positive and span more than a factor of 10. An agent of regret 0,

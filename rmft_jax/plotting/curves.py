@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from rmft_jax.bootstrap import Interval
 from rmft_jax.estimates import TRAINED, is_sweep
@@ -37,6 +36,7 @@ from rmft_jax.plotting.style import (
     no_finished_run,
     sheet,
     styles_of,
+    title_of,
 )
 from rmft_jax.report import regret_name, summarize
 
@@ -50,7 +50,7 @@ def plot_regret(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """Mean cumulative regret over rounds of at most 8 agents, with 95% bands.
 
     The axis is cut above the highest curve but uniform play, which only shows how hard the problem is.
@@ -75,7 +75,7 @@ def plot_regret(
         return figure
 
 
-def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"], regret: str = "pseudo") -> Figure:
+def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"], regret: str = "pseudo") -> DataFigure:
     """Curves of agents by name, at most 8 of them (`choose_agents`), drawn as `plot_regret` does."""
     names = choose_agents({name: float(curve.mean[-1]) for name, curve in curves.items()}, None)
     panel = Panel("", rounds, {name: curves[name] for name in names}, {})
@@ -96,7 +96,7 @@ def plot_loglog(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """Mean cumulative regret on logarithmic axes, where `t^β` is a straight line of slope β.
 
     The legend states the exponent of each curve with its 95% interval; with several panels, their titles state that of
@@ -123,7 +123,7 @@ def plot_loglog(
                       for n, s in drawn.styles.items()}  # fmt: skip
             _draw_loglog(one, panel, {name: s._replace(label=labels[name]) for name, s in drawn.styles.items()})
             if panel.title:
-                one.set_title(_with_exponent(panel.title, exponents.get(f"{panel.title}{TRAINED}", {}), "\n"))
+                one.set_title(_with_exponent(title_of(panel.title), exponents.get(f"{panel.title}{TRAINED}", {}), "\n"))
         label_axes(figure, axes, "round", f"cumulative {regret_name(drawn.kind)}\n(reward units)")
         legend_above(figure, axes, columns=1 if single else 2)
         figure.rows = rows_of(drawn, exponents)
@@ -137,7 +137,7 @@ def plot_suff_fail(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """SuffFailFreq(t), the share of scenarios with no best arm from round t on, with 95% bands.
 
     Those of an evaluation are Wilson's over scenarios, those of a sweep Student's over its training seeds.
@@ -183,7 +183,7 @@ def _draw_panel(axes: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     else:
         axes.set_xlim(0, panel.rounds[-1])
     if panel.title:
-        axes.set_title(panel.title)
+        axes.set_title(title_of(panel.title))
 
 
 def _cut(axes: Axes, panel: Panel) -> None:
@@ -214,10 +214,11 @@ def _draw_loglog(axes: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     _draw_panel(axes, panel._replace(curves=curves), styles)
     if not any(len(values) for values in means.values()):
         return
-    end = max([bottom, *(values[-1] for name, values in means.items() if name != "uniform" and len(values))])
+    axes.set_ylim(bottom, top)
+    ends = [curve.mean[np.isfinite(curve.mean)][-1:] for name, curve in panel.curves.items() if name != "uniform"]
+    end = max([bottom, *(float(value[0]) for value in ends if len(value))])
     guide = 1.4 * end * np.sqrt(panel.rounds / panel.rounds[-1])
     axes.plot(panel.rounds, guide, color="#999999", linewidth=0.7, zorder=1, label=_GUIDE)
-    axes.set_ylim(bottom, top)
 
 
 def _exponents(

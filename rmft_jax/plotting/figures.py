@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from rmft_jax import estimates
 from rmft_jax.config.checks import require
@@ -16,12 +15,12 @@ from rmft_jax.plotting.curves import plot_loglog, plot_regret, plot_suff_fail
 from rmft_jax.plotting.export import save_figure
 from rmft_jax.plotting.heatmap import plot_heatmap
 from rmft_jax.plotting.panels import require_variable
-from rmft_jax.plotting.style import StyleName
+from rmft_jax.plotting.style import DataFigure, StyleName
 from rmft_jax.plotting.sweep import default_axis, plot_sweep
 from rmft_jax.plotting.training import plot_training
 from rmft_jax.report import summarize
 
-KINDS: dict[str, Callable[..., Figure]] = {
+KINDS: dict[str, Callable[..., DataFigure]] = {
     "regret": plot_regret,
     "loglog": plot_loglog,
     "sweep": plot_sweep,
@@ -48,7 +47,7 @@ _OPTIONS = {
 _FEW = 6
 
 
-def plot_kind(kind: str, dataset: xr.Dataset, **options: Any) -> Figure:
+def plot_kind(kind: str, dataset: xr.Dataset, **options: Any) -> DataFigure:
     """A figure by the name of its kind.
 
     Args:

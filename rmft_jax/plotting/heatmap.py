@@ -9,14 +9,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from rmft_jax import estimates
 from rmft_jax.config.checks import require
 from rmft_jax.estimates import is_sweep, open_dims, sweep_dims, text_of
-from rmft_jax.plotting.panels import closed, named_agents, parts
-from rmft_jax.plotting.style import SHEETS, StyleName, plain_log_ticks, sheet, style_of
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
+from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
 from rmft_jax.report import regret_name
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}
@@ -40,7 +39,7 @@ def plot_heatmap(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] = (),
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """Mean regret at the horizon over two dimensions, as colours with numbers; hatched where no run has finished.
 
     Args:
@@ -72,7 +71,7 @@ def plot_heatmap(
     label = f"{regret_name(dataset.attrs.get('regret', 'pseudo'))} at T"
     label += f"\nrelative to {_relative(references)}" if ratio else " (reward units)"
     figure = _draw_maps(maps, (y, x), _colors(maps, ratio), label, style)
-    figure.rows, figure.caption = _rows(maps, (y, x)), _caption(maps)
+    figure.rows, figure.caption = _rows(maps, (y, x)), _caption(maps) + fixed_of(dataset)
     return figure
 
 
@@ -102,7 +101,7 @@ def _maps(
         )  # fmt: skip
     found, maps = estimates.estimates(part, "final_regret"), []
     for name in (name for name in names if name != reference):
-        labels = [title, style_of(name).label if len(names) > 1 else ""]
+        labels = [title_of(title), style_of(name).label if len(names) > 1 else ""]
         labels.append(f"relative to {style_of(str(reference)).label}" if several else "")
         head = ({} if not title else dict([title.split(" = ", 1)])) | {"agent": name}
         head |= {} if reference is None else {"relative_to": reference}
@@ -132,12 +131,13 @@ def _colors(maps: Sequence[_Map], ratio: bool) -> ScalarMappable:
 
 def _draw_maps(
     maps: Sequence[_Map], dims: tuple[str, str], colors: ScalarMappable, label: str, style: StyleName
-) -> Any:
+) -> DataFigure:
     num_y, num_x = maps[0].status.shape
     num_columns = 1 if len(maps) == 1 else 2
     num_rows = -(-len(maps) // num_columns)
     cell = 2.3 / num_columns / num_x
-    height = 0.75 + num_rows * (0.35 + min(num_y * min(cell, 0.42), 3.0))
+    # No lower than the label of the colour bar is long.
+    height = max(0.75 + num_rows * (0.35 + min(num_y * min(cell, 0.42), 3.0)), 2.7)
     with sheet(style, height, axes_grid=False, axes_spines_top=True, axes_spines_right=True) as figure:
         places = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flat
         scale = figure.get_figwidth() / SHEETS["paper"].width

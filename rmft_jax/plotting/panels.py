@@ -56,12 +56,14 @@ class View(NamedTuple):
     styles: by name of a curve, in the order of the legend.
     kind: which regret the dataset holds.
     by: the dimension that panels or curves differ in, if any.
+    fixed: what the other dimensions are, as a sentence.
     """
 
     panels: list[Panel]
     styles: dict[str, Style]
     kind: str
     by: str | None
+    fixed: str = ""
 
 
 def scenario_curve(regret: xr.DataArray) -> Curve:
@@ -160,8 +162,8 @@ def view(
         intervals = {panel.title: panel.intervals[TRAINED] for panel in panels}
         longest = max((p.rounds for p in panels), key=len)
         padded = {panel.title: _padded(panel.curves[TRAINED], len(longest)) for panel in panels}
-        return View([Panel("", longest, padded, intervals)], value_styles(list(padded)), kind, by)
-    return View(panels, styles_of(names), kind, by)
+        return View([Panel("", longest, padded, intervals)], value_styles(list(padded)), kind, by, fixed_of(dataset))
+    return View(panels, styles_of(names), kind, by, fixed_of(dataset))
 
 
 def closed(
@@ -180,6 +182,12 @@ def closed(
         got, tried = f"{len(values)} values of {by}", ",".join(values[:: -(-len(values) // MAX_PANELS)])
         raise ConfigError(f"got {got}, need at most {MAX_PANELS} in one figure; try --select {by}={tried}")
     return dataset
+
+
+def fixed_of(dataset: xr.Dataset) -> str:
+    """What dimensions of a sweep were selected, as a sentence with a blank before it; empty if none were."""
+    fixed = [f"{name} = {text_of(value.values[()])}" for name, value in dataset.coords.items() if value.ndim == 0]
+    return f" At {', '.join(fixed)}." if fixed else ""
 
 
 def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
@@ -228,7 +236,7 @@ def caption_of(drawn: View) -> str:
         for name, interval in panel.intervals.items():
             found.setdefault(interval, []).append(name)
     said = [f"{interval} ({', '.join(dict.fromkeys(names))})" for interval, names in found.items()]
-    return f"95% bands: {'; '.join(said)}." if said else ""
+    return f"95% bands: {'; '.join(said)}.{drawn.fixed}" if said else ""
 
 
 def curve_of(estimated: xr.Dataset) -> tuple[Curve, str]:

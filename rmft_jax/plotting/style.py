@@ -1,6 +1,7 @@
 """How figures look: the agents' lines, the sizes and fonts of a paper's column. Imports no JAX."""
 
 import contextlib
+import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -63,6 +64,8 @@ STYLES = {
 }
 COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 HEIGHT = 2.5  # inches, at the width of a column
+# Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
+_TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
 _TEXT: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -181,6 +184,13 @@ def grid_axes(figure: Figure, number: int) -> list[Axes]:
     return axes[:number]
 
 
+def title_of(text: str) -> str:
+    """The title of a small panel, such as "num_arms = 5"; of a long one the value alone, in lines that fit."""
+    if len(text) <= _TITLE_LENGTH:
+        return text
+    return textwrap.fill(text.partition(" = ")[2].replace("_", " ") or text, _TITLE_LENGTH)
+
+
 def no_finished_run(axes: Axes) -> None:
     """Says so in axes that have nothing to show."""
     axes.set_xticks([])
@@ -191,7 +201,8 @@ def no_finished_run(axes: Axes) -> None:
 
 def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis as plain numbers, as many as tell the range."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    span = high / low
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if span < 5 else (1, 2, 5) if span < 100 else (1,)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -203,7 +214,7 @@ def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
         axes[0].set_ylabel(y)
     else:
         figure.supxlabel(x)
-        figure.supylabel(y.replace("\n", " "))
+        figure.supylabel(y if len(axes) <= 2 else y.replace("\n", " "))  # One row of panels is low.
 
 
 def height_for(names: Sequence[str], columns: int) -> float:
@@ -212,10 +223,16 @@ def height_for(names: Sequence[str], columns: int) -> float:
 
 
 def legend_above(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """A legend of all axes where it cannot cover a curve."""
+    """A legend of all axes where it cannot cover a curve; long names get a column less, and the figure grows for it."""
     found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside upper center", ncols=columns, handlelength=2.6,
-            labelspacing=0.25, columnspacing=1.2,
-        )  # fmt: skip
+    if not found:
+        return
+    labels = [textwrap.fill(label, _LINE_LENGTH) for label in found]
+    fitting = columns if columns == 1 or max(map(len, labels)) <= _COLUMN_LENGTH else 1
+    lines = -(-len(labels) // fitting) + sum(label.count("\n") for label in labels)
+    more = max(0, lines - -(-len(labels) // columns))
+    figure.set_figheight(figure.get_figheight() * (1 + 0.15 * more / HEIGHT))
+    figure.legend(
+        list(found.values()), labels, loc="outside upper center", ncols=fitting, handlelength=2.6,
+        labelspacing=0.25, columnspacing=1.2,
+    )  # fmt: skip

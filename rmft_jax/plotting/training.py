@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from rmft_jax.bootstrap import Interval
 from rmft_jax.estimates import TRAINED, estimate, is_sweep
 from rmft_jax.plotting.curves import draw
-from rmft_jax.plotting.panels import Curve, closed, curve_of, final_regrets, parts
+from rmft_jax.plotting.panels import Curve, closed, curve_of, final_regrets, fixed_of, parts
 from rmft_jax.plotting.style import (
     SKY,
     STYLES,
@@ -41,7 +40,7 @@ def plot_training(
     by: str | None = None,
     select: Mapping[str, Any] | None = None,
     style: StyleName = "paper",
-) -> Figure:
+) -> DataFigure:
     """Regret at the horizon over iterations, and below it the entropy of play, where the dataset has it.
 
     All rollouts, the kept ones, and held-out scenarios with 95% intervals; the reference agent is a level to compare
@@ -58,7 +57,10 @@ def plot_training(
     Raises:
       ConfigError: for names or values that the sweep does not have, and dimensions left open.
     """
-    lines = _of_sweep(dataset, by, select) if is_sweep(dataset) else {"": _of_run(dataset)}
+    compared = evaluation
+    if is_sweep(dataset):
+        compared = dataset = closed(dataset, by, select)
+    lines = _of_sweep(dataset, by) if is_sweep(dataset) else {"": _of_run(dataset)}
     entropies = {title: one.pop("entropy") for title, one in lines.items() if "entropy" in one}
     styles = value_styles(list(lines)) if by else {"": STYLES[TRAINED]}
     with sheet(style, 3.4 if entropies else 2.5) as figure:
@@ -69,13 +71,14 @@ def plot_training(
         for title, (iterations, curve, _) in entropies.items():
             draw(axes[1], styles[title], iterations, curve, "")
         if by is None:
-            _draw_reference(axes[0], dataset if is_sweep(dataset) else evaluation)
+            _draw_reference(axes[0], compared)
         else:
             axes[0].plot([], [], color="#777777", linewidth=0.6, label="thin: rollouts")
         _finish(figure, axes, lines)
         figure.rows = _rows(lines, entropies, by)
         bands = dict.fromkeys(text for one in lines.values() for _, _, text in one.values() if text != "none")
-        figure.caption = f"95% bands: {', '.join(bands) or 'none'}."
+        fixed = fixed_of(dataset) if is_sweep(dataset) else ""
+        figure.caption = f"95% bands: {', '.join(bands) or 'none'}.{fixed}"
         return figure
 
 
@@ -92,9 +95,9 @@ def _of_run(metrics: xr.Dataset) -> _Lines:
     return found
 
 
-def _of_sweep(dataset: xr.Dataset, by: str | None, choice: Mapping[str, Any] | None) -> dict[str, _Lines]:
+def _of_sweep(dataset: xr.Dataset, by: str | None) -> dict[str, _Lines]:
     lines = {}
-    for title, part in parts(closed(dataset, by, choice), by).items():
+    for title, part in parts(dataset, by).items():
         one = {}
         for name in (name for name in _METRICS if name in part):
             estimated = estimate(part, name)
