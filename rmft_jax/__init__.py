@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from rmft_jax.environments import make_environment
     from rmft_jax.evaluation import evaluate
     from rmft_jax.growth import growth_exponent, regression_test, trend_test
-    from rmft_jax.plotting import plot_arms, plot_final_regret, plot_loglog, plot_regret, plot_suff_fail, plot_training
+    from rmft_jax.plotting import (
+        plot_arms,
+        plot_final_regret,
+        plot_heatmap,
+        plot_loglog,
+        plot_regret,
+        plot_suff_fail,
+        plot_sweep,
+        plot_training,
+        save_figure,
+    )
     from rmft_jax.presets import get_environment, get_preset
     from rmft_jax.regret import Regret
     from rmft_jax.report import summarize
@@ -47,6 +57,7 @@ if TYPE_CHECKING:
     from rmft_jax.storage import RunDirectory
     from rmft_jax.sweeps.spec import Sweep
     from rmft_jax.sweeps.store import load_sweep
+    from rmft_jax.tables import table
     from rmft_jax.training import load_agent, train
 
 _HOMES = {
@@ -91,10 +102,13 @@ _HOMES = {
     "plotting": (
         "plot_arms",
         "plot_final_regret",
+        "plot_heatmap",
         "plot_loglog",
         "plot_regret",
         "plot_suff_fail",
+        "plot_sweep",
         "plot_training",
+        "save_figure",
     ),
     "presets": (
         "get_environment",
@@ -112,6 +126,7 @@ _HOMES = {
     "storage": ("RunDirectory",),
     "sweeps.spec": ("Sweep",),
     "sweeps.store": ("load_sweep",),
+    "tables": ("table",),
     "training": (
         "load_agent",
         "train",
@@ -161,13 +176,17 @@ __all__ = [
     "paired_difference",
     "plot_arms",
     "plot_final_regret",
+    "plot_heatmap",
     "plot_loglog",
     "plot_regret",
     "plot_suff_fail",
+    "plot_sweep",
     "plot_training",
     "regression_test",
     "rollout_scenarios",
+    "save_figure",
     "summarize",
+    "table",
     "train",
     "trend_test",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 
 from rmft_jax.bootstrap import percentiles, resample
 
@@ -73,7 +73,7 @@ def trend_test(regret: Float[np.ndarray, "T"]) -> TrendTest:
     """
     average = np.asarray(regret, np.float64) / np.arange(1, len(regret) + 1)
     falls = int(np.count_nonzero(average[:-1] - average[1:] > _ROUNDING * np.abs(average[:-1])))
-    return TrendTest(falls, float(stats.binom.sf(falls - 1, len(regret) - 1, 0.5)))
+    return TrendTest(falls, float(special.bdtrc(falls - 1, len(regret) - 1, 0.5)))
 
 
 def regression_test(regret: Float[np.ndarray, "T"]) -> RegressionTest:

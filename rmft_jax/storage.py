@@ -133,14 +133,10 @@ class RunDirectory:
         Raises:
           RunError: if it is missing or damaged.
         """
-        path = self.path / name
+        path, remedy = self.path / name, f"`rmft train --resume --out {self.path}`"
         if not path.is_file():
-            raise RunError(f"{path} does not exist yet; try `rmft train --resume --out {self.path}`")
-        try:
-            with xr.open_dataset(path, engine=_ENGINE) as dataset:
-                return dataset.load()
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{path} is damaged ({error}); try `rmft train --resume --out {self.path}`") from error
+            raise RunError(f"{path} does not exist yet; try {remedy}")
+        return read_dataset(path, remedy)
 
     def _read_json(self, path: Path) -> Any:
         try:
@@ -166,6 +162,23 @@ def locked(path: Path, doing: str) -> Iterator[None]:
             yield
     except Timeout:
         raise RunError(f"another process is {doing} in {path}; try again when it has stopped") from None
+
+
+def read_dataset(path: Path, remedy: str) -> xr.Dataset:
+    """Reads a netCDF file into memory.
+
+    Args:
+      path: the file.
+      remedy: what to try where it is damaged.
+
+    Raises:
+      RunError: if it is damaged.
+    """
+    try:
+        with xr.open_dataset(path, engine=_ENGINE) as dataset:
+            return dataset.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} is damaged ({error}); try {remedy}") from error
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> Path:

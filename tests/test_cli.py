@@ -162,7 +162,7 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     assert {path.name for path in (run / "figures").iterdir()} == {
         f"{name}.{suffix}"
         for name in ("training", "regret", "loglog", "final_regret", "suff_fail", "arms")
-        for suffix in ("png", "pdf")
+        for suffix in ("png", "pdf", "csv")
     }
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["preset"], summary["seed"]) == ("quickstart", 0)

@@ -10,11 +10,11 @@ import rmft_jax
 SOURCE = Path(rmft_jax.__file__).parent
 # Bottom-up: a module imports only from those above it in this list.
 ORDER = [
-    "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "plotting", "progress",
-    "types", "environments", "agents", "regret", "rollout", "selection", "objectives", "diagnostics",
+    "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "estimates", "tables", "plotting",
+    "progress", "types", "environments", "agents", "regret", "rollout", "selection", "objectives", "diagnostics",
     "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints", "training", "engine", "cli",
 ]  # fmt: skip
-WITHOUT_JAX = ["config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "plotting", "progress"]
+WITHOUT_JAX = ORDER[: ORDER.index("progress") + 1]
 
 
 def imported_rooms(path: Path) -> set[str]:

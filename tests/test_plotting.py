@@ -56,7 +56,7 @@ def drawn(monkeypatch) -> dict:
         figures[path.name] = figure
         return [path]
 
-    monkeypatch.setattr("rmft_jax.plotting.curves.save_figure", save_figure)
+    monkeypatch.setattr("rmft_jax.plotting.figures.save_figure", save_figure)
     return figures
 
 
@@ -232,7 +232,8 @@ def test_the_axis_is_cut_above_every_curve_but_uniform_play():
 def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):
     evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_plain", "sliding_window_ucb"])
     written = plot_run(metrics, evaluation, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{suffix}" for n in FIGURES for suffix in ("png", "pdf")}
+    suffixes = ("png", "pdf", "csv")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{suffix}" for n in FIGURES for suffix in suffixes}
     for path in written:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert pixels.shape[1] == round(3.4 * 300)

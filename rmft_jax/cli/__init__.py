@@ -17,6 +17,7 @@ _COMMANDS = {
     "sweep": ("sweep", "sweep"),
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
+    "table": ("plot", "table"),
     "presets": ("bench", "presets"),
     "environments": ("bench", "environments"),
 }
@@ -30,7 +31,8 @@ commands:
   evaluate DIR                a trained policy beside the classical agents
   sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
-  plot DIR                    the figures of a run
+  plot DIR                    the figures of a run or a sweep
+  table DIR                   its regrets as Markdown, LaTeX or CSV
   presets                     the named configurations
   environments                the named environments
 

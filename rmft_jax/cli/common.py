@@ -48,6 +48,24 @@ def value_of(argv: list[str], option: str) -> str:
     return dict(itertools.pairwise(words)).get(option, "")
 
 
+def gathered(argv: list[str], *options: str) -> list[str]:
+    """The words with those after each of some options in one place: `--a 1 --a 2` becomes `--a 1 2`."""
+    rest: list[str] = []
+    found: dict[str, list[str]] = {}
+    current = rest
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name in options:
+            current = found.setdefault(name, [])
+            current += [value] if equals else []
+        elif word.startswith("--"):
+            current = rest
+            rest.append(word)
+        else:
+            current.append(word)
+    return rest + [word for option, values in found.items() for word in (option, *values)]
+
+
 def _has_words(row: str) -> bool:
     return any(map(str.isalnum, row))
 

@@ -1,13 +1,20 @@
 """How figures look: the agents' lines, the sizes and fonts of a paper's column. Imports no JAX."""
 
 import contextlib
+import textwrap
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from matplotlib import rc_context
+import numpy as np
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from rmft_jax.config.checks import require
 
 
 class Style(NamedTuple):
@@ -56,24 +63,58 @@ STYLES = {
     "best_arm": Style("best arm", _GREY, _DASH),
 }
 COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
-WIDTH, HEIGHT = 3.4, 2.5  # inches
-PAPER: Any = {
+HEIGHT = 2.5  # inches, at the width of a column
+# Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
+_TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
+_TEXT: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
+    "figure.labelsize": 8,
     "axes.titlesize": 7,
     "legend.fontsize": 7,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
+    "lines.linewidth": 1.4,
+}
+_LINES: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
 }
+StyleName = Literal["paper", "slides"]
+"""`paper` is a column of 3.4 inches with text of 7 and 8 points, `slides` 6.5 inches with twice that."""
+
+
+class Sheet(NamedTuple):
+    """Sizes of a style: width in inches, the factor of heights, and matplotlib's parameters."""
+
+    width: float
+    scale: float
+    rc: Any
+
+
+SHEETS: dict[str, Sheet] = {
+    "paper": Sheet(3.4, 1.0, _TEXT | _LINES),
+    "slides": Sheet(6.5, 1.9, {name: 1.8 * size for name, size in _TEXT.items()} | _LINES),
+}
+
+
+class DataFigure(Figure):
+    """A figure that knows the numbers it shows.
+
+    style: under which it was made.
+    rows: one per mark or point of a curve, each with the same columns.
+    caption: what the figure cannot say itself, such as which interval a band is.
+    """
+
+    style: StyleName = "paper"
+    rows: Sequence[Mapping[str, Any]] = ()
+    caption: str = ""
 
 
 def style_of(name: str) -> Style:
@@ -96,12 +137,84 @@ def styles_of(names: Sequence[str]) -> dict[str, Style]:
     return {name: styles[name] for name in names}
 
 
+def value_styles(labels: Sequence[str]) -> dict[str, Style]:
+    """Styles of the values of a dimension in their order, from dark to light."""
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
+    lines = (_SOLID, _DASH, _DASH_DOT, _DOTS, _LONG, _DASH_DOT_DOT)
+    return {label: Style(label, to_hex(shades[i]), lines[i % len(lines)]) for i, label in enumerate(labels)}
+
+
 @contextlib.contextmanager
-def column_figure(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure at column width, `height` inches high, under the style of the house."""
-    with rc_context(PAPER):
-        figure = Figure(figsize=(WIDTH, height))
+def sheet(style: StyleName, height: float, **changes: bool) -> Iterator[DataFigure]:
+    """An empty figure under a style of the house.
+
+    Args:
+      style: `paper` or `slides`.
+      height: inches, at the width of a column.
+      changes: of matplotlib's parameters, with `_` in place of `.`.
+
+    Raises:
+      ConfigError: if there is no such style.
+    """
+    require(style in SHEETS, f"style={style!r}", f"one of {', '.join(SHEETS)}", "style='paper'")
+    width, scale, rc = SHEETS[style]
+    changed: Any = rc | {name.replace("_", "."): value for name, value in changes.items()}
+    with rc_context(changed):
+        figure = DataFigure(figsize=(width, height * scale))
+        figure.style = style
+        yield figure
+
+
+@contextlib.contextmanager
+def column_figure(height: float = HEIGHT, style: StyleName = "paper") -> Iterator[tuple[DataFigure, Axes]]:
+    """An empty figure with axes at column width, `height` inches high, under the style of the house."""
+    with sheet(style, height) as figure:
         yield figure, figure.subplots()
+
+
+def grid_axes(figure: Figure, number: int) -> list[Axes]:
+    """Axes for a number of panels, two in a row; a figure of several grows to hold them."""
+    if number == 1:
+        return [figure.subplots()]
+    num_rows, scale = -(-number // 2), figure.get_figwidth() / SHEETS["paper"].width
+    figure.set_figheight(figure.get_figheight() + scale * (1.25 * num_rows - 1.7))
+    axes = list(figure.subplots(num_rows, 2, squeeze=False).flat)
+    for one in axes[number:]:  # Left over where the number is odd.
+        one.set_axis_off()
+    return axes[:number]
+
+
+def title_of(text: str) -> str:
+    """The title of a small panel, such as "num_arms = 5"; of a long one the value alone, in lines that fit."""
+    if len(text) <= _TITLE_LENGTH:
+        return text
+    return textwrap.fill(text.partition(" = ")[2].replace("_", " ") or text, _TITLE_LENGTH)
+
+
+def no_finished_run(axes: Axes) -> None:
+    """Says so in axes that have nothing to show."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.minorticks_off()
+    axes.text(0.5, 0.5, "no finished run", ha="center", va="center", transform=axes.transAxes, color="#555555")
+
+
+def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers, as many as tell the range."""
+    span = high / low
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if span < 5 else (1, 2, 5) if span < 100 else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
+    """Names the axes: of one panel on itself, of several on the figure."""
+    if len(axes) == 1:
+        axes[0].set_xlabel(x)
+        axes[0].set_ylabel(y)
+    else:
+        figure.supxlabel(x)
+        figure.supylabel(y if len(axes) <= 2 else y.replace("\n", " "))  # One row of panels is low.
 
 
 def height_for(names: Sequence[str], columns: int) -> float:
@@ -109,11 +222,17 @@ def height_for(names: Sequence[str], columns: int) -> float:
     return 2.2 + 0.15 * -(-len(names) // columns)
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """A legend where it cannot cover a curve."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=columns, handlelength=2.6, labelspacing=0.25,
-            columnspacing=1.2,
-        )  # fmt: skip
+def legend_above(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    """A legend of all axes where it cannot cover a curve; long names get a column less, and the figure grows for it."""
+    found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    if not found:
+        return
+    labels = [textwrap.fill(label, _LINE_LENGTH) for label in found]
+    fitting = columns if columns == 1 or max(map(len, labels)) <= _COLUMN_LENGTH else 1
+    lines = -(-len(labels) // fitting) + sum(label.count("\n") for label in labels)
+    more = max(0, lines - -(-len(labels) // columns))
+    figure.set_figheight(figure.get_figheight() * (1 + 0.15 * more / HEIGHT))
+    figure.legend(
+        list(found.values()), labels, loc="outside upper center", ncols=fitting, handlelength=2.6,
+        labelspacing=0.25, columnspacing=1.2,
+    )  # fmt: skip

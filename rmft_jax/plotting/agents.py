@@ -1,0 +1,139 @@
+"""Figures with a row or a panel per agent. Imports no JAX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
+
+from rmft_jax.estimates import TRAINED, is_sweep
+from rmft_jax.plotting.panels import closed, named_agents, parts, require_variable
+from rmft_jax.plotting.style import (
+    DataFigure,
+    StyleName,
+    column_figure,
+    no_finished_run,
+    plain_log_ticks,
+    sheet,
+    style_of,
+    title_of,
+)
+from rmft_jax.report import regret_name, summarize
+
+_MAX_PANELS = 6
+
+
+def plot_arms(
+    dataset: xr.Dataset,
+    *,
+    by: str | None = None,
+    select: Mapping[str, Any] | None = None,
+    style: StyleName = "paper",
+) -> DataFigure:
+    """Which arms are played when: share of scenarios by rank of the played arm, per round.
+
+    Of an evaluation, a panel for each of at most 6 agents; of a sweep, which knows this of the trained policy only, one
+    for each value of `by`, averaged over training seeds.
+
+    Args:
+      dataset: an evaluation or a sweep.
+      by: a dimension of the sweep.
+      select: values of its other dimensions, one for each that is not a training seed.
+      style: `paper` or `slides`.
+
+    Raises:
+      ConfigError: for names or values that the dataset does not have, dimensions left open, and play in a ball.
+    """
+    panels = _sweep_shares(dataset, by, select) if is_sweep(dataset) else _evaluation_shares(dataset)
+    num_rows, scale = -(-len(panels) // 2), ScalarMappable(Normalize(0, 1), "cividis")
+    with sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
+        places = figure.subplots(num_rows, min(2, len(panels)), sharex=by is None, sharey=by is None, squeeze=False)
+        for axes, (title, share) in zip(places.flat, panels.items(), strict=False):
+            num_ranks, num_rounds = share.shape
+            extent = (0.5, num_rounds + 0.5, num_ranks - 0.5, -0.5)
+            axes.imshow(share, cmap=scale.cmap, norm=scale.norm, aspect="auto", extent=extent, interpolation="nearest")
+            axes.set_title(style_of(title).label if by is None else title_of(title), pad=3)
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            if np.isnan(share).all():
+                no_finished_run(axes)
+        for axes in places.flat[len(panels) :]:  # Left over where the number of panels is odd.
+            axes.set_axis_off()
+        figure.supxlabel("round")
+        figure.supylabel("rank of the played arm (0 = best)")
+        figure.colorbar(scale, ax=figure.axes, label="share of scenarios", aspect=30, pad=0.02)
+        head = by or "agent"
+        figure.rows = [
+            {head: title.removeprefix(f"{by} = "), "rank": rank, "round": i + 1, "share": float(value)}
+            for title, share in panels.items() for rank, line in enumerate(share) for i, value in enumerate(line)
+        ]  # fmt: skip
+        figure.caption = "Means over scenarios and training seeds."
+        return figure
+
+
+def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K T"]]:
+    names = named_agents(evaluation, limit=_MAX_PANELS) or [str(n) for n in evaluation["agent"].values[:_MAX_PANELS]]
+    ranks = evaluation["rank"].sel(agent=names).transpose("agent", "scenario", "round").to_numpy()
+    num_ranks = max(int(evaluation.attrs.get("num_arms", 1)), int(ranks.max()) + 1)
+    return {
+        name: np.stack([np.mean(played == rank, axis=0) for rank in range(num_ranks)])
+        for name, played in zip(names, ranks, strict=True)
+    }
+
+
+def _sweep_shares(
+    dataset: xr.Dataset, by: str | None, choice: Mapping[str, Any] | None
+) -> dict[str, Float[np.ndarray, "K T"]]:
+    require_variable(dataset, "rank_frequency")
+    found = {}
+    for title, part in parts(closed(dataset, by, choice), by).items():
+        share = part["rank_frequency"].transpose("rank", "round", ...)
+        share = share.mean([dim for dim in share.dims if dim not in ("rank", "round")]).to_numpy()
+        known = np.isfinite(share)  # Fewer arms and shorter horizons are padded with NaN.
+        num_ranks, num_rounds = (int(np.count_nonzero(known.any(axis))) or 1 for axis in (1, 0))
+        found[title or TRAINED] = share[:num_ranks, :num_rounds]
+    return found
+
+
+def plot_final_regret(
+    evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]] | None = None, *, style: StyleName = "paper"
+) -> DataFigure:
+    """Regret at the horizon of every agent with its 95% interval, lowest first.
+
+    The axis is logarithmic where all intervals are positive and span more than a factor of 10. An agent of regret 0,
+    such as the best arm, is left out.
+
+    Args:
+      evaluation: the dataset.
+      summary: its `summarize`, if there is one already.
+      style: `paper` or `slides`.
+    """
+    summary = summary or summarize(evaluation)
+    names = sorted((n for n in summary if summary[n]["regret_mean"] != 0), key=lambda n: summary[n]["regret_mean"])
+    bounds = np.reshape([summary[name]["regret_ci95"] for name in names], (-1, 2))
+    with column_figure(0.7 + 0.135 * max(len(names), 3), style) as (figure, axes):
+        for row, (name, (low, high)) in enumerate(zip(names, bounds, strict=True)):
+            color = style_of(name).color
+            axes.plot([low, high], [row, row], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
+            axes.plot(summary[name]["regret_mean"], row, marker="o", markersize=3.5, color=color)
+        axes.set_yticks(range(len(names)), [style_of(name).label for name in names])
+        for name, label in zip(names, axes.get_yticklabels(), strict=True):
+            label.set_fontweight("bold" if name.startswith("rmft") else "normal")
+        axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+        if names and bounds.min() > 0 and (span := bounds.max() / bounds.min()) > 10:
+            axes.set_xscale("log")
+            plain_log_ticks(axes.xaxis, 1.0, span)
+        # Beneath the whole figure, because the names leave the axes little width.
+        kind = regret_name(evaluation.attrs.get("regret", "pseudo"))
+        figure.supxlabel(f"{kind} at T = {evaluation.sizes['round']} (reward units)")
+        figure.rows = [
+            {"agent": name, "mean": summary[name]["regret_mean"], "low": float(low), "high": float(high),
+             "interval": "bootstrap over scenarios"}
+            for name, (low, high) in zip(names, bounds, strict=True)
+        ]  # fmt: skip
+        figure.caption = "95% intervals: bootstrap over scenarios."
+        return figure

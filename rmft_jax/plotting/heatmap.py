@@ -1,0 +1,207 @@
+"""Regret at the horizon over two dimensions. Imports no JAX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.patches import Patch, Rectangle
+
+from rmft_jax import estimates
+from rmft_jax.config.checks import require
+from rmft_jax.estimates import is_sweep, open_dims, sweep_dims, text_of
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
+from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
+from rmft_jax.report import regret_name
+
+_HATCHES = {"failed": "xxxx", "missing": "////"}
+_MAX_PANELS = 12
+
+
+class _Map(NamedTuple):
+    """A panel: whose numbers, `estimates.estimate` of them, and what became of each cell."""
+
+    title: str
+    head: dict[str, str]
+    found: xr.Dataset
+    status: np.ndarray
+
+
+def plot_heatmap(
+    dataset: xr.Dataset,
+    *,
+    by: str | None = None,
+    relative_to: str | Sequence[str] | None = None,
+    select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] = (),
+    style: StyleName = "paper",
+) -> DataFigure:
+    """Mean regret at the horizon over two dimensions, as colours with numbers; hatched where no run has finished.
+
+    Args:
+      dataset: a sweep, or a trained policy played on a grid of settings.
+      by: a third dimension: one panel per value of it.
+      relative_to: show regret divided by that of this classical agent, seed by seed: a diverging map around 1, in which
+        what is blue is better. Several names make a panel each.
+      select: values of further dimensions, one for each that is not a training seed.
+      baselines: classical agents that get panels of their own beside the trained policy.
+      style: `paper` or `slides`.
+
+    Raises:
+      ConfigError: for names or values that the sweep does not have, and other than two open dimensions.
+    """
+    require(is_sweep(dataset), "a single run", "a sweep for this figure", "--kind regret")
+    dataset = estimates.select(dataset, select or {})
+    y, x = _two_dims(dataset, by)
+    dataset = closed(dataset, by, {}, [x, y])
+    references: list[str | None] = [relative_to] if isinstance(relative_to, str) else [*(relative_to or [None])]
+    names = named_agents(dataset, baselines)
+    named_agents(dataset, [name for name in references if name is not None])  # Refuses unknown names.
+    maps = [
+        one for title, part in parts(dataset, by).items() for reference in references
+        for one in _maps(part, names, reference, title, len(references) > 1, (y, x))
+    ]  # fmt: skip
+    got = f"{len(maps)} panels"
+    require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
+    ratio = relative_to is not None
+    label = f"{regret_name(dataset.attrs.get('regret', 'pseudo'))} at T"
+    label += f"\nrelative to {_relative(references)}" if ratio else " (reward units)"
+    figure = _draw_maps(maps, (y, x), _colors(maps, ratio), label, style)
+    figure.rows, figure.caption = _rows(maps, (y, x)), _caption(maps) + fixed_of(dataset)
+    return figure
+
+
+def _two_dims(dataset: xr.Dataset, by: str | None) -> tuple[str, str]:
+    """The vertical and the horizontal dimension: horizons go to the right."""
+    dims = [dim for dim in open_dims(dataset) if dim != by]
+    if len(dims) < 2:  # Too few values to need a map still make one.
+        dims += [dim for dim in sweep_dims(dataset) if dim not in (*dims, by)][: 2 - len(dims)]
+    got, tried = f"open dimensions {', '.join(dims) or 'none'}", "--kind sweep"
+    if len(dims) > 2:
+        tried = f"--select {dims[-1]}={text_of(dataset[dims[-1]].values[-1])} or --by {dims[-1]}"
+    require(len(dims) == 2, got, "two", tried)
+    return (dims[0], dims[1]) if dims[1] == "horizon" else (dims[1], dims[0])
+
+
+def _maps(
+    part: xr.Dataset, names: Sequence[str], reference: str | None, title: str, several: bool, dims: tuple[str, str]
+) -> list[_Map]:
+    status = np.full([part.sizes[dim] for dim in dims], "missing", object)
+    if "status" in part:
+        told = part["status"].transpose(*dims, ...).to_numpy().reshape(*status.shape, -1)
+        status[(told == "failed").any(-1)] = "failed"
+    if reference is not None:
+        level = part["baseline_final_regret"].sel(agent=reference, drop=True)
+        part = xr.Dataset(
+            {name: part[name] / level for name in ("final_regret", "baseline_final_regret") if name in part}
+        )  # fmt: skip
+    found, maps = estimates.estimates(part, "final_regret"), []
+    for name in (name for name in names if name != reference):
+        labels = [title_of(title), style_of(name).label if len(names) > 1 else ""]
+        labels.append(f"relative to {style_of(str(reference)).label}" if several else "")
+        head = ({} if not title else dict([title.split(" = ", 1)])) | {"agent": name}
+        head |= {} if reference is None else {"relative_to": reference}
+        one = found[name].transpose(*dims)
+        became = np.where(one["num_seeds"] > 0, "finished", status)
+        maps.append(_Map("\n".join(filter(None, labels)), head, one, became))
+    return maps
+
+
+def _relative(references: Sequence[str | None]) -> str:
+    return style_of(str(references[0])).label if len(references) == 1 else "a classical agent"
+
+
+def _colors(maps: Sequence[_Map], ratio: bool) -> ScalarMappable:
+    """Colours that remain apart for colour-blind readers; logarithmic where regrets differ much."""
+    values = np.concatenate([one.found["mean"].to_numpy().ravel() for one in maps])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.5, 2.0)
+    if ratio:
+        if low > 0:
+            far = max(high, 1 / low, 1.05)
+            return ScalarMappable(LogNorm(1 / far, far), "RdBu_r")
+        return ScalarMappable(TwoSlopeNorm(1.0, min(low, 0.5), max(high, 2.0 - min(low, 0.5))), "RdBu_r")
+    norm = LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high if high > low else low + 1)
+    return ScalarMappable(norm, "cividis")
+
+
+def _draw_maps(
+    maps: Sequence[_Map], dims: tuple[str, str], colors: ScalarMappable, label: str, style: StyleName
+) -> DataFigure:
+    num_y, num_x = maps[0].status.shape
+    num_columns = 1 if len(maps) == 1 else 2
+    num_rows = -(-len(maps) // num_columns)
+    cell = 2.3 / num_columns / num_x
+    # No lower than the label of the colour bar is long.
+    height = max(0.75 + num_rows * (0.35 + min(num_y * min(cell, 0.42), 3.0)), 2.7)
+    with sheet(style, height, axes_grid=False, axes_spines_top=True, axes_spines_right=True) as figure:
+        places = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flat
+        scale = figure.get_figwidth() / SHEETS["paper"].width
+        longest = max(len(_number(value)) for one in maps for value in one.found["mean"].to_numpy().ravel())
+        size = scale * min(7.0, 72 * cell / (0.62 * longest + 0.4))
+        for axes, one in zip(places, maps, strict=False):
+            _draw_map(axes, one, colors, size, dims)
+        for axes in list(figure.axes)[len(maps) :]:
+            axes.set_axis_off()
+        figure.supxlabel("horizon T" if dims[1] == "horizon" else dims[1])
+        figure.supylabel(dims[0])
+        bar = figure.colorbar(colors, ax=figure.axes, label=label, aspect=20, pad=0.02)
+        if isinstance(colors.norm, LogNorm):
+            low, high = colors.get_clim()
+            plain_log_ticks(bar.ax.yaxis, float(low or 1), float(high or 1))
+        gone = {text for one in maps for text in one.status.ravel() if text != "finished"}
+        patches = [
+            Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in sorted(gone)
+        ]
+        if patches:
+            figure.legend(handles=patches, loc="outside upper center", ncols=2)
+        return figure
+
+
+def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: tuple[str, str]) -> None:
+    values: Float[np.ndarray, "Y X"] = one.found["mean"].to_numpy()
+    axes.imshow(colors.to_rgba(np.ma.masked_invalid(values)), aspect="auto", interpolation="nearest")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            axes.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#555555", linewidth=0.5,
+                          hatch=_HATCHES[str(one.status[row, column])])
+            )  # fmt: skip
+            continue
+        red, green, blue, _ = colors.to_rgba(value)
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        color = "white" if dark else "black"
+        axes.text(column, row, _number(value), ha="center", va="center", fontsize=size, color=color)
+    for axis, dim in ((axes.yaxis, dims[0]), (axes.xaxis, dims[1])):
+        labels = [text_of(value) for value in one.found[dim].values]
+        slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if axis is axes.xaxis else {}
+        axis.set_ticks(range(len(labels)), labels, **(slanted if max(map(len, labels)) > 5 else {}))
+    axes.tick_params(length=0)
+    axes.set_title(one.title, pad=3)
+
+
+def _number(value: float) -> str:
+    """Two or three digits, which a cell has room for."""
+    return "" if np.isnan(value) else f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"
+
+
+def _rows(maps: Sequence[_Map], dims: tuple[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for one in maps:
+        for (i, j), status in np.ndenumerate(one.status):
+            cell = one.found.isel({dims[0]: i, dims[1]: j})
+            at = {dim: text_of(cell[dim].values[()]) for dim in dims}
+            numbers = {side: float(cell[side]) for side in ("mean", "low", "high")}
+            count = {"num_seeds": int(cell["num_seeds"]), "interval": str(cell["interval"].values), "status": status}
+            rows.append(one.head | at | numbers | count)
+    return rows
+
+
+def _caption(maps: Sequence[_Map]) -> str:
+    cells = [status for one in maps for status in one.status.ravel()]
+    gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
+    return f"Means over training seeds; {len(cells)} cells, {gone or 'all finished'}."

@@ -1,0 +1,205 @@
+"""Regret at the horizon against what a sweep varies. Imports no JAX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from rmft_jax import estimates
+from rmft_jax.config.checks import require
+from rmft_jax.estimates import TRAINED, is_numeric, is_sweep, text_of
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents, open_without
+from rmft_jax.plotting.style import (
+    DataFigure,
+    Style,
+    StyleName,
+    column_figure,
+    height_for,
+    legend_above,
+    no_finished_run,
+    plain_log_ticks,
+    styles_of,
+    value_styles,
+)
+from rmft_jax.report import regret_name
+
+_GUIDE = "∝ √T"
+_MARKERS = "osD^vP*X"
+
+
+class _Place(NamedTuple):
+    """Where and how a point is drawn whose value along the axis is no number."""
+
+    shift: float
+    marker: str
+
+
+_MIDDLE = _Place(0.0, "o")
+
+
+def plot_sweep(
+    dataset: xr.Dataset,
+    *,
+    by: str | None = None,
+    select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] | None = None,
+    style: StyleName = "paper",
+) -> DataFigure:
+    """Regret at the horizon against one dimension of a sweep, with 95% intervals.
+
+    One line per agent or, where a second dimension has several values, one colour per value of it: solid for the
+    trained policy, otherwise for the `baselines`. The grey line over horizons grows as `sqrt(T)`.
+
+    Args:
+      dataset: a sweep.
+      by: the dimension along the axis; if None the first of several numbers, else the first.
+      select: values of other dimensions, one for each that is not a training seed but one.
+      baselines: classical agents to draw; if None, the reference where there is a second dimension, and otherwise a
+        choice of them.
+      style: `paper` or `slides`.
+
+    Raises:
+      ConfigError: for names or values that the sweep does not have, and more than two open dimensions.
+    """
+    require(is_sweep(dataset), "a single run", "a sweep for this figure", "--kind regret")
+    dataset = estimates.select(dataset, select or {})
+    by = by or default_axis(dataset)
+    left = [dim for dim in estimates.open_dims(dataset) if dim != by]
+    second = left[0] if left else None
+    dataset = closed(dataset, second, {}, [by])
+    if second is not None and baselines is None:
+        reference = dataset.attrs.get("reference")
+        baselines = [str(reference)] if reference in dataset.get("agent", []) else []
+    names = named_agents(dataset, baselines)
+    found = {name: one.transpose(by, ...) for name, one in estimates.estimates(dataset, "final_regret").items()}
+    num_labels = len(names) if second is None else dataset.sizes[second] + len(names)
+    height = height_for([""] * (num_labels + 1), columns=2) + _room_for_labels(dataset, by)
+    with column_figure(height, style) as (figure, axes):
+        x = _axis(axes, dataset, by)
+        if second is None:
+            for (name, line), shift in zip(styles_of(names).items(), _places(len(names)), strict=True):
+                _draw(axes, line, x, found[name], is_numeric(dataset, by), place=_Place(float(shift), "o"))
+        else:
+            _draw_families(axes, {name: found[name] for name in names}, dataset[second], x, is_numeric(dataset, by))
+        _limits(axes, by, x, found, names)
+        axes.set_ylabel(f"{regret_name(dataset.attrs.get('regret', 'pseudo'))} at T\n(reward units)")
+        legend_above(figure, [axes], columns=2)
+        _tell(figure, {name: found[name] for name in names}, by, second, fixed_of(dataset))
+        return figure
+
+
+def default_axis(dataset: xr.Dataset) -> str:
+    """The dimension that a sweep is drawn along: the first of several numbers, else the first.
+
+    Raises:
+      ConfigError: if the sweep has none.
+    """
+    candidates = open_without(dataset, "")
+    require(bool(candidates), "a sweep of one cell", "a dimension to draw along", "--kind regret")
+    return next((dim for dim in candidates if is_numeric(dataset, dim)), candidates[0])
+
+
+def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
+    """Sets up the horizontal axis; returns where the values are on it."""
+    values = dataset[by].values
+    labels = [text_of(value) for value in values]
+    axes.set_xlabel("horizon T" if by == "horizon" else by)
+    if not is_numeric(dataset, by):
+        x = np.arange(len(values), dtype=float)
+        slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _room_for_labels(dataset, by) else {}
+        axes.set_xticks(x, labels, **slanted)
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        return x
+    x = np.asarray(values, float)
+    if x.min() > 0 and x.max() / x.min() >= 4:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), 7)).astype(int))
+    order = np.argsort(x)[shown]
+    axes.set_xticks(x[order], [labels[i] for i in order])
+    return x
+
+
+def _room_for_labels(dataset: xr.Dataset, by: str) -> float:
+    """Inches that slanted labels take, 0 where they need not be slanted."""
+    labels = [text_of(value) for value in dataset[by].values]
+    return 0.035 * max(map(len, labels)) if not is_numeric(dataset, by) and sum(map(len, labels)) > 30 else 0.0
+
+
+def _draw(
+    axes: Axes, line: Style, x: np.ndarray, found: xr.Dataset, joined: bool, alpha: float = 0.2, place: _Place = _MIDDLE
+) -> None:
+    """One agent: a line with a band where the values are numbers, else points with bars, beside those of others."""
+    order = np.argsort(x)
+    mean, low, high = (found[name].to_numpy()[order] for name in ("mean", "low", "high"))
+    if joined:
+        axes.plot(x[order], mean, color=line.color, linestyle=line.line, marker="o", markersize=2.5, label=line.label)
+        axes.fill_between(x[order], low, high, color=line.color, alpha=alpha, linewidth=0)
+        return
+    bars = np.nan_to_num(np.stack([mean - low, high - mean]))
+    axes.errorbar(
+        x + place.shift, mean, bars, color=line.color, fmt=place.marker, markersize=3.5, linewidth=1.2, label=line.label
+    )  # fmt: skip
+
+
+def _places(number: int) -> np.ndarray:
+    """Shifts that set points of one value beside each other."""
+    return np.linspace(-0.25, 0.25, number) if number > 1 else np.zeros(1)
+
+
+def _draw_families(
+    axes: Axes, found: Mapping[str, xr.Dataset], values: xr.DataArray, x: np.ndarray, joined: bool
+) -> None:
+    """Colours for the values of the second dimension, line styles or markers for the agents."""
+    colors = value_styles([f"{values.name} = {text_of(value)}" for value in values.values])
+    lines = styles_of(list(found))
+    for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
+        for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
+            label = shade.label if name == TRAINED else "_"
+            line = Style(label, shade.color, lines[name].line)
+            _draw(axes, line, x, one.isel({str(values.name): i}), joined, 0.1, _Place(float(shift), marker))
+    for line, marker in zip(lines.values(), _MARKERS, strict=False):
+        mark = {"linestyle": line.line} if joined else {"linestyle": "", "marker": marker, "markersize": 3.5}
+        axes.plot([], [], color="#555555", label=line.label, **mark)
+
+
+def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset], names: Sequence[str]) -> None:
+    """The guide, and a logarithmic axis of regrets where that of horizons is one."""
+    shown = [found[name] for name in names if name != "uniform"] or [found[name] for name in names]
+    means = np.concatenate([one["mean"].to_numpy().ravel() for one in shown] or [np.zeros(0)])
+    means = means[np.isfinite(means)]
+    if not len(means):
+        no_finished_run(axes)
+        return
+    if by == "horizon":
+        guide_x = np.geomspace(x.min(), x.max(), 50)
+        ends = np.atleast_1d(found[TRAINED]["mean"].to_numpy().reshape(len(x), -1)[np.argmax(x)])
+        if np.isfinite(ends).any() and np.nanmax(ends) > 0:
+            guide = 1.3 * np.nanmax(ends) * np.sqrt(guide_x / x.max())
+            axes.plot(guide_x, guide, color="#999999", linewidth=0.7, zorder=1, label=_GUIDE)
+        if axes.get_xscale() == "log" and means.min() > 0:
+            axes.set_yscale("log")
+            plain_log_ticks(axes.yaxis, float(means.min()), float(means.max()))
+            return
+    lows, highs = ([one[side].fillna(one["mean"]).to_numpy() for one in shown] for side in ("low", "high"))
+    low, high = min(0.0, *(float(np.nanmin(a)) for a in lows)), max(0.0, *(float(np.nanmax(a)) for a in highs))
+    margin = 0.06 * (high - low) or 1.0
+    axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+
+
+def _tell(figure: DataFigure, found: Mapping[str, xr.Dataset], by: str, second: str | None, fixed: str) -> None:
+    rows = []
+    for name, one in found.items():
+        for value in one[by].values:
+            at = one.sel({by: value})
+            for part in [at] if second is None else [at.isel({second: i}) for i in range(at.sizes[second])]:
+                row = {by: text_of(value)} | ({} if second is None else {second: text_of(part[second].values[()])})
+                numbers = {side: float(part[side]) for side in ("mean", "low", "high")}
+                text = str(part["interval"].values)
+                rows.append(row | {"agent": name} | numbers | {"num_seeds": int(part["num_seeds"]), "interval": text})
+    figure.rows = rows
+    figure.caption = f"{estimates.bands_of(found, list(found))}.{fixed}"

@@ -1,0 +1,142 @@
+"""`rmft plot` and `rmft table` on directories that were written, not trained."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import xarray as xr
+from evaluations import made_evaluation
+from sweep_data import made_sweep
+
+from rmft_jax import cli
+from rmft_jax.config import RunConfig
+from rmft_jax.storage import RunDirectory, write_dataset
+from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.sweeps.store import SweepDirectory
+
+GRID = {"horizon": [25, 50, 100, 150, 200], "num_arms": [2, 3, 4, 5, 6], "seed": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep of 75 cells of which the last one failed."""
+    directory = SweepDirectory.create(tmp_path_factory.mktemp("plot") / "sweep", Sweep("quickstart", grid=GRID))
+    dataset = made_sweep(GRID).drop_vars("status")
+    for cell in directory.cells[:-1]:
+        one = dataset.sel(cell.coordinates)
+        directory.write_cell(cell, one.isel(round=slice(one["horizon"].item()), rank=slice(one["num_arms"].item())))
+    directory.write_failure(directory.cells[-1], "the loss is nan")
+    directory.write_assembled()
+    return directory.path
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig(), "quickstart")
+    metrics = made_sweep({}).rename(training_regret="regret", regret="rounds", iteration="iteration")
+    names = ["regret", "selected_regret", "entropy", "validation_regret", "validation_regret_sem"]
+    directory.write_dataset("metrics.nc", metrics[names])
+    directory.write_dataset("evaluation.nc", made_evaluation())
+    return directory.path
+
+
+def refused(capsys, *argv) -> str:
+    assert cli.main([str(word) for word in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "; try " in err
+    return err
+
+
+def test_a_figure_of_75_cells_takes_seconds_and_no_jax(sweep, tmp_path):
+    words = ["plot", str(sweep), "--kind", "heatmap", "--relative-to", "thompson", "--out", str(tmp_path / "map.pdf")]
+    program = f"import sys; from rmft_jax import cli; sys.exit(cli.main({words!r}) or 'jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", "import matplotlib.figure, xarray"], check=True)  # Files in the cache.
+    started = time.perf_counter()
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+    assert time.perf_counter() - started < 20, "busy machines are slow; alone it takes two"
+    assert {path.name for path in tmp_path.iterdir()} == {"map.png", "map.pdf", "map.csv"}
+
+
+def test_options_may_be_repeated_or_take_several_words(sweep, tmp_path, capsys):
+    select = ["--select", "horizon=50", "--select=num_arms=3"], ["--select", "horizon=50", "num_arms=3"]
+    written = []
+    for i, words in enumerate(select):
+        path = tmp_path / f"{i}.png"
+        assert (
+            cli.main(["plot", str(sweep), "--kind", "regret", *words, "--baselines", "ucb1", "--out", str(path)]) == 0
+        )
+        written.append(path.with_suffix(".csv").read_text())
+    assert "figure: " in capsys.readouterr().out
+    assert written[0] == written[1]
+    assert {line.split(",")[0] for line in written[0].splitlines()[1:]} == {"rmft", "ucb1"}
+    words = ["--by", "num_arms", "--select", "num_arms=2,6", "horizon=25", "--baselines", "none"]
+    assert cli.main(["plot", str(sweep), "--kind", "regret", *words, "--out", str(tmp_path / "x.pdf")]) == 0
+    assert {line.split(",")[0] for line in (tmp_path / "x.csv").read_text().splitlines()[1:]} == {"2", "6"}
+
+
+@pytest.mark.slow
+def test_without_a_kind_a_sweep_has_all_figures(sweep):
+    assert cli.main(["plot", str(sweep), "--style", "slides"]) == 0
+    fixed = "_horizon=200"
+    names = [*(f"{kind}{fixed}" for kind in ("regret", "loglog", "training", "suffail", "arms")), "sweep", "heatmap"]
+    assert {path.stem for path in (sweep / "figures").iterdir()} == {*names, "heatmap_relative"}
+
+
+def test_a_run_has_its_kinds_one_by_one(run, tmp_path, capsys):
+    for kind in ("regret", "loglog", "training", "suffail", "arms"):
+        assert cli.main(["plot", str(run), "--kind", kind]) == 0
+        assert (run / "figures" / f"{kind}.csv").is_file()
+    capsys.readouterr()
+    assert "got a single run, need a sweep" in refused(capsys, "plot", run, "--kind", "sweep")
+    assert "need a sweep for it" in refused(capsys, "plot", run, "--select", "horizon=5")
+    file = run / "evaluation.nc"
+    assert cli.main(["plot", str(file), "--kind", "regret", "--out", str(tmp_path / "r.pdf")]) == 0
+    capsys.readouterr()
+    assert "got --kind training for a file" in refused(capsys, "plot", file, "--kind", "training")
+
+
+def test_tables_are_printed_or_written(sweep, run, tmp_path, capsys):
+    assert cli.main(["table", str(sweep), "--columns", "horizon", "--baselines", "none"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("| num_arms | agent | horizon = 25 |")
+    path = tmp_path / "deep" / "table.tex"
+    assert cli.main(["table", str(run), "--format", "latex", "--out", str(path)]) == 0
+    assert r"\toprule" in path.read_text()
+    capsys.readouterr()
+    assert "got several values of num_arms" in refused(capsys, "table", sweep)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kind", "regret"], "got several values of horizon (25, 50, 100, 150, 200); num_arms"),
+        (["--kind", "pie"], "pie"),
+        (["--by", "horizon"], "got --by without --kind"),
+        (["--baselines", "ucb1"], "got --baselines without --kind"),
+        (["--out", "x.pdf"], "got --out without --kind"),
+        (["--kind", "sweep", "--out", "x.svg"], "got --out x.svg, need a .pdf or .png"),
+        (["--kind", "sweep", "--select", "num_arms"], "got --select num_arms, need NAME=VALUE"),
+        (["--kind", "sweep", "--select", "num_arms=2", "num_arms=3"], "got --select num_arms twice"),
+        (["--kind", "sweep", "--select", "num_arms=9"], "got num_arms=9, need one of 2, 3, 4, 5, 6"),
+        (["--kind", "heatmap", "--relative-to", "nope"], "got baseline 'nope'"),
+        (["--kind", "arms", "--relative-to", "ucb1"], "got --relative-to with --kind arms"),
+    ],
+)
+def test_bad_plots_are_refused_in_one_line(sweep, capsys, words, message):
+    before = sorted(sweep.rglob("*"))
+    assert message in refused(capsys, "plot", sweep, *words)
+    assert sorted(sweep.rglob("*")) == before
+
+
+def test_directories_and_files_without_regret_are_refused(tmp_path, capsys):
+    assert "is not a run directory" in refused(capsys, "plot", tmp_path)
+    assert "is not a run directory" in refused(capsys, "table", tmp_path / "nowhere")
+    SweepDirectory.create(tmp_path / "empty", Sweep("quickstart"))
+    assert "holds no cell that has finished" in refused(capsys, "plot", tmp_path / "empty")
+    path = write_dataset(tmp_path / "other.nc", xr.Dataset({"x": ("y", [1.0])}))
+    assert "holds no regret" in refused(capsys, "table", path)
+    (tmp_path / "damaged.nc").write_bytes(b"no")
+    assert "is damaged" in refused(capsys, "table", tmp_path / "damaged.nc")

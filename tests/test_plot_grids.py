@@ -1,0 +1,159 @@
+"""Figures of regret at the horizon over what a sweep varies."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluations import made_evaluation
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
+from sweep_data import made_sweep
+
+from rmft_jax.config import ConfigError
+from rmft_jax.plotting import plot_heatmap, plot_sweep
+
+SWEEP = made_sweep()
+LABELS = ["RMFT Transformer", "greedy", "Thompson", "UCB1", "uniform"]
+
+
+def legend_of(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def numbers_of(axes) -> dict:
+    return {text.get_position()[::-1]: text.get_text() for text in axes.texts}
+
+
+def hatched_of(axes) -> list[tuple[float, float, str]]:
+    found = (patch for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_hatch())
+    return [(patch.get_y() + 0.5, patch.get_x() + 0.5, patch.get_hatch()) for patch in found]
+
+
+def test_a_line_per_agent_over_horizons_with_a_guide():
+    figure = plot_sweep(SWEEP, select={"num_arms": 5})
+    (axes,) = figure.axes
+    assert legend_of(figure) == [*LABELS, "∝ √T"]
+    lines: dict[str, Any] = {str(line.get_label()): line for line in axes.get_lines()}
+    np.testing.assert_array_equal(lines["UCB1"].get_xdata(), [25, 50, 100])
+    expected = SWEEP["baseline_final_regret"].sel(num_arms=5, agent="ucb1").mean("seed")
+    np.testing.assert_allclose(lines["UCB1"].get_ydata(), expected)
+    x, y = (np.log(np.asarray(values)) for values in (lines["∝ √T"].get_xdata(), lines["∝ √T"].get_ydata()))
+    np.testing.assert_allclose(np.diff(y) / np.diff(x), 0.5)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["25", "50", "100"]
+    assert axes.get_ylabel() == "pseudo-regret at T\n(reward units)"
+    assert "Student-t over 3 seeds (rmft)" in figure.caption
+    assert "At num_arms = 5" in figure.caption
+
+
+def test_a_second_dimension_is_a_colour_per_value_beside_the_reference():
+    figure = plot_sweep(SWEEP, by="num_arms")
+    assert legend_of(figure) == ["horizon = 25", "horizon = 50", "horizon = 100", "RMFT Transformer", "Thompson"]
+    rows = {(row["num_arms"], row["horizon"], row["agent"]): row for row in figure.rows}
+    assert len(rows) == 3 * 3 * 2
+    expected = SWEEP["final_regret"].sel(num_arms=10, horizon=25).mean()
+    np.testing.assert_allclose(rows["10", "25", "rmft"]["mean"], expected)
+    assert rows["10", "25", "rmft"]["num_seeds"] == 3
+    assert "UCB1" in legend_of(plot_sweep(SWEEP, baselines=["ucb1"]))
+
+
+def test_unordered_values_are_set_in_the_order_given_and_not_joined():
+    figure = plot_sweep(made_sweep({"branching": ["uniform", "none"], "seed": [0, 1]}))
+    axes: Any = figure.axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["uniform", "none"]
+    assert len(axes.containers) == len(LABELS) == len({container.lines[0].get_color() for container in axes.containers})
+    first = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
+    assert first == sorted(first)
+    assert -0.3 < first[0] < first[-1] < 0.3
+    numbers = made_sweep({"k": [4, 1, 2]})
+    line: Any = plot_sweep(numbers).axes[0].get_lines()[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 4])
+    np.testing.assert_allclose(line.get_ydata(), numbers["final_regret"].sel(k=[1, 2, 4]))
+
+
+def test_cells_state_their_numbers_and_failures_are_hatched():
+    dataset = made_sweep(failed=[0, 1, 2, 3])  # horizon = 25: num_arms = 2, and one seed of num_arms = 5
+    dataset["status"][2, 2] = "missing"
+    dataset["final_regret"][2, 2] = np.nan
+    figure = plot_heatmap(dataset)
+    axes = figure.axes[0]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("horizon T", "num_arms")
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["2", "5", "10"]
+    numbers = numbers_of(axes)
+    assert set(numbers) == {(row, column) for row in range(3) for column in range(3)} - {(0, 0), (2, 2)}
+    assert numbers[2, 0] == f"{float(dataset['final_regret'].sel(horizon=25, num_arms=10).mean()):.2f}"
+    assert hatched_of(axes) == [(0, 0, "xxxx"), (2, 2, "////")]
+    assert legend_of(figure) == ["failed", "missing"]
+    status = {(row["horizon"], row["num_arms"]): (row["status"], row["num_seeds"]) for row in figure.rows}
+    assert status["25", "2"] == ("failed", 0)
+    assert status["25", "5"] == ("finished", 2)
+    assert status["100", "10"] == ("missing", 0)
+    assert "9 cells, 1 failed, 1 missing" in figure.caption
+    assert figure.axes[-1].get_ylabel() == "pseudo-regret at T (reward units)"
+
+
+def test_ratios_diverge_around_one():
+    figure = plot_heatmap(SWEEP, relative_to="thompson")
+    assert set(numbers_of(figure.axes[0]).values()) == {"0.60"}
+    bar: Any = figure.axes[-1]
+    norm = bar._colorbar.norm
+    assert isinstance(norm, LogNorm)
+    np.testing.assert_allclose(norm(1.0), 0.5)
+    assert {row["relative_to"] for row in figure.rows} == {"thompson"}
+    several = plot_heatmap(SWEEP, relative_to=["thompson", "ucb1"])
+    assert [axes.get_title() for axes in several.axes[:2]] == ["relative to Thompson", "relative to UCB1"]
+    np.testing.assert_allclose([row["mean"] for row in several.rows if row["relative_to"] == "ucb1"], 0.3 / 0.8)
+    negative = SWEEP.assign(final_regret=SWEEP["final_regret"] - 6)
+    plot_heatmap(negative, relative_to="thompson").draw_without_rendering()
+
+
+def test_a_third_dimension_and_other_agents_have_panels():
+    grid = {"horizon": [25, 50], "num_arms": [2, 3], "environment": ["bernoulli", "a_rather_long_name"]}
+    dataset = made_sweep(grid).drop_vars(["status", "training_regret"])
+    figure = plot_heatmap(dataset, by="environment", baselines=["ucb1"])
+    assert [axes.get_title() for axes in figure.axes[:4]] == [
+        "bernoulli\nRMFT Transformer", "bernoulli\nUCB1", "a rather long name\nRMFT Transformer",
+        "a rather long name\nUCB1",
+    ]  # fmt: skip
+    assert len(figure.rows) == 16
+    assert {row["environment"] for row in figure.rows} == set(grid["environment"])
+    named = plot_heatmap(dataset, select={"num_arms": 3})
+    assert [text.get_text() for text in named.axes[0].get_yticklabels()] == grid["environment"]
+
+
+def test_numbers_are_legible_on_every_colour():
+    figure = plot_heatmap(SWEEP)
+    axes = figure.axes[0]
+    colors = np.asarray(axes.get_images()[0].get_array())[..., :3] @ np.asarray([0.299, 0.587, 0.114])
+    for text in axes.texts:
+        column, row = (int(value) for value in text.get_position())
+        assert text.get_color() == ("white" if colors[row, column] < 0.5 else "black")
+        assert float(text.get_fontsize()) >= 5
+
+
+@pytest.mark.parametrize(
+    ("draw", "options", "message"),
+    [
+        (plot_sweep, {"by": "k"}, "got dimension 'k', need one of horizon, num_arms"),
+        (plot_sweep, {"baselines": ["nope"]}, "got baseline 'nope'"),
+        (plot_heatmap, {"select": {"num_arms": 5}}, "got open dimensions horizon, need two; try --kind sweep"),
+        (plot_heatmap, {"relative_to": "nope"}, "got baseline 'nope'"),
+        (plot_heatmap, {"relative_to": "thompson", "baselines": ["rmft"]}, "got baseline 'rmft'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, options, message):
+    with pytest.raises(ConfigError) as error:
+        draw(SWEEP, **options)
+    assert message in str(error.value)
+
+
+def test_three_dimensions_want_a_choice_and_a_run_is_no_sweep():
+    cube = made_sweep({"horizon": [25, 50], "num_arms": [2, 3], "k": [1, 2]})
+    with pytest.raises(ConfigError, match="got several values of k"):
+        plot_sweep(cube)
+    with pytest.raises(ConfigError, match="got open dimensions horizon, num_arms, k, need two; try --select k=2"):
+        plot_heatmap(cube)
+    with pytest.raises(ConfigError, match="got a sweep of one cell"):
+        plot_sweep(made_sweep({}))
+    for draw in (plot_sweep, plot_heatmap):
+        with pytest.raises(ConfigError, match="got a single run, need a sweep"):
+            draw(made_evaluation())

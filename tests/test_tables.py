@@ -1,0 +1,112 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from evaluations import made_evaluation
+from sweep_data import made_sweep
+
+from rmft_jax.config import ConfigError
+from rmft_jax.estimates import estimate
+from rmft_jax.report import summarize
+from rmft_jax.tables import table
+
+SWEEP = made_sweep(failed=[9, 10, 11])  # horizon = 50, num_arms = 2
+
+
+def words_of(found, **place) -> str:
+    one = found.sel(place)
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(float(one[side]) for side in ("mean", "low", "high")))
+
+
+def cells_of(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_agents_are_columns_beside_one_dimension():
+    text = table(SWEEP, rows="num_arms", select={"horizon": 50})
+    head, rule, failed, row, _ = cells_of(text)
+    assert head == ["num_arms", "rmft", "thompson", "ucb1", "greedy", "uniform"]
+    assert rule == ["---", *["---:"] * 5]
+    assert failed == ["2", *["-"] * 5]
+    assert row[1] == words_of(estimate(SWEEP, "final_regret"), horizon=50, num_arms=5)
+    assert row[3] == words_of(estimate(SWEEP, "baseline_final_regret"), horizon=50, num_arms=5, agent="ucb1")
+    assert text.endswith(
+        "95% intervals: Student-t over 3 seeds (rmft); 1.96 standard errors over scenarios "
+        "(thompson, ucb1, greedy, uniform).\n"
+    )
+
+
+def test_agents_are_rows_beneath_two_dimensions():
+    text = table(SWEEP, "num_arms", "horizon", baselines=["ucb1"])
+    head, _, *rows = cells_of(text)
+    assert head == ["num_arms", "agent", "horizon = 25", "horizon = 50", "horizon = 100"]
+    assert [row[:2] for row in rows] == [[k, name] for k in ("2", "5", "10") for name in ("rmft", "ucb1")]
+    assert rows[0][3] == "-"
+    assert rows[2][4] == words_of(estimate(SWEEP, "final_regret"), horizon=100, num_arms=5)
+    assert len(cells_of(table(SWEEP, "num_arms", "horizon", baselines=()))) == 2 + 3
+
+
+def test_latex_has_the_rules_of_booktabs_and_escapes_names():
+    dataset = made_sweep({"a_b%": ["x&y", "z#"]}, baselines={"ucb_{1}": 1.0})
+    lines = table(dataset, format="latex").splitlines()
+    assert lines[1] == r"\begin{tabular}{lrr}"
+    assert lines[2] == r"\toprule"
+    assert lines[3] == r"a\_b\% & rmft & ucb\_\{1\} \\"
+    assert lines[4] == r"\midrule"
+    assert lines[5].startswith(r"x\&y & ")
+    assert lines[6].startswith(r"z\# & ")
+    assert lines[7:] == [r"\bottomrule", r"\end{tabular}"]
+    assert lines[0].startswith("% pseudo-regret at the horizon")
+    assert r"$\beta$" in table(made_evaluation(), format="latex")
+
+
+def test_csv_has_a_row_per_number_with_its_interval():
+    rows = list(csv.DictReader(io.StringIO(table(SWEEP, "num_arms", "horizon", "csv"))))
+    assert len(rows) == 3 * 5 * 3
+    found = estimate(SWEEP, "final_regret").sel(horizon=25, num_arms=10)
+    row = next(r for r in rows if (r["num_arms"], r["agent"], r["column"]) == ("10", "rmft", "horizon = 25"))
+    assert row["interval"] == "Student-t over 3 seeds"
+    numbers = [float(row[side]) for side in ("mean", "low", "high")]
+    np.testing.assert_allclose(numbers, [found[side] for side in ("mean", "low", "high")], rtol=1e-5)
+    failed = next(r for r in rows if (r["num_arms"], r["column"]) == ("2", "horizon = 50"))
+    assert (failed["mean"], failed["interval"]) == ("", "none")
+
+
+def test_an_evaluation_has_a_row_per_agent():
+    evaluation = made_evaluation()
+    head, _, *rows = cells_of(table(evaluation))
+    assert head == ["agent", "dynamic regret", "β", "minus thompson"]
+    assert [row[0] for row in rows][:2] == ["best_arm", "rmft"]
+    summary = summarize(evaluation)["rmft"]
+    assert rows[1][1] == "{:.2f} [{:.2f}, {:.2f}]".format(summary["regret_mean"], *summary["regret_ci95"])
+    assert rows[0][2] == "-"
+    assert [row[0] for row in cells_of(table(evaluation, baselines=["ucb1"]))[2:]] == ["rmft", "ucb1"]
+    assert cells_of(table(made_evaluation(reference=None)))[0] == ["agent", "dynamic regret", "β"]
+
+
+def test_a_sweep_of_one_cell_has_one_row():
+    head, _, row = cells_of(table(made_sweep({"seed": [0, 1]})))
+    assert head == ["rmft", "thompson", "ucb1", "greedy", "uniform"]
+    assert "[" in row[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "got several values of num_arms (2, 5, 10), need one of each; try --select num_arms=10"),
+        ({"rows": "k"}, "got dimension 'k'"),
+        ({"rows": "horizon", "columns": "horizon"}, "got rows=horizon and columns=horizon"),
+        ({"columns": "horizon", "baselines": ["nope"]}, "got baseline 'nope', need one of thompson"),
+        ({"format": "html"}, "got format='html', need one of markdown, latex, csv"),
+    ],
+)
+def test_bad_tables_are_refused(options, message):
+    with pytest.raises(ConfigError) as error:
+        table(SWEEP, **options)
+    assert message in str(error.value)
+
+
+def test_a_run_has_no_dimensions():
+    with pytest.raises(ConfigError, match="need a sweep for them"):
+        table(made_evaluation(), rows="horizon")
