@@ -1,6 +1,8 @@
 """`rmft sweep`: a grid of configurations."""
 
 import dataclasses
+import functools
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,10 @@ class SweepArguments:
     """Replace the sweep in --out."""
     executor: Literal["local", "ray"] = "local"
     """Who runs the cells: this process, or a Ray cluster (RAY_ADDRESS, else one that is started on this machine)."""
+    cpus_per_task: float | None = None
+    """CPUs that a task on Ray reserves, 1 by default: as many tasks run at once as fit."""
+    gpus_per_task: float | None = None
+    """GPUs that a task on Ray reserves, 1 by default if the cluster has any; a fraction shares one."""
     max_failures: int | None = None
     """Stop when so many cells have failed."""
     cells_per_batch: int = 0
@@ -53,7 +59,7 @@ def sweep(argv: list[str]) -> int:
 
     from rmft_jax.engine.sweep import checked_plan, run_sweep
 
-    executor = _executor(arguments.executor)
+    executor = _executor(arguments)
     groups = checked_plan(declared)
     print("\n".join(describe(groups)))
     if arguments.dry_run:
@@ -76,11 +82,19 @@ def sweep(argv: list[str]) -> int:
     return 0
 
 
-def _executor(name: str) -> Any:
-    if name == "ray":
-        from rmft_jax.engine.ray_executor import run_on_ray
+def _executor(arguments: SweepArguments) -> Any:
+    given = {name: getattr(arguments, name) for name in ("cpus_per_task", "gpus_per_task")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.executor == "ray":
+        # JAX in this process takes no more of the GPUs than it needs: they are for the workers.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from rmft_jax.engine.ray_executor import require_ray, run_on_ray
 
-        return run_on_ray
+        require_ray(**given)
+        return functools.partial(run_on_ray, **given)
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        raise ConfigError(f"got {option} {value:g} with --executor local, need --executor ray; try without {option}")
     from rmft_jax.engine.sweep import run_locally
 
     return run_locally

@@ -1,11 +1,12 @@
 """Runs the cells of a sweep that are not finished yet, and writes each as it comes."""
 
+import contextlib
 import dataclasses
 import datetime
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ class Jobs:
     note: Callable[[str], None]
 
 
-Executor = Callable[[Jobs], Iterator[Result]]
+Executor = Callable[[Jobs], Generator[Result, None, None]]
 
 
-def run_locally(jobs: Jobs) -> Iterator[Result]:
+def run_locally(jobs: Jobs) -> Generator[Result, None, None]:
     """One task after the other in this process."""
     group, programs = None, None
     for task in jobs.tasks:
@@ -167,20 +168,21 @@ def batch_size(config: RunConfig) -> int:
 
 
 def _collect(
-    results: Iterator[Result], files: SweepDirectory, bar: SweepBar, max_failures: int | None
+    results: Generator[Result, None, None], files: SweepDirectory, bar: SweepBar, max_failures: int | None
 ) -> dict[str, str]:
     """Writes results as they come; returns the messages of the failures."""
     failed: dict[str, str] = {}
-    for result in results:
-        if result.dataset is not None:
-            files.write_cell(result.cell, result.dataset)
-            bar.add(result.cell.label, float(result.dataset["final_regret"]))
-            continue
-        failed[result.cell.label] = str(result.failure)
-        files.write_failure(result.cell, str(result.failure))
-        bar.fail(result.cell.label, str(result.failure))
-        if len(failed) == max_failures:
-            break
+    with contextlib.closing(results):  # Whatever ends this ends what still runs elsewhere.
+        for result in results:
+            if result.dataset is not None:
+                files.write_cell(result.cell, result.dataset)
+                bar.add(result.cell.label, float(result.dataset["final_regret"]))
+                continue
+            failed[result.cell.label] = str(result.failure)
+            files.write_failure(result.cell, str(result.failure))
+            bar.fail(result.cell.label, str(result.failure))
+            if len(failed) == max_failures:
+                break
     return failed
 
 
