@@ -139,6 +139,21 @@ def test_absent_arms_get_minus_infinity_and_the_rest_share_the_probability(kind)
 
 
 @pytest.mark.parametrize("arms", ["one_hot", "token"])
+def test_a_token_tells_what_was_seen_in_the_round_before(arms):
+    context = Context(jnp.asarray(0), jnp.asarray(HORIZON), ALL, jnp.zeros(ARMS))
+    for kind, reward, features in (
+        (BanditTransformer, jnp.asarray(0.5), [[0, 1, 0], [0, 0.5, 0]]),
+        (FullInformationTransformer, jnp.asarray([0.1, 0.5, 0.3]), [[0.1, 0.5, 0.3]]),
+    ):
+        agent = make_agent(kind, arms=arms)
+        start = agent.init(ARMS, HORIZON)
+        later = agent.observe(start, jnp.asarray(1), reward, context)
+        for state, seen, first in ((start, np.zeros_like(features), 1), (later, features, 0)):
+            expected = np.append(seen, first) if arms == "one_hot" else np.vstack([seen, np.full(ARMS, first)]).T
+            np.testing.assert_allclose(state.token, expected)
+
+
+@pytest.mark.parametrize("arms", ["one_hot", "token"])
 def test_every_part_of_the_history_matters(arms):
     past = history()
     bandit, full = make_agent(arms=arms), make_agent(FullInformationTransformer, arms=arms)
