@@ -236,7 +236,8 @@ def caption_of(drawn: View) -> str:
         for name, interval in panel.intervals.items():
             found.setdefault(interval, []).append(name)
     said = [f"{interval} ({', '.join(dict.fromkeys(names))})" for interval, names in found.items()]
-    return f"95% bands: {'; '.join(said)}.{drawn.fixed}" if said else ""
+    by = f" By {drawn.by}." if drawn.by else ""
+    return f"95% bands: {'; '.join(said)}.{by}{drawn.fixed}" if said else ""
 
 
 def curve_of(estimated: xr.Dataset) -> tuple[Curve, str]:
