@@ -116,7 +116,7 @@ def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Ite
 def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> tuple[Batch, Progress]:
     config = task.group.config
     batch, progress = programs.start(task.cells), Progress.fresh(len(task.cells))
-    identity = repr([cell.config for cell in task.cells])
+    identity = repr((config, [cell.config for cell in task.cells]))
     if path is not None:
         batch, progress = unfinished.load(path, identity, batch) or (batch, progress)
     saved = time.perf_counter()

@@ -83,7 +83,8 @@ class Programs:
         function = functools.partial(_evaluate, cell.config.num_test_scenarios)
         padded = jax.tree.map(np.float32, padded_config(cell, self._group))
         inputs = (dict(agents), padded, jax.tree.map(np.int32, _extent(cell)), key)
-        return jax.device_get(self._call(function, *inputs, name="evaluate", compiler_options=_quick_to_compile()))
+        plays = jax.device_get(self._call(function, *inputs, name="evaluate", compiler_options=_quick_to_compile()))
+        return {name: plays[name] for name in agents}  # JAX sorts them.
 
     def _call(self, function: Callable[..., Any], *inputs: Any, name: str, **options: Any) -> Any:
         shapes = jax.tree.map(jax.typeof, inputs)

@@ -112,7 +112,7 @@ def save(path: Path, identity: str, batch: Batch, progress: Progress) -> None:
 def load(path: Path, identity: str, batch: Batch) -> tuple[Batch, Progress] | None:
     """What `save` wrote for this very batch, given the batch at its start; None if there is no such thing."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             notes = json.loads(str(arrays["notes"]))
             if notes["identity"] != identity:
                 return None
@@ -125,7 +125,7 @@ def load(path: Path, identity: str, batch: Batch) -> tuple[Batch, Progress] | No
                 failures=dict(notes["failures"]),
                 **{name: arrays[name] for name in _PLAIN},
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile):
         return None
     progress.seconds = float(progress.seconds)
     params, opt_state, iteration = state

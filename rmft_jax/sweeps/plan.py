@@ -66,7 +66,7 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
     for members in structures.values():
         apart = _differences(members[0], cells[0])
         parts = [part for by_horizon in _split(members, _horizon, pad) for part in _split(by_horizon, _arms, pad)]
-        groups += [_group(part, apart, shares_structure=len(parts) > 1) for part in parts]
+        groups += [_group(part, apart, len(parts) > 1, pad) for part in parts]
     return sorted(groups, key=lambda group: group.cells[0].index)
 
 
@@ -158,7 +158,7 @@ def _split(cells: Sequence[Cell], size: Callable[[RunConfig], int], pad: bool) -
     return [[cell for cell in cells if size(cell.config) in values] for values in chosen]
 
 
-def _group(cells: Sequence[Cell], apart: str, shares_structure: bool) -> Group:
+def _group(cells: Sequence[Cell], apart: str, shares_structure: bool, pad: bool) -> Group:
     largest = max(cells, key=lambda cell: _horizon(cell.config)).config
     environment = dataclasses.replace(largest.rmft.environment, num_arms=max(_arms(cell.config) for cell in cells))
     config = dataclasses.replace(largest, rmft=dataclasses.replace(largest.rmft, environment=environment))
@@ -168,7 +168,8 @@ def _group(cells: Sequence[Cell], apart: str, shares_structure: bool) -> Group:
     if waste > 0:
         reason.append(f"padded: about {waste:.0%} more work, which is cheaper than more programs")
     if shares_structure:
-        reason.append("apart from other sizes: to pad them would cost more than further programs")
+        why = ": to pad them would cost more than further programs" if pad else ", as asked"
+        reason.append(f"apart from other sizes{why}")
     inputs = sorted({field for cell in cells for field in _inputs(cell.config, cells[0].config)})
     reason.append(f"one program, with {', '.join(inputs)} as inputs" if inputs else "a single cell")
     return Group(tuple(cells), config, tuple(reason))
