@@ -98,8 +98,11 @@ def test_padding_is_not_in_the_dataset(batched):
     np.testing.assert_array_equal(ranks.count("rank"), np.broadcast_to([[[3], [4]]], (2, 2, 2)))
     sums = dataset.rank_frequency.sum("rank").where(dataset.regret.notnull(), 1.0)
     np.testing.assert_allclose(sums, 1, atol=1e-6)
-    np.testing.assert_allclose(dataset.entropy[..., 0], np.log(dataset.num_arms).expand_dims(horizon=2, seed=2).transpose(
-        "horizon", "num_arms", "seed"), atol=0.05)
+    np.testing.assert_allclose(
+        dataset.entropy[..., 0],
+        np.log(dataset.num_arms).expand_dims(horizon=2, seed=2).transpose("horizon", "num_arms", "seed"),
+        atol=0.05,
+    )
     last = dataset.regret.sel(horizon=6, round=6)
     np.testing.assert_array_equal(dataset.final_regret.sel(horizon=6), last)
 
@@ -140,7 +143,9 @@ def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
 def test_a_batch_starts_from_the_weights_of_every_run():
     """With learned positions, of which a longer horizon has more, so that the weights differ in two sizes."""
     grid = {"horizon": [6, 8], "num_arms": [3, 4]}
-    (group,) = checked_plan(Sweep("quickstart", grid=grid, override={**TINY_OVERRIDE, "position": "learned", "seed": 5}))
+    (group,) = checked_plan(
+        Sweep("quickstart", grid=grid, override={**TINY_OVERRIDE, "position": "learned", "seed": 5})
+    )
     batch = Programs(group).start(group.cells)
     keys = RunKeys.create(5)
     for slot in (0, 3):
@@ -150,7 +155,9 @@ def test_a_batch_starts_from_the_weights_of_every_run():
         started = jax.tree.map(lambda leaf, slot=slot: leaf[slot], batch.state.params)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), started, expected)
         assert batch.state.key[slot] == own.key
-        assert (batch.extent.num_arms[slot], batch.extent.horizon[slot]) == tuple(cell.coordinates[f] for f in ("num_arms", "horizon"))
+        assert (batch.extent.num_arms[slot], batch.extent.horizon[slot]) == tuple(
+            cell.coordinates[f] for f in ("num_arms", "horizon")
+        )
         assert batch.validation_key[slot] == keys.validation
         np.testing.assert_array_equal(batch.test_key[slot], jax.random.key_data(keys.test))
 
@@ -369,9 +376,7 @@ def test_a_sweep_stops_after_so_many_failures(batched, programs, tmp_path):
     assert (outcome.finished, len(outcome.failures), outcome.missing) == (0, 2, 4)
     assert dataset.status.values.tolist() == ["failed", "failed", *["missing"] * 4]
     assert programs.chunks == chunks + 2
-    dataset, outcome = run(
-        sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs, max_failures=4
-    )
+    dataset, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs, max_failures=4)
     assert (outcome.finished, len(outcome.failures), outcome.missing) == (3, 3, 0)
 
 

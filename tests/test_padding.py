@@ -102,7 +102,9 @@ def test_a_padded_policy_has_the_same_outputs_and_gradients(name):
     def outputs_and_gradients(config: RMFTConfig, params: Params) -> tuple[Any, Params]:
         trajectory = some_trajectory(config.environment.num_arms, config.horizon)
         used = trajectory.arm_mask & trajectory.played[:, None]
-        waves = jnp.cos(jnp.arange(MORE_ROUNDS)[:, None] + 2.0 * jnp.arange(MORE_ARMS))[: used.shape[0], : used.shape[1]]
+        waves = jnp.cos(jnp.arange(MORE_ROUNDS)[:, None] + 2.0 * jnp.arange(MORE_ARMS))[
+            : used.shape[0], : used.shape[1]
+        ]
 
         def loss(params: Params) -> tuple[Any, Any]:
             outputs = trained_agent(config, params).outputs(trajectory)

@@ -199,7 +199,9 @@ def test_what_cannot_be_drawn_is_refused(kind, options, message):
 
 def test_a_ball_has_no_arms_and_a_run_no_dimensions():
     for kind in ("arms", "suffail"):
-        with pytest.raises(ConfigError, match="which play in a ball has not"):
+        with pytest.raises(
+            ConfigError, match=r"got a dataset without .*, need one with it: play in a ball has no arms"
+        ):
             plot_kind(kind, made_sweep({}, ball=True))
     for draw in CURVES:
         with pytest.raises(ConfigError, match="need a sweep"):

@@ -199,7 +199,7 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
 
 def require_variable(dataset: xr.Dataset, variable: str) -> None:
     """Raises `ConfigError` unless the dataset has a variable."""
-    need = f"one with {variable}, which play in a ball has not"
+    need = "one with it: play in a ball has no arms, and a grid of evaluations no curves"
     require(variable in dataset, f"a dataset without {variable}", need, "another --kind")
 
 
