@@ -104,8 +104,9 @@ def test_small_cells_are_padded_and_large_ones_are_not():
 
 
 def test_the_75_cells_of_an_ablation_need_at_most_8_programs():
-    grid = {"horizon": [10, 20, 30, 40, 50], "num_arms": [2, 3, 5, 8, 10], "seed": [0, 1, 2]}
-    groups = plan(Sweep("quickstart", grid=grid, override={"num_iterations": 20, "num_scenarios": 64}).expand())
+    grid = {"horizon": [10, 20, 30, 40, 50], "num_arms": [2, 3, 4, 5, 6], "seed": [0, 1, 2]}
+    override = {"num_iterations": 20, "num_scenarios": 64, "num_validation_scenarios": 256, "num_test_scenarios": 1024}
+    groups = plan(Sweep("quickstart", grid=grid, override=override).expand())
     assert PROGRAMS_PER_GROUP * len(groups) <= 8
 
 
