@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         SinusoidalConfig,
         TransformerConfig,
     )
+    from rmft_jax.engine.generalization import evaluate_grid
+    from rmft_jax.engine.sweep import run_sweep
     from rmft_jax.environments import make_environment
     from rmft_jax.evaluation import evaluate
     from rmft_jax.growth import growth_exponent, regression_test, trend_test
@@ -92,6 +94,8 @@ _HOMES = {
         "SinusoidalConfig",
         "TransformerConfig",
     ),
+    "engine.generalization": ("evaluate_grid",),
+    "engine.sweep": ("run_sweep",),
     "environments": ("make_environment",),
     "evaluation": ("evaluate",),
     "growth": (
@@ -160,6 +164,7 @@ __all__ = [
     "bayes_optimal_regret",
     "bench_agents",
     "evaluate",
+    "evaluate_grid",
     "get_environment",
     "get_preset",
     "growth_exponent",
@@ -184,6 +189,7 @@ __all__ = [
     "plot_training",
     "regression_test",
     "rollout_scenarios",
+    "run_sweep",
     "save_figure",
     "summarize",
     "table",

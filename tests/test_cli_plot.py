@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 import xarray as xr
@@ -50,13 +49,10 @@ def refused(capsys, *argv) -> str:
     return err
 
 
-def test_a_figure_of_75_cells_takes_seconds_and_no_jax(sweep, tmp_path):
+def test_a_figure_takes_no_jax(sweep, tmp_path):
     words = ["plot", str(sweep), "--kind", "heatmap", "--relative-to", "thompson", "--out", str(tmp_path / "map.pdf")]
     program = f"import sys; from rmft_jax import cli; sys.exit(cli.main({words!r}) or 'jax' in sys.modules)"
-    subprocess.run([sys.executable, "-c", "import matplotlib.figure, xarray"], check=True)  # Files in the cache.
-    started = time.perf_counter()
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
-    assert time.perf_counter() - started < 20, "busy machines are slow; alone it takes two"
     assert {path.name for path in tmp_path.iterdir()} == {"map.png", "map.pdf", "map.csv"}
 
 

@@ -48,6 +48,9 @@ def test_a_line_per_agent_over_horizons_with_a_guide():
 def test_a_second_dimension_is_a_colour_per_value_beside_the_reference():
     figure = plot_sweep(SWEEP, by="num_arms")
     assert legend_of(figure) == ["horizon = 25", "horizon = 50", "horizon = 100", "RMFT Transformer", "Thompson"]
+    lines: dict[str, Any] = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
+    expected = SWEEP["final_regret"].sel(horizon=50).mean("seed")
+    np.testing.assert_allclose(lines["horizon = 50"].get_ydata(), expected)
     rows = {(row["num_arms"], row["horizon"], row["agent"]): row for row in figure.rows}
     assert len(rows) == 3 * 3 * 2
     expected = SWEEP["final_regret"].sel(num_arms=10, horizon=25).mean()

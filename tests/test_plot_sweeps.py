@@ -55,7 +55,7 @@ def test_a_panel_per_value_shows_the_means_over_seeds():
     assert "(reward units)" in figure.get_supylabel()
     assert figure.caption == (
         "95% bands: Student-t over 3 seeds (rmft); 1.96 standard errors over scenarios (greedy, thompson, ucb1, "
-        "uniform). At horizon = 50."
+        "uniform). By num_arms. At horizon = 50."
     )
 
 
@@ -85,7 +85,7 @@ def test_named_baselines_are_drawn_and_no_others():
 def test_exponents_stand_in_the_legend_or_above_the_panels():
     chosen = {"horizon": 100, "num_arms": 2}
     single = plot_loglog(SWEEP, select=chosen)
-    expected = estimate(SWEEP.sel(**chosen), "exponent")
+    expected = estimate(SWEEP.sel(chosen), "exponent")
     words = "β = {:.2f} [{:.2f}, {:.2f}]".format(*(float(expected[side]) for side in ("mean", "low", "high")))
     assert f"RMFT Transformer, {words}" in legend_of(single)
     assert "slope of √t: β = 0.50" in legend_of(single)
@@ -108,7 +108,7 @@ def test_training_has_a_line_per_value_and_the_entropy_below():
     expected = SWEEP["validation_regret"].sel(horizon=50, num_arms=5).mean("seed")
     np.testing.assert_allclose(lines_of(regret)["num_arms = 5"].get_ydata(), expected)
     assert len(entropy.get_lines()) == 3
-    np.testing.assert_allclose(entropy.get_lines()[0].get_ydata(), SWEEP["entropy"][1, 0].mean("seed"))
+    np.testing.assert_allclose(np.asarray(entropy.get_lines()[0].get_ydata()), SWEEP["entropy"][1, 0].mean("seed"))
     assert {row["variable"] for row in figure.rows} == {
         "training_regret", "selected_regret", "validation_regret", "entropy"
     }  # fmt: skip
@@ -199,7 +199,9 @@ def test_what_cannot_be_drawn_is_refused(kind, options, message):
 
 def test_a_ball_has_no_arms_and_a_run_no_dimensions():
     for kind in ("arms", "suffail"):
-        with pytest.raises(ConfigError, match="which play in a ball has not"):
+        with pytest.raises(
+            ConfigError, match=r"got a dataset without .*, need one with it: play in a ball has no arms"
+        ):
             plot_kind(kind, made_sweep({}, ball=True))
     for draw in CURVES:
         with pytest.raises(ConfigError, match="need a sweep"):
@@ -218,9 +220,7 @@ def test_files_embed_their_fonts_and_hold_the_numbers(tmp_path):
     fonts = re.findall(rb"/Subtype\s*/(Type\d|TrueType|CIDFontType\d)", content)
     assert fonts
     assert b"Type3" not in fonts
-    descriptors = content.count(b"/FontDescriptor ") or content.count(b"/FontName")
-    assert content.count(b"/FontFile2") > 0
-    assert descriptors >= content.count(b"/FontFile2")
+    assert b"/FontFile2" in content
     streams = [zlib.decompress(part) for part in re.findall(rb"stream\r?\n(x.*?)\r?\nendstream", content, re.S)]
     assert any(stream.startswith((b"\x00\x01\x00\x00", b"true")) for stream in streams), "a TrueType file is inside"
 

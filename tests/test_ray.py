@@ -16,7 +16,8 @@ from rmft_jax.cli import main
 from rmft_jax.config import ConfigError
 from rmft_jax.engine import ray_executor
 from rmft_jax.engine.ray_executor import require_ray, run_on_ray
-from rmft_jax.engine.sweep import run_sweep
+from rmft_jax.engine.sweep import Jobs, run_sweep
+from rmft_jax.storage import RunError
 
 # Ray is imported where it is started, because it reads the environment then.
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -154,9 +155,9 @@ def test_an_error_of_a_task_is_raised_once(tmp_path):
 
 @with_ray
 @pytest.mark.slow
-def test_accelerators_are_reserved_and_a_running_ray_is_left_alone(tmp_path, expected):
-    with ray_executor._connected():
-        pass  # Imports Ray as it should be.
+@pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning")
+def test_accelerators_are_reserved_and_a_running_ray_is_left_alone(tmp_path, expected, monkeypatch):
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Loopback, if Ray was not imported yet.
     ray = importlib.import_module("ray")
     settings = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 150_000_000}
     ray.init("local", num_cpus=2, num_gpus=2, **settings)
@@ -205,6 +206,15 @@ def test_a_client_address_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match="got RAY_ADDRESS=ray://head:10001, need the host:port"):
         require_ray()
+
+
+@with_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
+def test_an_unreachable_cluster_is_one_clear_line(monkeypatch, tmp_path, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # For the tests after this one, since Ray is imported.
+    with pytest.raises(RunError, match=f"^cannot reach the Ray cluster at RAY_ADDRESS={address}; try the address"):
+        next(run_on_ray(Jobs([], tmp_path, print, print)))
 
 
 def test_the_command_says_how_to_install_ray(monkeypatch, tmp_path, capsys):

@@ -1,9 +1,11 @@
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from rmft_jax.presets import PRESETS
+from rmft_jax.sweeps.spec import Sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,6 +27,11 @@ def test_the_python_example_runs_at_a_smaller_size(capsys):
     assert "iteration 100: regret" in out
     assert re.search(r"^rmft +\d", out, re.MULTILINE)
     assert re.search(r"^best_arm +0.00", out, re.MULTILINE)
+
+
+def test_the_sweep_shown_is_the_one_that_is_there():
+    (shown,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert Sweep.from_dict(tomllib.loads(shown)) == Sweep.from_toml(ROOT / "experiments" / "grid.toml")
 
 
 def test_the_example_is_short():

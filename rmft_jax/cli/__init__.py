@@ -13,7 +13,7 @@ from rmft_jax.config import ConfigError
 # By name: the module in this package and its function, which maps words to an exit code.
 _COMMANDS = {
     "train": ("train", "train"),
-    "evaluate": ("train", "evaluate"),
+    "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),

@@ -1,9 +1,8 @@
-"""The commands `rmft train` and `rmft evaluate`."""
+"""The command `rmft train`."""
 
 import dataclasses
-import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -28,27 +27,6 @@ class TrainArguments:
     environment: str | None = None
     """Named environment, instead of the preset's; `rmft environments` lists them."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunConfig)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateArguments:
-    """Plays a trained policy and the classical agents on the same held-out scenarios.
-
-    Without options the run's own evaluation is made again. With any, the result goes to DIR/evaluations.
-    """
-
-    directory: tyro.conf.Positional[Path]
-    """Run directory."""
-    horizon: int | None = None
-    """Rounds to play, instead of the trained horizon. Laws that depend on it, such as trends, stretch with it."""
-    num_arms: int | None = None
-    """Arms that exist, at most as many as were trained."""
-    num_scenarios: int | None = None
-    """Held-out scenarios."""
-    seed: int | None = None
-    """Seed of the scenarios and rewards, instead of the run's own test stream."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint to load."""
 
 
 def _train_defaults(argv: list[str]) -> TrainArguments:
@@ -103,46 +81,3 @@ def train(argv: list[str]) -> int:
         f"on {summary['device']}"
     )
     return plot([str(arguments.out)])
-
-
-def evaluate(argv: list[str]) -> int:
-    """Evaluates a trained policy."""
-    arguments = parse(EvaluateArguments, "evaluate", argv)
-    from rmft_jax.storage import RunDirectory
-
-    run = RunDirectory.open(arguments.directory)
-    for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"got {name}={value}, need at least {minimum}; try leaving it out")
-    config, preset = run.read_config()
-    config = dataclasses.replace(
-        config,
-        rmft=dataclasses.replace(config.rmft, horizon=arguments.horizon or config.rmft.horizon),
-        num_test_scenarios=arguments.num_scenarios or config.num_test_scenarios,
-        seed=config.seed if arguments.seed is None else arguments.seed,
-    )
-    try:
-        config.validate()
-    except ConfigError as error:  # All that can be changed here is the horizon.
-        raise ConfigError(f"{str(error).split('; try')[0]}; try a longer --horizon") from error
-
-    from rmft_jax import training
-    from rmft_jax.report import summarize
-
-    agent, iteration = training.load_agent(run, arguments.checkpoint, lambda line: print(line, file=sys.stderr))
-    key = training.RunKeys.create(config.seed).test
-    dataset = training.evaluate_run(config, agent, key, num_arms=arguments.num_arms)
-    asked = {
-        name: value
-        for name, value in dataclasses.asdict(arguments).items()
-        if name != "directory" and value not in (None, "best")
-    }
-    name = "evaluation.nc"
-    if asked:
-        name = f"evaluations/{','.join(f'{key}={value}' for key, value in asked.items())}.nc"
-    path = run.write_dataset(name, dataset)
-    title = f"{preset}, iteration {iteration}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
-    print_summary(summarize(dataset), title, dataset.attrs)
-    print(f"dataset: {path}")
-    return 0

@@ -26,7 +26,7 @@ def evaluate_grid(
     axes: Mapping[str, Sequence[Value]],
     *,
     baselines: Sequence[str] | None = None,
-    watch: Callable[[Cell], None] = lambda cell: None,
+    watch: Callable[[str, float], None] = lambda label, regret: None,
 ) -> xr.Dataset:
     """Plays a trained policy and the classical agents on every combination of some settings.
 
@@ -38,7 +38,7 @@ def evaluate_grid(
       agent: the policy.
       axes: values of `horizon`, `environment` (a name) and settings of environments, such as `num_arms`.
       baselines: names of the classical agents. None: those that a sweep plays.
-      watch: called with every combination when it is done.
+      watch: called with the label of every combination, and its mean regret, when it is done.
 
     Returns:
       A dataset over the axes, and over `round`, `agent` and `rank`: what `load_sweep` returns, but for training.
@@ -54,8 +54,9 @@ def evaluate_grid(
         programs = Programs(group)
         for cell in group.cells:
             plays = programs.evaluate({"rmft": agent, **agents.pop(0)}, cell, key)
-            contents[cell.index] = content_of(played_dataset(cell, plays))
-            watch(cell)
+            played = played_dataset(cell, plays)
+            contents[cell.index] = content_of(played)
+            watch(cell.label, float(played["final_regret"]))
     coordinates = [cell.coordinates for cell in cells]
     status = dict.fromkeys(contents, "finished")
     dataset = assemble(Sweep(grid=axes).dimensions(coordinates), coordinates, contents, status)

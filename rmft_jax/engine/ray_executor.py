@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import socket
 import tempfile
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ MAX_RETRIES = 3
 # Results are some hundred kilobytes, and are fetched as they come.
 _OBJECT_STORE_BYTES = 150_000_000
 _POLL_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
 _ACCELERATORS = ("GPU", "TPU")
 
 
@@ -84,9 +86,10 @@ def run_on_ray(
 @contextlib.contextmanager
 def _connected() -> Iterator[tuple[Any, bool]]:
     """The module `ray`, connected to a cluster, and whether that was started for the occasion."""
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "local")
+    is_local = address == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
+    if is_local:
         # Anybody who reaches a port of Ray can run code. By this variable, read on import, Ray stays on loopback.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = importlib.import_module("ray")
@@ -94,18 +97,21 @@ def _connected() -> Iterator[tuple[Any, bool]]:
         yield ray, False
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
+    if is_local:
         settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
+        if ":" in address:  # Ray would try for minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
         with warnings.catch_warnings():
             # Ray forks to start its processes, which JAX, having threads, warns of; but what is forked soon is Ray.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-            ray.init(address=address or "local", **settings)
-    except (ConnectionError, TimeoutError) as error:
-        advice = "try the address that `ray start --head` printed, or unset RAY_ADDRESS to run on this machine"
+            ray.init(address=address, **settings)
+    except OSError as error:
+        advice = "try the address that `ray start --head` printed, and its RAY_AUTH_MODE and token if it has one"
         raise RunError(f"cannot reach the Ray cluster at RAY_ADDRESS={address}; {advice}") from error
     try:
-        yield ray, address is None
+        yield ray, is_local
     finally:
         ray.shutdown()
 

@@ -199,7 +199,7 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
 
 def require_variable(dataset: xr.Dataset, variable: str) -> None:
     """Raises `ConfigError` unless the dataset has a variable."""
-    need = f"one with {variable}, which play in a ball has not"
+    need = "one with it: play in a ball has no arms, and a grid of evaluations no curves"
     require(variable in dataset, f"a dataset without {variable}", need, "another --kind")
 
 
@@ -236,7 +236,8 @@ def caption_of(drawn: View) -> str:
         for name, interval in panel.intervals.items():
             found.setdefault(interval, []).append(name)
     said = [f"{interval} ({', '.join(dict.fromkeys(names))})" for interval, names in found.items()]
-    return f"95% bands: {'; '.join(said)}.{drawn.fixed}" if said else ""
+    by = f" By {drawn.by}." if drawn.by else ""
+    return f"95% bands: {'; '.join(said)}.{by}{drawn.fixed}" if said else ""
 
 
 def curve_of(estimated: xr.Dataset) -> tuple[Curve, str]:

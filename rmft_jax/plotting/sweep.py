@@ -127,7 +127,11 @@ def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
 def _room_for_labels(dataset: xr.Dataset, by: str) -> float:
     """Inches that slanted labels take, 0 where they need not be slanted."""
     labels = [text_of(value) for value in dataset[by].values]
-    return 0.035 * max(map(len, labels)) if not is_numeric(dataset, by) and sum(map(len, labels)) > 30 else 0.0
+    return (
+        0.035 * max(map(len, labels))
+        if not is_numeric(dataset, by) and max(map(len, labels)) * len(labels) > 36
+        else 0.0
+    )
 
 
 def _draw(

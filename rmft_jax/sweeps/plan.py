@@ -73,7 +73,8 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
 def describe(groups: Sequence[Group]) -> list[str]:
     """The plan in words: for every group its cells, its shapes, and why it was formed."""
     cells = sum(len(group.cells) for group in groups)
-    lines = [f"{cells} cells in {len(groups)} groups, {PROGRAMS_PER_GROUP * len(groups)} programs to compile"]
+    count = f"{len(groups)} group{'s' * (len(groups) > 1)}"
+    lines = [f"{cells} cells in {count}, {PROGRAMS_PER_GROUP * len(groups)} programs to compile"]
     for number, group in enumerate(groups, 1):
         rmft = group.config.rmft
         horizons, arm_counts = (",".join(map(str, sizes)) for sizes in (group.horizons, group.arm_counts))

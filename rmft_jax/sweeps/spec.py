@@ -245,6 +245,21 @@ def label_of(coordinates: Mapping[str, Value]) -> str:
     return ",".join(f"{field}={value}" for field, value in coordinates.items()) or "preset"
 
 
+def parsed_axis(field: str, words: Sequence[str]) -> tuple[Value, ...]:
+    """The values of an axis that is written in words.
+
+    Raises:
+      ConfigError: for an unknown field, or a word that is no value of it.
+    """
+    kind, default = sweep_fields()[next(iter(_table({field: None}, "words", "horizon")))]
+    read: Mapping[type, Any] = {bool: lambda word: {"true": True, "false": False}[word.lower()]}
+    try:
+        return _axis(field, [read.get(kind, kind)(word) for word in words], "words")
+    except (ValueError, KeyError):
+        shown = ",".join(words)
+        raise ConfigError(f"got {field}={shown}, need {_KINDS[kind]} each time; try {field}={default}") from None
+
+
 @functools.cache
 def sweep_fields() -> dict[str, tuple[type, Any]]:
     """Every field that a sweep can name: its type (int, float, str or bool), and a value that works somewhere."""

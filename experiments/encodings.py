@@ -1,0 +1,148 @@
+"""Which encodings let a policy play arm counts and horizons that it was not trained on?
+
+Trains `arms` in {one_hot, token} x `position` in {none, sinusoidal, alibi} at one arm count K and one horizon T, and
+plays the policies beside UCB1 and Thompson sampling on up to 4K arms and 4T rounds. None of them knows the horizon, so
+the play of 4T rounds holds that of all shorter ones. One-hot policies play K arms and fewer. An interrupted script goes
+on where it stopped. Writes `encodings.json`, or `encodings_quick.json`, into `experiments/results`.
+
+    python -m experiments.encodings [--quick] [--runs DIR] [--seeds 0 1 2]
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+import xarray as xr
+
+from experiments.common import RESULTS
+from rmft_jax import BanditConfig, RMFTConfig, RunConfig, RunDirectory, TransformerConfig, load_agent, train
+from rmft_jax.engine.generalization import evaluate_grid
+from rmft_jax.storage import write_json
+
+Arms = Literal["one_hot", "token"]
+Position = Literal["none", "sinusoidal", "alibi"]
+RIVALS = ("ucb1", "thompson")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What is trained, save for the encoding; what is then played; and the training seeds."""
+
+    policy: TransformerConfig
+    rmft: RMFTConfig
+    num_arms: tuple[int, ...]
+    horizons: tuple[int, ...]
+    num_test_scenarios: int
+    seeds: tuple[int, ...]
+
+    def config(self, arms: Arms, position: Position, seed: int) -> RunConfig:
+        """The run with this encoding and seed."""
+        policy = dataclasses.replace(self.policy, arms=arms, position=position)
+        rmft = dataclasses.replace(self.rmft, policy=policy)
+        return RunConfig(rmft, seed=seed, num_test_scenarios=self.num_test_scenarios)
+
+
+FULL = Scale(
+    TransformerConfig(),
+    RMFTConfig(BanditConfig(num_arms=4), num_iterations=200, num_scenarios=512),
+    num_arms=(2, 3, 4, 6, 8, 12, 16),
+    horizons=(25, 50, 75, 100, 150, 200),
+    num_test_scenarios=2048,
+    seeds=(0, 1, 2),
+)
+QUICK = Scale(
+    TransformerConfig(width=16),
+    RMFTConfig(BanditConfig(num_arms=3), horizon=25, num_iterations=100, num_scenarios=256, step_size=4e-3),
+    num_arms=(2, 3, 6, 12),
+    horizons=(25, 50, 100),
+    num_test_scenarios=1024,
+    seeds=(0,),
+)
+
+
+def main(
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False,
+    runs: Path = Path("runs/encodings"),
+    seeds: tuple[int, ...] | None = None,
+) -> None:
+    """Trains what is missing, plays the grid, and writes the numbers.
+
+    Args:
+      quick: small policies and one seed: minutes on two CPU cores, where the full scale takes hours.
+      runs: where the run directories go.
+      seeds: training seeds, each with its own test scenarios. None: those of the scale.
+    """
+    scale, name = (QUICK, "encodings_quick") if quick else (FULL, "encodings")
+    seeds = seeds or scale.seeds
+    summaries: dict[str, list[dict[str, Any]]] = {}
+    per_seed: list[xr.Dataset] = []
+    for seed in seeds:
+        played: list[xr.Dataset] = []
+        for arms, position in itertools.product(get_args(Arms), get_args(Position)):
+            encoding = f"{arms}-{position}"
+            directory = runs / name / f"{encoding}-seed{seed}"
+            summary = train(scale.config(arms, position, seed), directory, resume=True)
+            summaries.setdefault(encoding, []).append(summary)
+            played.append(play(RunDirectory.open(directory), encoding, scale))
+        # The rivals have met the same scenarios each time; the last policies are those that play all arm counts.
+        per_seed.append(xr.concat(played, "agent").drop_duplicates("agent", keep="last"))
+    result = describe(scale, seeds, xr.concat(per_seed, "seed"), summaries)
+    write_json(RESULTS / f"{name}.json", result)
+    print((RESULTS / f"{name}.json").read_text())
+
+
+def play(run: RunDirectory, encoding: str, scale: Scale) -> xr.Dataset:
+    """The run's policy, named `encoding`, and the rivals: mean regret and its standard error over scenarios.
+
+    Over `agent`, `num_arms` and `horizon`; NaN for arm counts that the policy cannot play.
+    """
+    config, _ = run.read_config()
+    known = config.rmft.environment.num_arms
+    axes = {
+        "num_arms": [num_arms for num_arms in scale.num_arms if num_arms <= known or encoding.startswith("token")],
+        "horizon": [max(scale.horizons)],
+    }
+    grid = evaluate_grid(config, load_agent(run)[0], axes, baselines=RIVALS).isel(horizon=0, drop=True)
+    own = grid[["regret", "regret_sem"]].expand_dims(agent=[encoding])
+    rivals = grid[["baseline_regret", "baseline_regret_sem"]]
+    rivals = rivals.rename(baseline_regret="regret", baseline_regret_sem="regret_sem")
+    both = xr.concat([own, rivals], "agent", coords="minimal", compat="override", join="outer")
+    return both.sel(round=list(scale.horizons)).rename(round="horizon").reindex(num_arms=list(scale.num_arms))
+
+
+def describe(
+    scale: Scale, seeds: Sequence[int], played: xr.Dataset, summaries: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """The contents of the file."""
+    first = next(iter(summaries.values()))[0]
+    relative = (played["regret"] / played["regret"].sel(agent="thompson", drop=True)).mean("seed")
+    return {
+        "trained": {"num_arms": scale.rmft.environment.num_arms, "horizon": scale.rmft.horizon},
+        "device": first["device"],
+        "versions": first["versions"],
+        "seed": list(seeds),
+        "num_arms": list(scale.num_arms),
+        "horizon": list(scale.horizons),
+        "num_test_scenarios": scale.num_test_scenarios,
+        "regret": by_agent(played["regret"], "seed", "num_arms", "horizon"),
+        "regret_sem": by_agent(played["regret_sem"], "seed", "num_arms", "horizon"),
+        "ratio_to_thompson": by_agent(relative, "num_arms", "horizon"),
+        "training_seconds": {
+            encoding: [summary["wall_seconds"] - summary["compile_seconds"] for summary in of_seeds]
+            for encoding, of_seeds in summaries.items()
+        },
+    }
+
+
+def by_agent(array: xr.DataArray, *dimensions: str) -> dict[str, Any]:
+    """A nested list for each agent, in this order of the dimensions."""
+    return {
+        str(agent): array.sel(agent=agent).transpose(*dimensions).to_numpy().tolist() for agent in array["agent"].values
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
