@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.extra.numpy as hnp
 import jax
@@ -18,11 +17,12 @@ from worlds import TINY_RUN
 from rmft_jax import diagnostics, rmft
 from rmft_jax.agents import Agent, init_params, make_agents, trained_agent
 from rmft_jax.agents.padding import pad_params, unpad_params
-from rmft_jax.config import BanditConfig, EnvironmentConfig, RMFTConfig, SingleLayerConfig
+from rmft_jax.config import BanditConfig, EnvironmentConfig, RegretKind, RMFTConfig, SingleLayerConfig
 from rmft_jax.environments import make_environment
 from rmft_jax.evaluation import in_hindsight, play_scenarios
 from rmft_jax.presets import ENVIRONMENTS
-from rmft_jax.regret import REGRETS, Regret
+from rmft_jax.regret import Form, Regret
+from rmft_jax.training import METRICS
 from rmft_jax.types import Decision, Extent, Params, Trajectory
 
 KEY = jax.random.key(3)
@@ -156,11 +156,10 @@ def test_an_iteration_in_part_of_a_state_is_that_of_a_state_of_this_size(name):
     for iteration in range(2):
         own, metrics = rmft.iterate(own)
         padded, more = rmft.iterate(padded, Extent(jnp.asarray(ARMS), jnp.asarray(ROUNDS)))
-        tolerance = {"rtol": 1e-5, "atol": 1e-6} if iteration == 0 else {"rtol": 1e-3, "atol": 1e-4}
-        for field in dataclasses.fields(metrics):
-            np.testing.assert_allclose(
-                getattr(more, field.name), getattr(metrics, field.name), **tolerance, err_msg=field.name
-            )
+        rtol, atol = (1e-5, 1e-6) if iteration == 0 else (1e-3, 1e-4)
+        for field in METRICS:
+            own_value, value = getattr(metrics, field), getattr(more, field)
+            np.testing.assert_allclose(value, own_value, rtol=rtol, atol=atol, err_msg=field)
     back = unpad_params(padded.params, config, larger(config))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), back, own.params)
     again = pad_params(back, config, larger(config))
@@ -267,30 +266,24 @@ def cut_trajectories(draw: st.DrawFn) -> tuple[Trajectory, Trajectory]:
     probabilities /= probabilities.sum(-1, keepdims=True)
     actions = draw(hnp.arrays(np.int32, horizon, elements=st.integers(0, int(mask.sum()) - 1)))
     received = rewards[np.arange(horizon), actions]
-    whole = actions, received, probabilities, means, rewards
-    rounds = np.arange(horizon) < played
-    make = lambda parts, rounds: Trajectory(*map(jnp.asarray, parts), None, jnp.asarray(mask), rounds)  # noqa: E731
-    return make(whole, jnp.asarray(rounds)), make([part[:played] for part in whole], None)
+    parts = [jnp.asarray(part) for part in (actions, received, probabilities, means, rewards)]
+    rounds = jnp.arange(horizon) < played
+    whole = Trajectory(*parts, scores=None, arm_mask=jnp.asarray(mask), round_mask=rounds)
+    return whole, Trajectory(*(part[:played] for part in parts), scores=None, arm_mask=jnp.asarray(mask))
 
 
 @quick_jit
 def measures(trajectory: Trajectory) -> dict[str, Any]:
-    found = {"ball": (ball := Regret("ball", "expected", 2.0))(trajectory), "final ball": ball.final(trajectory)}
-    for kind, form in itertools.product(REGRETS, ("sampled", "expected")):
-        regret = Regret(kind, form)
-        found |= {f"{kind} {form}": regret(trajectory), f"final {kind} {form}": regret.final(trajectory)}
-    for measure in (
-        diagnostics.last_best_round,
-        diagnostics.min_frac,
-        diagnostics.greedy_frac,
-        diagnostics.played_rank,
-    ):
+    regrets = [Regret(kind, form) for kind in get_args(RegretKind) if kind != "ball" for form in get_args(Form)]
+    found: dict[str, Any] = {}
+    for regret in (*regrets, Regret("ball", "expected", 2.0)):
+        name = f"{regret.kind} {regret.form}"
+        found |= {name: regret(trajectory), f"final {name}": regret.final(trajectory)}
+        found[f"reward {name}"] = regret.reward(trajectory)
+    for measure in (diagnostics.last_best_round, diagnostics.min_frac, diagnostics.greedy_frac):
         found[measure.__name__] = measure(trajectory)
     found |= {f"suff_fail from {round}": diagnostics.suff_fail(trajectory, round) for round in (1, 2, 3)}
-    return found | {
-        "in hindsight": in_hindsight(trajectory).actions,
-        "reward": Regret("static", "sampled").reward(trajectory),
-    }
+    return found | {"rank": diagnostics.played_rank(trajectory), "in hindsight": in_hindsight(trajectory).actions}
 
 
 @settings(deadline=None, max_examples=100)
