@@ -3,7 +3,8 @@
 Trains `arms` in {one_hot, token} x `position` in {none, sinusoidal, alibi} at one arm count K and one horizon T, and
 plays the policies beside UCB1 and Thompson sampling on up to 4K arms and 4T rounds. None of them knows the horizon, so
 the play of 4T rounds holds that of all shorter ones. One-hot policies play K arms and fewer. An interrupted script goes
-on where it stopped. Writes `encodings.json`, or `encodings_quick.json`, into `experiments/results`.
+on where it stopped. Writes `encodings.json` and a heat map of the best encoding, or the same with `_quick`, into
+`experiments/results`.
 
     python -m experiments.encodings [--quick] [--runs DIR] [--seeds 0 1 2]
 """
@@ -20,11 +21,14 @@ import xarray as xr
 from experiments.common import RESULTS
 from rmft_jax import BanditConfig, RMFTConfig, RunConfig, RunDirectory, TransformerConfig, load_agent, train
 from rmft_jax.engine.generalization import evaluate_grid
+from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.storage import write_json
 
 Arms = Literal["one_hot", "token"]
 Position = Literal["none", "sinusoidal", "alibi"]
 RIVALS = ("ucb1", "thompson")
+# What the heat map shows: the best encoding of those that play any number of arms.
+BEST = "token-none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +93,11 @@ def main(
             played.append(play(RunDirectory.open(directory), encoding, scale))
         # The rivals have met the same scenarios each time; the last policies are those that play all arm counts.
         per_seed.append(xr.concat(played, "agent").drop_duplicates("agent", keep="last"))
-    result = describe(scale, seeds, xr.concat(per_seed, "seed"), summaries)
+    together = xr.concat(per_seed, "seed").assign_coords(seed=list(seeds))
+    result = describe(scale, seeds, together, summaries)
     write_json(RESULTS / f"{name}.json", result)
+    figure = plot_heatmap(as_sweep(together, BEST), relative_to=RIVALS)
+    save_figure(figure, RESULTS / f"{name}_heatmap")
     print((RESULTS / f"{name}.json").read_text())
 
 
@@ -111,6 +118,14 @@ def play(run: RunDirectory, encoding: str, scale: Scale) -> xr.Dataset:
     rivals = rivals.rename(baseline_regret="regret", baseline_regret_sem="regret_sem")
     both = xr.concat([own, rivals], "agent", coords="minimal", compat="override", join="outer")
     return both.sel(round=list(scale.horizons)).rename(round="horizon").reindex(num_arms=list(scale.num_arms))
+
+
+def as_sweep(played: xr.Dataset, encoding: str) -> xr.Dataset:
+    """The policies of one encoding beside the rivals, as the figures of sweeps take them."""
+    own, rivals = played.sel(agent=encoding, drop=True), played.sel(agent=list(RIVALS))
+    names = {"regret": "final_regret", "regret_sem": "final_regret_sem"}
+    others = {name: f"baseline_{renamed}" for name, renamed in names.items()}
+    return xr.merge([own.rename(names), rivals.rename(others)])
 
 
 def describe(
