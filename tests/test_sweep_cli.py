@@ -71,11 +71,12 @@ def refused(capsys, *words: object) -> str:
 def test_a_sweep_from_a_file_to_a_dataset(kept, capsys, tmp_path, spec):
     assert rmft(spec, "--out", tmp_path / "sweep") == 0
     out, err = capsys.readouterr()
-    assert "4 cells in 1 groups, 3 programs to compile" in out
+    assert "4 cells in 1 group, 3 programs to compile" in out
     assert "one program, with horizon, num_arms as inputs" in out
     assert "4 cells finished in " in out
     assert out.endswith(f"dataset: {tmp_path / 'sweep' / 'sweep.nc'}\n")
     assert "4/4 · horizon=8,num_arms=4 · regret " in err
+    assert (tmp_path / "sweep" / "sweep.nc").is_file()
     dataset = load_sweep(tmp_path / "sweep")
     assert dataset.final_regret.dims == ("horizon", "num_arms")
     assert dataset.final_regret.notnull().all()
@@ -124,7 +125,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(capsys, tmp_path, 
     assert rmft(spec, "--dry-run", "--out", tmp_path / "sweep") == 0
     out, _ = capsys.readouterr()
     first, *_, last = out.splitlines()
-    assert first == "4 cells in 1 groups, 3 programs to compile"
+    assert first == "4 cells in 1 group, 3 programs to compile"
     assert last.startswith("about ")
     assert "compilation, if nothing else runs (by a trial of " in last
     assert {*tmp_path.iterdir()} == before
