@@ -144,6 +144,7 @@ def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManag
         preservation_policy=preservation_policy.LatestN(keep),
         create=not read_only,
         read_only=read_only,
+        save_interval_steps=0 if read_only else 1,
         cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=False,
         lightweight_initialize=True,  # Otherwise a damaged checkpoint keeps the manager from opening at all.
