@@ -110,9 +110,9 @@ def test_results_do_not_depend_on_which_cells_share_a_batch(batched, tmp_path):
 def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
     """Though it shares its programs with longer horizons and more arms."""
     monkeypatch.setattr(training, "make_baselines", functools.partial(make_agents, names=SWEEP.baselines))
-    summary = train(TINY_RUN, tmp_path / "run", reporter=Quiet())
+    summary = train(dataclasses.replace(TINY_RUN, seed=1), tmp_path / "run", reporter=Quiet())
     alone, played = (RunDirectory(tmp_path / "run").read_dataset(f"{name}.nc") for name in ("metrics", "evaluation"))
-    cell = batched[0].sel(horizon=6, num_arms=3, seed=0)
+    cell = batched[0].sel(horizon=6, num_arms=3, seed=1)
     for own, theirs in (("training_regret", "regret"), ("loss", "loss"), ("entropy", "entropy")):
         np.testing.assert_allclose(cell[own][0], alone[theirs][0], rtol=1e-5)
         np.testing.assert_allclose(cell[own], alone[theirs], rtol=1e-3)
@@ -282,6 +282,16 @@ def test_a_cell_that_fails_is_recorded_and_touches_no_other(batched, programs, t
     assert (outcome.finished, list(outcome.failures)) == (2, ["step_size=1e+30"])
     assert cell_times(path) == times
     assert programs.chunks == chunks + 2, "once nobody is left who could learn, training ends"
+
+
+def test_a_failure_is_remembered_through_an_interruption(batched, programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
+    sweep, programs.interrupt_after = with_step_sizes(1e-3, 1e30, 3e-3), 4
+    with pytest.raises(InterruptedRunError):
+        run(sweep, tmp_path / "sweep", cells_per_batch=3, executor=programs)
+    _, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
+    assert (outcome.finished, outcome.missing) == (2, 0)
+    assert " iteration 1; try" in outcome.failures["step_size=1e+30"]
 
 
 def test_a_failure_that_was_bad_luck_is_made_good(batched, programs, tmp_path, monkeypatch):

@@ -17,7 +17,9 @@ from rmft_jax.config import ConfigError
 from rmft_jax.engine.batches import make_tasks
 from rmft_jax.engine.programs import Programs, padded_config
 from rmft_jax.engine.sweep import checked_plan
-from rmft_jax.training import RunKeys
+from rmft_jax.engine.unfinished import Progress
+from rmft_jax.training import METRICS, RunKeys
+from rmft_jax.types import IterationMetrics
 
 
 def test_a_batch_starts_from_the_weights_of_every_run():
@@ -74,6 +76,40 @@ def test_batches_are_of_one_width_and_do_not_depend_on_what_is_finished():
     assert left[0].label == "horizon=6,num_arms=3,seed=1"
     assert left[0].baselines == ("ucb1",)
     assert [len(task.cells) for task in make_tasks(groups, 100, (), None)] == [8]
+
+
+def test_whoever_loses_the_finite_numbers_has_failed_at_the_first_time():
+    """By its loss, its gradient, or only by its parameters, after the last loss of a chunk."""
+    progress = Progress.fresh(4)
+    params, finite = {"w": np.zeros((4, 2))}, np.asarray([True, True, True, False])
+    progress.add_validation(0, np.ones((4, 3)), params)
+    zeros = {name: np.zeros((4, 2), np.float32) for name in METRICS}
+    loss, norm = np.asarray([[0, 0], [0, np.nan], [0, 0], [0, 0]]), np.asarray([[0, 0], [0, 0], [np.inf, 0], [0, 0]])
+    metrics: Any = zeros | {"loss": loss, "grad_norm": norm}
+    for _ in range(2):
+        progress.add_chunk(IterationMetrics(**metrics), finite)
+        progress.add_validation(progress.done + 2, np.ones((4, 3)), params)
+    where = {slot: message.split("infinite ")[1].split(";")[0] for slot, message in progress.failures.items()}
+    assert where == {1: "at iteration 2", 2: "at iteration 1", 3: "by iteration 2"}
+    assert progress.done == 4
+    assert progress.metrics["loss"].shape == (4, 4)
+
+
+def test_the_parameters_of_the_lowest_validation_regret_are_kept_cell_by_cell():
+    progress = Progress.fresh(2)
+    assert (progress.validated, progress.done) == (False, 0)
+    for iteration, (first, second) in enumerate([(3.0, 1.0), (2.0, 2.0), (2.0, 0.5), (4.0, 0.75)]):
+        regret = np.asarray([[first - 1, first + 1], [second, second]])
+        progress.add_validation(5 * iteration, regret, {"w": np.full((2, 3), 5 * iteration)})
+    assert progress.best is not None
+    np.testing.assert_array_equal(progress.best["w"], [[5, 5, 5], [10, 10, 10]])
+    assert progress.best_iteration.tolist() == [5, 10]
+    assert progress.iterations.tolist() == [0, 5, 10, 15]
+    np.testing.assert_array_equal(progress.validation, [[3, 2, 2, 4], [1, 2, 0.5, 0.75]])
+    np.testing.assert_allclose(progress.validation_sem, [[1, 1, 1, 1], [0, 0, 0, 0]])
+    assert progress.live_regret == (4 + 0.75) / 2
+    progress.failures[0] = "x"
+    assert progress.live_regret == 0.75
 
 
 @pytest.mark.parametrize(
