@@ -19,7 +19,7 @@ QUESTION = common.Question(
     ),
     full=Sweep(
         "mab",
-        grid={"num_layers": [1, 2, 4], "width": [8, 16, 32, 64, 128], "seed": common.FULL_SEEDS},
+        grid={"num_layers": [1, 2, 4], "width": [16, 32, 64], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "width", "baselines": ["greedy", "thompson"]})},
