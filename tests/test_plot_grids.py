@@ -59,6 +59,19 @@ def test_a_second_dimension_is_a_colour_per_value_beside_the_reference():
     assert "UCB1" in legend_of(plot_sweep(SWEEP, baselines=["ucb1"]))
 
 
+def test_agents_that_the_second_dimension_does_not_touch_are_drawn_once_and_grey():
+    def dashed(figure) -> list[str]:
+        return [line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata()) and line.is_dashed()]
+
+    settings = made_sweep({"k": [1, 2], "width": [16, 32], "seed": [0, 1]})
+    assert dashed(plot_sweep(settings, by="k", baselines=["ucb1"])) == ["#555555"]
+    assert len(plot_sweep(settings, by="k").rows) == 2 * 2 * 2
+    problems = made_sweep({"k": [1, 2], "num_arms": [2, 5], "seed": [0, 1]})
+    colors = dashed(plot_sweep(problems, by="k", baselines=["ucb1"]))
+    assert len({*colors}) == 2
+    assert "#555555" not in colors
+
+
 def test_unordered_values_are_set_in_the_order_given_and_not_joined():
     figure = plot_sweep(made_sweep({"branching": ["uniform", "none"], "seed": [0, 1]}))
     axes: Any = figure.axes[0]

@@ -29,6 +29,7 @@ from rmft_jax.report import regret_name
 
 _GUIDE = "∝ √T"
 _MARKERS = "osD^vP*X"
+_SHARED = "#555555"
 
 
 class _Place(NamedTuple):
@@ -158,17 +159,26 @@ def _places(number: int) -> np.ndarray:
 def _draw_families(
     axes: Axes, found: Mapping[str, xr.Dataset], values: xr.DataArray, x: np.ndarray, joined: bool
 ) -> None:
-    """Colours for the values of the second dimension, line styles or markers for the agents."""
+    """Colours for the values of the second dimension, line styles or markers for the agents; grey is all values."""
     colors = value_styles([f"{values.name} = {text_of(value)}" for value in values.values])
     lines = styles_of(list(found))
-    for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
-        for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
-            label = shade.label if name == TRAINED else "_"
-            line = Style(label, shade.color, lines[name].line)
-            _draw(axes, line, x, one.isel({str(values.name): i}), joined, 0.1, _Place(float(shift), marker))
+    second = str(values.name)
+    for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
+        if name != TRAINED and _is_constant(one["mean"], second):
+            place = _Place(0.0, marker)
+            _draw(axes, Style("_", _SHARED, lines[name].line), x, one.isel({second: 0}), joined, 0.1, place)
+            continue
+        for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
+            line = Style(shade.label if name == TRAINED else "_", shade.color, lines[name].line)
+            _draw(axes, line, x, one.isel({second: i}), joined, 0.1, _Place(float(shift), marker))
     for line, marker in zip(lines.values(), _MARKERS, strict=False):
         mark = {"linestyle": line.line} if joined else {"linestyle": "", "marker": marker, "markersize": 3.5}
-        axes.plot([], [], color="#555555", label=line.label, **mark)
+        axes.plot([], [], color=_SHARED, label=line.label, **mark)
+
+
+def _is_constant(array: xr.DataArray, dim: str) -> bool:
+    """Whether nothing depends on a dimension, such as the play of classical agents on how a policy was trained."""
+    return bool(np.allclose(array, array.isel({dim: [0]}), equal_nan=True))
 
 
 def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset], names: Sequence[str]) -> None:

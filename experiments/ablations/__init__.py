@@ -1,0 +1,1 @@
+"""Ablations, one script per question. Run them from the repository's root."""

@@ -1,0 +1,184 @@
+"""What the ablations share: a question with its two sweeps, and what becomes of the answers."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+import xarray as xr
+
+from experiments.common import RESULTS, t_interval
+from rmft_jax import Sweep, load_sweep
+from rmft_jax.config import ConfigError
+from rmft_jax.engine.sweep import run_sweep
+from rmft_jax.estimates import estimates, open_dims, text_of
+from rmft_jax.plotting import plot_kind, save_figure
+from rmft_jax.storage import RunError, replacing, write_json
+from rmft_jax.sweeps.plan import arms, describe, plan, run_flops
+from rmft_jax.tables import table
+
+SEEDS = (0, 1, 2)
+FULL_SEEDS = (0, 1, 2, 3, 4)
+BANDIT_BASELINES = ("greedy", "thompson", "ucb1", "uniform")
+# Three arms, 20 rounds, 40 iterations: seconds for a cell, and far from converged.
+QUICK = {
+    "num_arms": 3,
+    "horizon": 20,
+    "num_iterations": 40,
+    "chunk_size": 20,
+    "num_scenarios": 256,
+    "step_size": 4e-3,
+    "num_validation_scenarios": 256,
+    "num_test_scenarios": 1024,
+}
+# Mean floating-point operations per second of two CPU cores, for a rough estimate of time.
+_FLOPS_PER_SECOND = 2e10
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked, and how the answer is shown.
+
+    name: of the files of the answer.
+    quick, full: the same question in minutes, and at the size of a paper.
+    figures: kind and options of `plot_kind`, by what the file's name has after `name`.
+    rows, columns: dimensions of the table.
+    base: the setting that others are compared with, seed by seed; those of one seed share their test scenarios.
+    baselines: classical agents of the table, of those that the sweeps play; None for all.
+    """
+
+    name: str
+    quick: Sweep
+    full: Sweep
+    figures: Mapping[str, tuple[str, Mapping[str, Any]]]
+    rows: str
+    columns: str | None = None
+    base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    baselines: Sequence[str] | None = None
+
+
+def main(*questions: Question) -> None:
+    """The command line of a script."""
+
+    def run(quick: bool = False, runs: Path = Path("runs/ablations"), dry_run: bool = False) -> None:
+        """Trains what is missing, then writes numbers, figures and tables into `experiments/results/ablations`.
+
+        Args:
+          quick: the small form, in minutes on two CPU cores.
+          runs: where the sweeps go.
+          dry_run: only say what would run, and a rough estimate for how long.
+        """
+        try:
+            for question in questions:
+                sweep = question.quick if quick else question.full
+                print("\n".join(describe(plan(sweep.expand()))))
+                print(f"{question.name}: about {estimated_hours(sweep):.2g} hours on two CPU cores, beside compilation")
+                if not dry_run:
+                    suffix = "_quick" if quick else ""
+                    answer(question, sweep, runs / f"{question.name}{suffix}", RESULTS / "ablations", suffix)
+        except (ConfigError, RunError) as error:
+            raise SystemExit(str(error)) from None
+
+    tyro.cli(run)
+
+
+def estimated_hours(sweep: Sweep) -> float:
+    """Roughly what the cells of a sweep take on two CPU cores, by a count of floating-point operations."""
+    flops = sum(run_flops(cell.config, arms(cell.config), cell.config.rmft.horizon) for cell in sweep.expand())
+    return flops / _FLOPS_PER_SECOND / 3600
+
+
+def answer(question: Question, sweep: Sweep, directory: Path, results: Path, suffix: str = "") -> None:
+    """Runs what is missing of a sweep, and writes its figures, its table and its numbers.
+
+    Args:
+      question: whose.
+      sweep: its quick or full form.
+      directory: of the sweep; what is finished there is not run again.
+      results: folder of what is written.
+      suffix: of the files' names.
+    """
+    run_sweep(sweep, directory, resume=True)
+    dataset, stem = load_sweep(directory), f"{question.name}{suffix}"
+    for part, (kind, options) in question.figures.items():
+        save_figure(plot_kind(kind, dataset, **options), results / f"{question.name}{part}{suffix}")
+    text = table(dataset, question.rows, question.columns, baselines=question.baselines)
+    if question.base:
+        text += "\n" + _markdown(_differences(dataset, question.base), question.base)
+    with replacing(results / f"{stem}.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(results / f"{stem}.json", _result(dataset, question))
+    print(text)
+
+
+def _result(dataset: xr.Dataset, question: Question) -> dict[str, Any]:
+    provenance = {name: dataset.attrs[name] for name in ("device", "git_commit", "created")}
+    found = {
+        "question": question.name,
+        **provenance,
+        "versions": json.loads(dataset.attrs["versions"]),
+        "spec": json.loads(dataset.attrs["spec"]),
+        "failures": json.loads(dataset.attrs.get("failures", "{}")),
+        "regret": dataset.attrs["regret"],
+        "training_seconds": float(dataset["wall_seconds"].sum()),
+        "cells": _cells(dataset),
+    }
+    return found | ({"minus_base": _differences(dataset, question.base)} if question.base else {})
+
+
+def _cells(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Per setting, the regret at the horizon of every agent with its interval, and per seed that of the policy."""
+    found, rows = estimates(dataset, "final_regret"), []
+    for place in _settings(dataset):
+        agents = {}
+        for name, one in found.items():
+            at = one.isel(place)
+            numbers = [_plain(at[side]) for side in ("mean", "low", "high")]
+            agents[name] = {"mean": numbers[0], "ci95": numbers[1:], "interval": str(at["interval"].values)}
+        seeds = [_plain(value) for value in dataset["final_regret"].isel(place)]
+        rows.append(_coordinates(dataset, place) | {"seeds": seeds, "agents": agents})
+    return rows
+
+
+def _differences(dataset: xr.Dataset, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per setting, its regret at the horizon minus that of the base on the same seed, with an interval over seeds."""
+    regret, rows = dataset["final_regret"], []
+    for place in _settings(dataset):
+        paired = (regret.isel(place) - regret.sel(dict(base))).to_numpy()
+        paired = paired[np.isfinite(paired)]
+        at = _coordinates(dataset, place)
+        if len(paired) >= 2 and any(at[name] != value for name, value in base.items()):
+            interval = t_interval(paired)
+            rows.append(at | {"mean": float(paired.mean()), "ci95": [float(bound) for bound in interval]})
+    return rows
+
+
+def _settings(dataset: xr.Dataset) -> list[dict[str, int]]:
+    dims = open_dims(dataset)
+    return [
+        dict(zip(dims, map(int, place), strict=True)) for place in np.ndindex(*(dataset.sizes[dim] for dim in dims))
+    ]
+
+
+def _coordinates(dataset: xr.Dataset, place: Mapping[str, int]) -> dict[str, Any]:
+    return {dim: dataset[dim].values[i].item() for dim, i in place.items()}
+
+
+def _plain(value: xr.DataArray) -> float | None:
+    return None if math.isnan(float(value)) else float(value)
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> str:
+    names = list(base)
+    lines = [f"| {' | '.join(names)} | minus base |", f"|{' --- |' * len(names)} ---: |"]
+    for row in rows:
+        low, high = row["ci95"]
+        cells = [text_of(row[name]) for name in names] + [f"{row['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"]
+        lines.append(f"| {' | '.join(cells)} |")
+    shown = ", ".join(f"{name} = {text_of(value)}" for name, value in base.items())
+    said = f"Regret at the horizon minus that at {shown}, on the same seeds; 95% intervals: Student-t over seeds."
+    return "\n".join(lines) + f"\n\n{said}\n"

@@ -1,0 +1,58 @@
+"""How much should rollouts explore?
+
+Under bandit feedback the temperature of rollouts and the weight of the entropy bonus, all cells in one program; the
+trained policy is evaluated at temperature 1 whatever it was trained with. Under full information the standard
+deviation of the noise on the scores, without which there is nothing to select.
+
+    python -m experiments.ablations.exploration [--quick] [--runs DIR]
+"""
+
+from experiments.ablations import common
+from rmft_jax import Sweep
+
+BANDIT = common.Question(
+    name="exploration",
+    quick=Sweep(
+        "quickstart",
+        grid={"temperature": [0.5, 1.0, 2.0], "entropy_weight": [0.0, 0.01, 0.1], "seed": common.SEEDS},
+        override=common.QUICK | {"num_scenarios": 128},
+        baselines=common.BANDIT_BASELINES,
+    ),
+    full=Sweep(
+        "mab",
+        grid={
+            "temperature": [0.5, 0.75, 1.0, 1.5, 2.0],
+            "entropy_weight": [0.0, 0.003, 0.01, 0.03, 0.1],
+            "seed": common.FULL_SEEDS,
+        },
+        baselines=common.BANDIT_BASELINES,
+    ),
+    figures={
+        "": ("sweep", {"by": "temperature", "baselines": ["thompson"]}),
+        "_map": ("heatmap", {}),
+    },
+    rows="temperature",
+    columns="entropy_weight",
+    base={"temperature": 1.0, "entropy_weight": 0.01},
+    baselines=["greedy", "thompson"],
+)
+FULL_INFORMATION = common.Question(
+    name="exploration_std",
+    quick=Sweep(
+        "fol",
+        grid={"exploration_std": [0.25, 0.5, 1.0, 2.0], "seed": common.SEEDS},
+        override=common.QUICK,
+        baselines=("follow_the_leader", "hedge", "hedge_anytime", "uniform"),
+    ),
+    full=Sweep(
+        "fol",
+        grid={"exploration_std": [0.125, 0.25, 0.5, 1.0, 2.0, 4.0], "seed": common.FULL_SEEDS},
+        baselines=("follow_the_leader", "hedge", "hedge_anytime", "uniform"),
+    ),
+    figures={"": ("sweep", {"by": "exploration_std"})},
+    rows="exploration_std",
+    base={"exploration_std": 1.0},
+)
+
+if __name__ == "__main__":
+    common.main(BANDIT, FULL_INFORMATION)
