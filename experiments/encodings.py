@@ -11,10 +11,12 @@ on where it stopped. Writes `encodings.json` and a heat map of the best encoding
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import tyro
 import xarray as xr
 
@@ -63,7 +65,7 @@ QUICK = Scale(
     num_arms=(2, 3, 6, 12),
     horizons=(25, 50, 100),
     num_test_scenarios=1024,
-    seeds=(0,),
+    seeds=(0, 1, 2),
 )
 
 
@@ -75,7 +77,7 @@ def main(
     """Trains what is missing, plays the grid, and writes the numbers.
 
     Args:
-      quick: small policies and one seed: minutes on two CPU cores, where the full scale takes hours.
+      quick: small policies: a quarter of an hour on two CPU cores, where the full scale takes hours.
       runs: where the run directories go.
       seeds: training seeds, each with its own test scenarios. None: those of the scale.
     """
@@ -93,12 +95,16 @@ def main(
             played.append(play(RunDirectory.open(directory), encoding, scale))
         # The rivals have met the same scenarios each time; the last policies are those that play all arm counts.
         per_seed.append(xr.concat(played, "agent").drop_duplicates("agent", keep="last"))
-    together = xr.concat(per_seed, "seed").assign_coords(seed=list(seeds))
-    result = describe(scale, seeds, together, summaries)
+    result = describe(scale, seeds, xr.concat(per_seed, "seed"), summaries)
     write_json(RESULTS / f"{name}.json", result)
-    figure = plot_heatmap(as_sweep(together, BEST), relative_to=RIVALS)
-    save_figure(figure, RESULTS / f"{name}_heatmap")
     print((RESULTS / f"{name}.json").read_text())
+    draw(name)
+
+
+def draw(name: str) -> None:
+    """The heat map of the best encoding, from the file of that name."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    save_figure(plot_heatmap(as_sweep(result, BEST), relative_to=RIVALS), RESULTS / f"{name}_heatmap")
 
 
 def play(run: RunDirectory, encoding: str, scale: Scale) -> xr.Dataset:
@@ -120,12 +126,16 @@ def play(run: RunDirectory, encoding: str, scale: Scale) -> xr.Dataset:
     return both.sel(round=list(scale.horizons)).rename(round="horizon").reindex(num_arms=list(scale.num_arms))
 
 
-def as_sweep(played: xr.Dataset, encoding: str) -> xr.Dataset:
-    """The policies of one encoding beside the rivals, as the figures of sweeps take them."""
-    own, rivals = played.sel(agent=encoding, drop=True), played.sel(agent=list(RIVALS))
-    names = {"regret": "final_regret", "regret_sem": "final_regret_sem"}
-    others = {name: f"baseline_{renamed}" for name, renamed in names.items()}
-    return xr.merge([own.rename(names), rivals.rename(others)])
+def as_sweep(result: Mapping[str, Any], encoding: str) -> xr.Dataset:
+    """The policies of one encoding beside the rivals, as the figures of sweeps take them, from the file's contents."""
+    dims = ("seed", "num_arms", "horizon")
+    data: dict[str, Any] = {}
+    for name in ("regret", "regret_sem"):
+        final = name.replace("regret", "final_regret")
+        data[final] = (dims, np.asarray(result[name][encoding], float))
+        rivals = np.stack([np.asarray(result[name][rival], float) for rival in RIVALS])
+        data[f"baseline_{final}"] = (("agent", *dims), rivals)
+    return xr.Dataset(data, {dim: result[dim] for dim in dims} | {"agent": list(RIVALS)}, {"regret": "pseudo"})
 
 
 def describe(
