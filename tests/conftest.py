@@ -21,8 +21,9 @@ from worlds import TINY
 
 from rmft_jax.config import RMFTConfig
 
-# The examples of a test depend on its source alone: a failure is always that of the change at hand.
-hypothesis.settings.register_profile("fixed", derandomize=True)
+# The examples of a test depend on its source alone, and no machine is too slow: a failure is always that of the change
+# at hand.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 
 # Shapes must match and be meant: silent broadcasting hides mistakes.
