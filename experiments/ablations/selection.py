@@ -15,7 +15,7 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"selection": SELECTIONS, "seed": common.SEEDS},
-        override=common.QUICK | {"chunk_size": 5},
+        override=common.QUICK,
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
