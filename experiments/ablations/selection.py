@@ -15,7 +15,7 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"selection": SELECTIONS, "seed": common.SEEDS},
-        override=common.QUICK,
+        override=common.QUICK | {"chunk_size": 5},
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
