@@ -99,6 +99,8 @@ def test_exponents_stand_in_the_legend_or_above_the_panels():
     (guide,) = [line for line in panels.axes[0].get_lines() if "slope" in str(line.get_label())]
     x, y = (np.log(np.asarray(values, float)) for values in (guide.get_xdata(), guide.get_ydata()))
     np.testing.assert_allclose(np.diff(y) / np.diff(x), 0.5)
+    for axis in (single.axes[0].xaxis, single.axes[0].yaxis):
+        assert {"1", "10"} <= {axis.get_major_formatter()(value, 0) for value in axis.get_majorticklocs()}
 
 
 def test_training_has_a_line_per_value_and_the_entropy_below():

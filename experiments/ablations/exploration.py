@@ -1,8 +1,9 @@
 """How much should rollouts explore?
 
-Under bandit feedback the temperature of rollouts and the weight of the entropy bonus, all cells in one program; the
-trained policy is evaluated at temperature 1 whatever it was trained with. Under full information the standard
-deviation of the noise on the scores, without which there is nothing to select.
+Under bandit feedback the temperature of rollouts and the weight of the entropy bonus, all cells in one program. The
+loss and the final evaluation are those of temperature 1 whatever the rollouts have, so that what is imitated is sharper
+(below 1) or flatter (above 1) than the policy, iteration after iteration. Under full information the standard deviation
+of the noise on the scores, without which there is nothing to select.
 
     python -m experiments.ablations.exploration [--quick] [--runs DIR]
 """
@@ -49,7 +50,9 @@ FULL_INFORMATION = common.Question(
         grid={"exploration_std": [0.125, 0.25, 0.5, 1.0, 2.0, 4.0], "seed": common.FULL_SEEDS},
         baselines=("follow_the_leader", "hedge", "hedge_anytime", "uniform"),
     ),
-    figures={"": ("sweep", {"by": "exploration_std"})},
+    figures={
+        "": ("sweep", {"by": "exploration_std", "baselines": ["follow_the_leader", "hedge", "hedge_anytime"]}),
+    },
     rows="exploration_std",
     base={"exploration_std": 1.0},
 )

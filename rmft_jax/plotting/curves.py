@@ -34,6 +34,7 @@ from rmft_jax.plotting.style import (
     label_axes,
     legend_above,
     no_finished_run,
+    plain_log_ticks,
     sheet,
     styles_of,
     title_of,
@@ -215,6 +216,8 @@ def _draw_loglog(axes: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     if not any(len(values) for values in means.values()):
         return
     axes.set_ylim(bottom, top)
+    plain_log_ticks(axes.xaxis, 1.0, float(panel.rounds[-1]))
+    plain_log_ticks(axes.yaxis, bottom, top)
     ends = [curve.mean[np.isfinite(curve.mean)][-1:] for name, curve in panel.curves.items() if name != "uniform"]
     end = max([bottom, *(float(value[0]) for value in ends if len(value))])
     guide = 1.4 * end * np.sqrt(panel.rounds / panel.rounds[-1])
