@@ -18,7 +18,7 @@ from rmft_jax.engine.batches import make_tasks
 from rmft_jax.engine.sweep import checked_plan
 from rmft_jax.storage import RunDirectory, RunError
 from rmft_jax.sweeps.store import SweepDirectory
-from rmft_jax.training import InterruptedRunError, train
+from rmft_jax.training import METRICS, InterruptedRunError, train
 
 CHUNKS = 1 + 3  # The first one only validates.
 
@@ -113,7 +113,9 @@ def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
     summary = train(dataclasses.replace(TINY_RUN, seed=1), tmp_path / "run", reporter=Quiet())
     alone, played = (RunDirectory(tmp_path / "run").read_dataset(f"{name}.nc") for name in ("metrics", "evaluation"))
     cell = batched[0].sel(horizon=6, num_arms=3, seed=1)
-    for own, theirs in (("training_regret", "regret"), ("loss", "loss"), ("entropy", "entropy")):
+    renamed = {"regret": "training_regret", "suff_fail_freq": "training_suff_fail_freq"}
+    for theirs in METRICS:
+        own = renamed.get(theirs, theirs)
         np.testing.assert_allclose(cell[own][0], alone[theirs][0], rtol=1e-5)
         np.testing.assert_allclose(cell[own], alone[theirs], rtol=1e-3)
     np.testing.assert_allclose(cell.validation_regret, alone.validation_regret, rtol=1e-4)
