@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from rmft_jax import cli
+from rmft_jax import cli, training
+from rmft_jax.agents import make_baselines, reference_agent
 from rmft_jax.config import RunConfig, to_dict
 from rmft_jax.presets import ENVIRONMENTS, PRESETS
 
@@ -21,6 +22,17 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "run"
     assert cli.main(["train", "quickstart", "--out", str(path), *SMALL]) == 0
     return path
+
+
+@pytest.fixture
+def few_baselines(monkeypatch):
+    """For evaluations where only the trained policy matters: most of their time is compilation of the others."""
+
+    def two(environment, horizon):
+        among = (reference_agent(environment, horizon), "follow_the_leader", "greedy")
+        return make_baselines(environment, horizon, among)
+
+    monkeypatch.setattr(training, "make_baselines", two)
 
 
 def refused(capsys, *argv) -> str:
@@ -110,7 +122,7 @@ def test_bench_agents_writes_numbers_dataset_and_figures(capsys, tmp_path):
     assert {"agents.nc", "final_regret.png", "regret.pdf", "loglog.png", "suff_fail.png", "arms.png"} <= names
 
 
-def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys):
+def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, few_baselines):
     words = [*SMALL, "--environment", "abrupt", "--num-changes", "2", "--feedback", "full", "--entropy-weight", "0"]
     path = tmp_path / "a run"
     assert cli.main(["train", "quickstart", f"--out={path}", *words]) == 0
@@ -181,7 +193,7 @@ def test_a_lost_or_damaged_result_is_made_again(run, capsys):
     assert json.loads((run / "summary.json").read_text())["evaluation"] == values
 
 
-def test_one_round_has_no_greedy_fraction(tmp_path, capsys):
+def test_one_round_has_no_greedy_fraction(tmp_path, capsys, few_baselines):
     words = ["train", "quickstart", "--out", str(tmp_path / "run"), *SMALL, "--horizon", "1", "--num-iterations", "1"]
     assert cli.main(words) == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["evaluation"]["rmft"]["greedy_frac"] is None

@@ -68,10 +68,13 @@ def test_the_dataset_has_what_it_promises(batched):
     }  # fmt: skip
     assert own == (
         dict.fromkeys(scalars, ())
-        | dict.fromkeys(["regret", "regret_sem", "suff_fail_freq"], ("round",))
+        | dict.fromkeys(["regret", "regret_sem", "suff_fail_freq", "suff_fail_freq_sem"], ("round",))
         | {"rank_frequency": ("rank", "round")}
         | {f"baseline_{name}": ("agent",) for name in ("final_regret", "final_regret_sem", "exponent")}
-        | {f"baseline_{name}": ("agent", "round") for name in ("regret", "regret_sem", "suff_fail_freq")}
+        | {
+            f"baseline_{name}": ("agent", "round")
+            for name in ("regret", "regret_sem", "suff_fail_freq", "suff_fail_freq_sem")
+        }
         | dict.fromkeys(per_iteration, ("iteration",))
         | dict.fromkeys(["validation_regret", "validation_regret_sem"], ("validation_iteration",))
     )
@@ -124,6 +127,10 @@ def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
     row = summary["evaluation"]["rmft"]
     np.testing.assert_allclose(cell.final_regret, row["regret_mean"], rtol=1e-4)
     np.testing.assert_allclose(cell.regret.dropna("round"), played.regret.sel(agent="rmft").mean("scenario"), rtol=1e-4)
+    left = played.last_best_round.sel(agent="rmft").values[:, None] < np.arange(1, 7)
+    found = cell[["suff_fail_freq", "suff_fail_freq_sem"]].dropna("round")
+    np.testing.assert_allclose(found.suff_fail_freq, left.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.suff_fail_freq_sem, left.std(0, ddof=1) / 32**0.5, atol=1e-6)
     for own, theirs in (("min_frac", "min_frac"), ("greedy_frac", "greedy_frac")):
         np.testing.assert_allclose(cell[own], row[theirs], rtol=1e-4)
     for name in ("ucb1", "thompson"):

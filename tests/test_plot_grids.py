@@ -86,6 +86,14 @@ def test_unordered_values_are_set_in_the_order_given_and_not_joined():
     np.testing.assert_allclose(line.get_ydata(), numbers["final_regret"].sel(k=[1, 2, 4]))
 
 
+def test_uniform_play_counts_for_the_limits_where_it_is_not_far_above_the_others():
+    for cost, is_shown in ((1.1, True), (2.0, False)):
+        dataset = made_sweep(baselines={"ucb1": 0.8, "uniform": cost})
+        top = float(dataset["baseline_final_regret"].sel(horizon=50, agent="uniform").mean("seed").max())
+        (axes,) = plot_sweep(dataset, by="num_arms", select={"horizon": 50}).axes
+        assert bool(axes.get_ylim()[1] > top) is is_shown
+
+
 def test_cells_state_their_numbers_and_failures_are_hatched():
     dataset = made_sweep(failed=[0, 1, 2, 3])  # horizon = 25: num_arms = 2, and one seed of num_arms = 5
     dataset["status"][2, 2] = "missing"

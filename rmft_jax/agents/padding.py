@@ -1,4 +1,4 @@
-"""Parameters of one arm count and horizon in the layout of a larger one, and back.
+"""Parameters of one arm count and horizon in the layout of a larger one.
 
 What is new is zero: rows for tokens that never hold anything, outputs that the arm mask hides, positions that are not
 reached. Their gradients are zero too, so a padded policy plays and learns as the small one does, but for rounding.
@@ -27,19 +27,6 @@ def pad_params(params: Params, config: RMFTConfig, larger: RMFTConfig) -> Params
         return jnp.pad(leaf, [(0, after - before) for before, after in zip(leaf.shape, new.shape, strict=True)])
 
     return jax.tree_util.tree_map_with_path(pad, params, _shapes(larger))
-
-
-def unpad_params(params: Params, config: RMFTConfig, larger: RMFTConfig) -> Params:
-    """The inverse of `pad_params`."""
-
-    def unpad(path: Any, old: jax.ShapeDtypeStruct, leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-        if _holds_tokens(path) and leaf.shape != old.shape:
-            features, start = _split(leaf, larger)
-            features = features[:, : config.environment.num_arms]
-            return jnp.concatenate([features.reshape(-1, leaf.shape[1]), start])
-        return leaf[tuple(slice(size) for size in old.shape)]
-
-    return jax.tree_util.tree_map_with_path(unpad, _shapes(config), params)
 
 
 def _shapes(config: RMFTConfig) -> Params:

@@ -21,6 +21,10 @@ from rmft_jax.sweeps.spec import Cell
 _DEFAULT = (
     "thompson", "ucb1", "greedy", "sliding_window_ucb", "rexp3", "exp3", "hedge", "follow_the_leader", "uniform",
 )  # fmt: skip
+# Of what is measured, that which is kept of the classical agents too.
+_COMPARED = (
+    "final_regret", "final_regret_sem", "regret", "regret_sem", "exponent", "suff_fail_freq", "suff_fail_freq_sem",
+)  # fmt: skip
 
 
 def baselines_of(cell: Cell, group: Group, names: Sequence[str] | None) -> dict[str, Agent]:
@@ -69,7 +73,7 @@ def played_dataset(cell: Cell, plays: Mapping[str, Play]) -> xr.Dataset:
     _, low, high, _ = growth_exponent(np.asarray(own.regret))
     data |= {"exponent_low": ((), low), "exponent_high": ((), high)}
     measured = {name: _measures(play, num_arms, config.plays_points) for name, play in others.items()}
-    for field in ("final_regret", "final_regret_sem", "regret", "regret_sem", "exponent", "suff_fail_freq"):
+    for field in _COMPARED:
         rows = [measures[field] for measures in measured.values() if field in measures]
         if rows:
             data[f"baseline_{field}"] = ("agent", *rows[0][0]), np.stack([values for _, values in rows])
@@ -97,8 +101,10 @@ def _measures(play: Play, num_arms: int, points: bool) -> dict[str, tuple[Any, A
     }
     if not points:
         ranks = np.stack([(play.rank == rank).mean(axis=0) for rank in range(num_arms)])
+        frequency = suff_fail_freq(np.asarray(play.last_best_round), horizon)
         found |= {
-            "suff_fail_freq": (("round",), suff_fail_freq(np.asarray(play.last_best_round), horizon)),
+            "suff_fail_freq": (("round",), frequency),
+            "suff_fail_freq_sem": (("round",), np.sqrt(frequency * (1 - frequency) / (len(regret) - 1))),
             "min_frac": ((), np.mean(play.min_frac, dtype=np.float64)),
             "greedy_frac": ((), np.mean(play.greedy_frac, dtype=np.float64)),
             "rank_frequency": (("rank", "round"), ranks.astype(np.float32)),

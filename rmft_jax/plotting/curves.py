@@ -141,7 +141,7 @@ def plot_suff_fail(
 ) -> DataFigure:
     """SuffFailFreq(t), the share of scenarios with no best arm from round t on, with 95% bands.
 
-    Those of an evaluation are Wilson's over scenarios, those of a sweep Student's over its training seeds.
+    Those of an evaluation are Wilson's over scenarios, those of a sweep as in `rmft_jax.estimates`.
 
     Args:
       dataset: an evaluation or a sweep.

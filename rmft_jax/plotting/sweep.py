@@ -30,6 +30,8 @@ from rmft_jax.report import regret_name
 _GUIDE = "∝ √T"
 _MARKERS = "osD^vP*X"
 _SHARED = "#555555"
+# Uniform play is left out of the limits where it is so many times above the others.
+_FAR_ABOVE = 1.5
 
 
 class _Place(NamedTuple):
@@ -184,8 +186,9 @@ def _is_constant(array: xr.DataArray, dim: str) -> bool:
 def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset], names: Sequence[str]) -> None:
     """The guide, and a logarithmic axis of regrets where that of horizons is one."""
     shown = [found[name] for name in names if name != "uniform"] or [found[name] for name in names]
-    means = np.concatenate([one["mean"].to_numpy().ravel() for one in shown] or [np.zeros(0)])
-    means = means[np.isfinite(means)]
+    means = _means(shown)
+    if "uniform" in names and len(means) and _means([found["uniform"]]).max(initial=0) <= _FAR_ABOVE * means.max():
+        shown = [found[name] for name in names]
     if not len(means):
         no_finished_run(axes)
         return
@@ -203,6 +206,11 @@ def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset],
     low, high = min(0.0, *(float(np.nanmin(a)) for a in lows)), max(0.0, *(float(np.nanmax(a)) for a in highs))
     margin = 0.06 * (high - low) or 1.0
     axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+
+
+def _means(found: Sequence[xr.Dataset]) -> Float[np.ndarray, "N"]:
+    means = np.concatenate([one["mean"].to_numpy().ravel() for one in found] or [np.zeros(0)])
+    return means[np.isfinite(means)]
 
 
 def _tell(figure: DataFigure, found: Mapping[str, xr.Dataset], by: str, second: str | None, fixed: str) -> None:
