@@ -22,7 +22,12 @@ QUESTION = common.Question(
         grid={"num_arms": [2, 3, 5, 10, 20], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),
-    figures={"": ("sweep", {"by": "num_arms"})},
+    figures={
+        "": ("sweep", {"by": "num_arms"}),
+        "_curves": ("regret", {"by": "num_arms"}),
+        "_suffail": ("suffail", {"by": "num_arms"}),
+        "_arms": ("arms", {"by": "num_arms"}),
+    },
     rows="num_arms",
 )
 
