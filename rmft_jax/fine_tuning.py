@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import BanditTransformer, SingleLayerAgent, TrainedAgent, trained_agent
 from rmft_jax.config import RMFTConfig
+from rmft_jax.devices import Shares
 from rmft_jax.objectives import action_loss, policy_loss, squared_error
 from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
@@ -25,9 +26,12 @@ def make_optimizer(config: RMFTConfig) -> optax.GradientTransformation:
 
 
 def gradient_steps(
-    state: TrainState, data: KeptBatch, key: ScalarKey
+    state: TrainState, data: KeptBatch, key: ScalarKey, shares: Shares
 ) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
-    """All optimizer updates of one iteration; returns the new state and the mean loss and gradient norm."""
+    """All optimizer updates of one iteration; returns the new state and the mean loss and gradient norm.
+
+    Every device has all of the data, computes the gradient of its share of each minibatch, and makes the same updates.
+    """
     config, optimizer = state.config, make_optimizer(state.config)
     size = data.weights.shape[0]
     orders = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, config.num_epochs))
@@ -35,7 +39,7 @@ def gradient_steps(
 
     def update(carry: tuple[Params, Any], rows: Int[Array, "B"]) -> tuple[tuple[Params, Any], tuple[Any, Any]]:
         params, opt_state = carry
-        loss, grads = _loss_and_grads(state, params, jax.tree.map(lambda x: x[rows], data))
+        loss, grads = _loss_and_grads(state, params, jax.tree.map(lambda x: x[rows], data), shares)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), (loss, optax.tree.norm(grads))
 
@@ -77,20 +81,24 @@ def least_squares(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float
     return state, loss, jnp.linalg.norm(gradient)
 
 
-def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tuple[Float[Array, ""], Params]:
-    """Mean loss over the imitated rounds of a minibatch, its gradient accumulated over small blocks.
+def _loss_and_grads(
+    state: TrainState, params: Params, batch: KeptBatch, shares: Shares
+) -> tuple[Float[Array, ""], Params]:
+    """Mean loss over the imitated rounds of a minibatch, its gradient accumulated over devices and small blocks.
 
     Small blocks stay in the CPU's cache; the sum does not depend on the block size beyond rounding.
     """
     config, agent = state.config, trained_agent(state.config, state.params)
     size = batch.weights.shape[0]
-    block_size = min(size, config.update_block or (64 if jax.default_backend() == "cpu" else size))
+    share = -(-size // shares.number)
+    block_size = min(share, config.update_block or (64 if jax.default_backend() == "cpu" else share))
     batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
-    if padding := -size % block_size:  # The last block is filled up with rows that weigh nothing.
+    # The last block, and the last share, are filled up with rows that weigh nothing.
+    if padding := shares.number * block_size * -(-share // block_size) - size:
         rows = jnp.concatenate([jnp.arange(size), jnp.zeros(padding, jnp.int32)])
         batch = jax.tree.map(lambda x: x[rows], batch)
         batch = dataclasses.replace(batch, weights=batch.weights.at[size:].set(0.0))
-    blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), batch)
+    blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), shares.own(batch))
 
     def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
         learner = dataclasses.replace(agent, params=params)
@@ -101,7 +109,7 @@ def _loss_and_grads(state: TrainState, params: Params, batch: KeptBatch) -> tupl
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, block)), None
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(add, zero, blocks)[0]
+    return shares.sum(jax.lax.scan(add, zero, blocks)[0])
 
 
 def _round_losses(config: RMFTConfig, agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:

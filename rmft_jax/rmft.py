@@ -7,14 +7,19 @@ imitated. An iteration is one compiled call; so is a chunk of n of them.
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from rmft_jax import diagnostics
 from rmft_jax.agents import TrainedAgent, init_params, trained_agent
 from rmft_jax.config import RMFTConfig
+from rmft_jax.devices import Shares
 from rmft_jax.environments import make_environment
 from rmft_jax.fine_tuning import gradient_steps, least_squares, make_optimizer
 from rmft_jax.growth import half_horizon
@@ -24,6 +29,7 @@ from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select, take_rollouts
 from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
+_R = TypeVar("_R")
 # Stream of a random selection; the numbers below are those of the other purposes of an iteration.
 _SELECTION = 3
 
@@ -60,24 +66,35 @@ def _as_arrays(config: RMFTConfig) -> RMFTConfig:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def iterate(state: TrainState, extent: Extent | None = None) -> tuple[TrainState, IterationMetrics]:
+@functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+def iterate(
+    state: TrainState, extent: Extent | None = None, mesh: Mesh | None = None
+) -> tuple[TrainState, IterationMetrics]:
     """One iteration, compiled once per set of shapes. The given state is donated: use the returned one.
 
     Args:
       state: where training stands.
       extent: how many of the arms and rounds of `state.config` are in use, so that one program serves problems of
         several sizes; the result is that of a state of just this size, but for rounding. None: all.
+      mesh: of devices that each play their share of the scenarios (`devices.make_mesh`); the result is that of a single
+        one, but for rounding. None: one.
+
+    Raises:
+      ConfigError: if the scenarios cannot be dealt out evenly.
     """
-    return _iteration(state, extent)
+    return _on_mesh(mesh, lambda shares, *given: _iteration(*given, shares), state, extent)
 
 
-@functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
+@functools.partial(jax.jit, static_argnums=(1, 3), donate_argnums=0)
 def iterate_chunk(
-    state: TrainState, num_iterations: int, extent: Extent | None = None
+    state: TrainState, num_iterations: int, extent: Extent | None = None, mesh: Mesh | None = None
 ) -> tuple[TrainState, IterationMetrics]:
     """`num_iterations` iterations as one compiled scan, with metrics stacked along the first axis."""
-    return jax.lax.scan(lambda state, _: _iteration(state, extent), state, None, length=num_iterations)
+
+    def chunk(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[TrainState, IterationMetrics]:
+        return jax.lax.scan(lambda state, _: _iteration(state, extent, shares), state, None, length=num_iterations)
+
+    return _on_mesh(mesh, chunk, state, extent)
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
@@ -101,8 +118,9 @@ def selection_regret(config: RMFTConfig) -> Regret:
     return Regret(standard.kind if kind == "standard" else kind, standard.form if form == "standard" else form)
 
 
-def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainState, IterationMetrics]:
+def _iteration(state: TrainState, extent: Extent | None, shares: Shares) -> tuple[TrainState, IterationMetrics]:
     config = state.config
+    shares.require_even(config.num_scenarios, "num_scenarios")
     extent = extent or Extent(config.environment.num_arms, config.horizon)
     key = jax.random.fold_in(state.key, state.iteration)
     play_key, branch_key, update_key = jax.random.split(key, 3)
@@ -110,39 +128,51 @@ def _iteration(state: TrainState, extent: Extent | None = None) -> tuple[TrainSt
     branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
     if config.branching == "uniform":
         branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, extent.horizon)
+    own_branch_rounds = shares.own(branch_rounds)
     played = rollout_scenarios(
         make_agent(state, explore=True),
         make_environment(config.environment),
         RolloutKeys.create(play_key),
         horizon=config.horizon,
-        num_scenarios=config.num_scenarios,
+        num_scenarios=config.num_scenarios // shares.number,
+        first_scenario=shares.first(config.num_scenarios),
         num_rollouts=config.num_rollouts,
-        branch_rounds=branch_rounds,
+        branch_rounds=own_branch_rounds,
         shared_reward_noise=config.shared_reward_noise,
         arm_mask=extent.arm_mask(config.environment.num_arms),
         round_mask=extent.round_mask(config.horizon),
         block=config.rollout_block,
     )
+    if config.selection == "pooled":  # Which are kept of all depends on all.
+        played, own_branch_rounds, dealt = shares.joined(played), branch_rounds, Shares()
+    else:
+        dealt = shares
     judge = selection_regret(config)
-    kept = select(config, jax.random.fold_in(key, _SELECTION), judge.final(played), judge.reward(played))
-    data = _training_data(played, kept, branch_rounds)
+    kept = select(config, jax.random.fold_in(key, _SELECTION), judge.final(played), judge.reward(played), dealt)
+    data = dealt.joined(_training_data(played, kept, own_branch_rounds))
     if config.update == "least_squares":
         state, loss, grad_norm = least_squares(state, data)
     else:
-        state, loss, grad_norm = gradient_steps(state, data, update_key)
+        state, loss, grad_norm = gradient_steps(state, data, update_key, shares)
 
     standard = setting_regret(config)
     regret = standard.final(played)
     entropies = entropy(jnp.log(played.probabilities)) if standard.kind != "ball" else jnp.zeros(played.actions.shape)
-    metrics = IterationMetrics(
-        regret=jnp.mean(regret),
-        selected_regret=jnp.mean(take_rollouts(regret, kept)),
-        loss=loss,
-        grad_norm=grad_norm,
-        entropy=jnp.mean(entropies, where=played.played),
-        suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, half_horizon(extent.horizon))),
-    )
-    return state, metrics
+    own_means = {
+        "regret": jnp.mean(regret),
+        "selected_regret": jnp.mean(take_rollouts(regret, kept)),
+        "entropy": jnp.mean(entropies, where=played.played),
+        "suff_fail_freq": jnp.mean(diagnostics.suff_fail(played, half_horizon(extent.horizon))),
+    }
+    return state, IterationMetrics(loss=loss, grad_norm=grad_norm, **dealt.mean(own_means))
+
+
+def _on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any) -> _R:
+    """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold what goes in and comes out."""
+    if mesh is None:
+        return program(Shares(), *inputs)
+    sharded = functools.partial(program, Shares(mesh.size))
+    return jax.shard_map(sharded, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)(*inputs)
 
 
 def _training_data(played: Trajectory, kept: Int[Array, "G n"], branch_rounds: Int[Array, "M"]) -> KeptBatch:

@@ -1,5 +1,6 @@
 """Agent x environment -> Trajectory: a scan over rounds, vmapped over rollouts and scenarios."""
 
+import itertools
 from typing import Any
 
 import chex
@@ -7,11 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from rmft_jax.agents.base import Agent
+from rmft_jax.agents.base import Agent, GrowingAgent
 from rmft_jax.config import ConfigError, Feedback
 from rmft_jax.config.checks import largest_divisor
 from rmft_jax.environments.base import Environment
 from rmft_jax.types import Context, ScalarKey, Trajectory, pytree
+
+_SEGMENT_ROUNDS, _MAX_SEGMENTS = 25, 8
+# A core's share of the last level of cache, about.
+_CACHE_BYTES = 8_000_000
 
 
 @pytree
@@ -111,9 +116,25 @@ def rollout(
         record = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
         return (agent_state, world), record
 
-    start = (agent.init(environment.num_arms, num_rounds), scenario)
-    _, records = jax.lax.scan(play_round, start, jnp.arange(num_rounds))
-    return Trajectory(*records, arm_mask=arm_mask, round_mask=round_mask)
+    ends = segment_ends(num_rounds) if isinstance(agent, GrowingAgent) else [num_rounds]
+    state, world, records = agent.init(environment.num_arms, ends[0]), scenario, []
+    for begin, end in itertools.pairwise([0, *ends]):
+        if begin and isinstance(agent, GrowingAgent):
+            state = agent.grow(state, end)
+        (state, world), record = jax.lax.scan(play_round, (state, world), jnp.arange(begin, end))
+        records.append(record)
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *records)
+    return Trajectory(*joined, arm_mask=arm_mask, round_mask=round_mask)
+
+
+def segment_ends(horizon: int) -> list[int]:
+    """Where the rounds are cut into segments of equal length, with a scan and a size of growing states for each.
+
+    A state with room for all rounds is read to its end in every one of them, at twice the cost of the rounds so far.
+    More segments waste less of it, and take longer to compile.
+    """
+    number = min(max(horizon // _SEGMENT_ROUNDS, 1), _MAX_SEGMENTS)
+    return [horizon * (i + 1) // number for i in range(number)]
 
 
 def rollout_scenarios(
@@ -123,6 +144,7 @@ def rollout_scenarios(
     *,
     horizon: int,
     num_scenarios: int,
+    first_scenario: Int[Array, ""] | int = 0,
     num_rollouts: int = 1,
     branch_rounds: Int[Array, "M"] | None = None,
     shared_reward_noise: bool = False,
@@ -139,6 +161,7 @@ def rollout_scenarios(
         the environment reacts to play.
       horizon: rounds T.
       num_scenarios: M.
+      first_scenario: number of the first of them, where others of the same keys are played elsewhere.
       num_rollouts: L.
       branch_rounds: `[M]` per scenario, the first round from which its rollouts draw their own noise; before it they
         share policy and reward noise, so their histories are identical. None: they are independent throughout.
@@ -147,7 +170,8 @@ def rollout_scenarios(
       round_mask: `[T]` true where the round is played, the first ones. None: all are. What is played in them does not
         depend on how many more there are, beyond rounding; nor on how many more arms.
       block: trajectories stepped together, which bounds memory; the result does not depend on it beyond rounding.
-        0 chooses 256 on CPU, where a block stays in cache, and everything at once elsewhere.
+        0 chooses up to 256 on CPU, so that what they carry from round to round stays in the processor's cache, and
+        everything at once elsewhere.
 
     Returns:
       Trajectories with batch axes `[M, L]`.
@@ -174,10 +198,19 @@ def rollout_scenarios(
 
         return jax.vmap(play)(jnp.arange(num_rollouts))
 
-    if block == 0:
-        block = 256 if jax.default_backend() == "cpu" else num_scenarios * num_rollouts
+    block = block or _block(agent, environment.num_arms, horizon) or num_scenarios * num_rollouts
     scenarios_per_block = min(num_scenarios, max(1, block // num_rollouts))
     # A remainder would be compiled as a program of its own: blocks of equal size avoid it where they are not small.
     fitting = largest_divisor(num_scenarios, scenarios_per_block)
     scenarios_per_block = fitting if 2 * fitting >= scenarios_per_block else scenarios_per_block
-    return jax.lax.map(play_scenario, (jnp.arange(num_scenarios), branches), batch_size=scenarios_per_block)
+    numbers = first_scenario + jnp.arange(num_scenarios)
+    return jax.lax.map(play_scenario, (numbers, branches), batch_size=scenarios_per_block)
+
+
+def _block(agent: Agent, num_arms: int, horizon: int) -> int:
+    """Trajectories whose states fit into a core's share of the cache; 0 is all of them, where there is no such cache."""
+    if jax.default_backend() != "cpu":
+        return 0
+    state = jax.eval_shape(lambda: agent.init(num_arms, horizon))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return min(max(_CACHE_BYTES // max(size, 1), 8), 256)

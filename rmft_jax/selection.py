@@ -5,11 +5,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from rmft_jax.config import RMFTConfig
+from rmft_jax.devices import Shares
 from rmft_jax.types import ScalarKey
 
 
 def select(
-    config: RMFTConfig, key: ScalarKey, regret: Float[Array, "M L"], reward: Float[Array, "M L"]
+    config: RMFTConfig,
+    key: ScalarKey,
+    regret: Float[Array, "M L"],
+    reward: Float[Array, "M L"],
+    shares: Shares | None = None,
 ) -> Int[Array, "G n"]:
     """The rollouts that are kept, lowest score first: `n = k` of each scenario, or `n = M * k` of all as one group.
 
@@ -18,12 +23,15 @@ def select(
       key: what a random selection draws from.
       regret: `[M, L]` at the horizon.
       reward: `[M, L]` total reward.
+      shares: of how many devices these are the scenarios of one. None: all are here.
     """
+    shares = shares or Shares()
     match config.selection:
         case "reward":
             return select_lowest(-reward, config.k)
         case "random":
-            return select_lowest(jax.random.uniform(key, regret.shape), config.k)
+            scores = jax.random.uniform(key, (regret.shape[0] * shares.number, regret.shape[1]))
+            return select_lowest(shares.own(scores), config.k)
         case "pooled":
             return select_lowest(regret.reshape(1, -1), regret.shape[0] * config.k)
         case "regret":

@@ -1,6 +1,6 @@
 """What an agent is."""
 
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -38,4 +38,17 @@ class Agent(Protocol[State]):
         self, state: State, action: Int[Array, ""], reward: Float[Array, ""] | Float[Array, "K"], context: Context
     ) -> State:
         """Learns the reward of the arm that was played (bandit feedback), or those of all arms (full information)."""
+        ...
+
+
+@runtime_checkable
+class GrowingAgent(Agent[State], Protocol):
+    """An agent whose state holds every round played, and is read as a whole in each: better small while few are."""
+
+    def grow(self, state: State, horizon: int) -> State:
+        """The same state with room for `horizon` rounds, at least as many as before.
+
+        Raises:
+          ConfigError: if the agent cannot play this many rounds.
+        """
         ...

@@ -29,6 +29,16 @@ def empty_cache(config: TransformerConfig, num_arms: int, horizon: int) -> list[
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
 
 
+def grown_caches(caches: list[LayerCache], horizon: int) -> list[LayerCache]:
+    """The same rounds in caches for `horizon` of them."""
+
+    def grown(rows: Float[Array, "*K H t h"]) -> Float[Array, "*K H T h"]:
+        room = [(0, 0)] * (rows.ndim - 2) + [(0, horizon - rows.shape[-2]), (0, 0)]
+        return jnp.pad(rows, room)
+
+    return [(grown(keys), grown(values)) for keys, values in caches]
+
+
 class SelfAttention(nnx.Module):
     """What both kinds of multi-head self-attention share."""
 

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.agents.network import LayerCache, NumericalTransformer, empty_cache, graph_definition
+from rmft_jax.agents.network import (
+    LayerCache,
+    NumericalTransformer,
+    empty_cache,
+    graph_definition,
+    grown_caches,
+)
 from rmft_jax.agents.scores import ScoreMap
 from rmft_jax.config import ConfigError, Feedback, TransformerConfig
 from rmft_jax.types import Context, Decision, Params, ScalarKey, Trajectory, pytree, static_field
@@ -104,12 +110,24 @@ class TransformerAgent(abc.ABC):
                 f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the network was built; "
                 "try masking absent arms, or training with arms='token', which plays any number"
             )
+        self._require_horizon(horizon)
+        return TransformerState(empty_cache(self.config, num_arms, horizon), self._start_token(num_arms))
+
+    def grow(self, state: TransformerState, horizon: int) -> TransformerState:
+        """The same caches with room for `horizon` rounds.
+
+        Raises:
+          ConfigError: if a learned position encoding is too short.
+        """
+        self._require_horizon(horizon)
+        return TransformerState(grown_caches(state.caches, horizon), state.token)
+
+    def _require_horizon(self, horizon: int) -> None:
         if self.config.position == "learned" and horizon > self.trained_horizon:
             raise ConfigError(
                 f"got horizon={horizon}, need horizon <= {self.trained_horizon}, the rounds that the learned "
                 "position encoding knows; try training with position='none', 'sinusoidal' or 'alibi'"
             )
-        return TransformerState(empty_cache(self.config, num_arms, horizon), self._start_token(num_arms))
 
     def act(self, key: ScalarKey, state: TransformerState, context: Context) -> tuple[Decision, TransformerState]:
         """Feeds the pending token through the network and decides."""
