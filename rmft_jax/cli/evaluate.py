@@ -109,14 +109,17 @@ def _grid(run: Any, config: RunConfig, agent: Any, axes: Mapping[str, Sequence[V
         dataset = evaluate_grid(config, agent, axes, watch=bar.add)
     path = run.write_dataset(name, dataset)
     print(f"{title}, trained at K={config.rmft.environment.num_arms}, T={config.rmft.horizon}")
+    played = {str(name) for name in dataset["agent"].values}
+    beside = [name for name in dict.fromkeys(["ucb1", str(dataset.attrs.get("reference"))]) if name in played]
     if len(axes) <= 2:
         rows, columns = (*axes, None)[:2]
-        print(tables.table(dataset, rows, columns, baselines=None if columns is None else ()), end="")
+        print(tables.table(dataset, rows, columns, baselines=None if columns is None else beside), end="")
     print(f"dataset: {path}")
     if len(axes) in (2, 3):
         from rmft_jax import plotting
 
-        figure = plotting.plot_heatmap(dataset, by=list(axes)[2] if len(axes) == 3 else None)
+        by, compared = (list(axes)[2], beside[-1:]) if len(axes) == 3 else (None, beside)
+        figure = plotting.plot_heatmap(dataset, by=by, relative_to=compared or None)
         for written in plotting.save_figure(figure, run.figures / "grid")[:1]:
             print(f"figure: {written} (and .pdf, .csv); `rmft plot {path} --kind heatmap` has more")
     return 0

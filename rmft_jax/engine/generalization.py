@@ -1,13 +1,14 @@
 """A trained policy on problems that it was not trained on, beside the classical agents."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import xarray as xr
 
 from rmft_jax.agents import TrainedAgent
-from rmft_jax.config import ConfigError, EnvironmentConfig, RunConfig, TransformerConfig
+from rmft_jax.config import ConfigError, EnvironmentConfig, Feedback, RunConfig, TransformerConfig
 from rmft_jax.config.environments import FAMILIES
 from rmft_jax.engine.programs import Programs
 from rmft_jax.engine.results import baselines_of, played_dataset
@@ -70,13 +71,12 @@ def _cells(config: RunConfig, agent: TrainedAgent, axes: Mapping[str, Sequence[V
         if field not in {"horizon", "environment", *_SETTINGS}:
             known = "horizon, environment or a setting of environments"
             raise ConfigError(f"got {field} as an axis of an evaluation, need {known}; try num_arms")
+    for feedback in axes.get("feedback", ()):
+        require_feedback(agent, typing.cast(Feedback, feedback))
     own = config.rmft.environment
     kept = {"num_arms": own.num_arms, "feedback": own.feedback} if "environment" in axes else {}
     override = {field: value for field, value in kept.items() if field not in axes}
-    cells = Sweep(grid=axes, override=override).expand(config)
-    for cell in cells:
-        require_feedback(agent, cell.config.rmft.environment.feedback)
-    return cells
+    return Sweep(grid=axes, override=override).expand(config)
 
 
 def _groups(cells: Sequence[Cell], agent: TrainedAgent) -> list[Group]:

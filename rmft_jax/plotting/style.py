@@ -202,7 +202,8 @@ def no_finished_run(axes: Axes) -> None:
 def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis as plain numbers, as many as tell the range."""
     span = high / low
-    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if span < 5 else (1, 2, 5) if span < 100 else (1,)))
+    ladders = {2: (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), 5: (1, 1.5, 2, 3, 5, 7), 100: (1, 2, 5)}
+    axis.set_major_locator(LogLocator(subs=next((ladders[bound] for bound in ladders if span < bound), (1,))))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
