@@ -1,6 +1,8 @@
 """Several devices: each plays its share of the scenarios, and all make the same update."""
 
+import contextlib
 import dataclasses
+import os
 from typing import Any, TypeVar
 
 import jax
@@ -53,6 +55,10 @@ class Shares:
         return tree if self.number == 1 else jax.lax.pmean(tree, AXIS)
 
 
+ALONE = Shares()
+"""One device."""
+
+
 def make_mesh(num_devices: int = 0) -> Mesh | None:
     """The first `num_devices` devices of all processes, or all if it is 0; None if that is one.
 
@@ -63,3 +69,16 @@ def make_mesh(num_devices: int = 0) -> Mesh | None:
     require(num_devices <= len(devices), f"num_devices={num_devices}", f"at most {len(devices)}", "num_devices=0")
     chosen = devices[: num_devices or len(devices)]
     return Mesh(chosen, (AXIS,)) if len(chosen) > 1 else None
+
+
+def use_all_cores() -> None:
+    """On CPU, makes every core a device, unless JAX has started already or was told otherwise.
+
+    One device with all cores splits single operations over them; a device per core splits the scenarios, which costs
+    nothing.
+    """
+    told = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not told and jax.config.jax_num_cpu_devices < 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with contextlib.suppress(RuntimeError):  # JAX has started.
+            jax.config.update("jax_num_cpu_devices", cores)

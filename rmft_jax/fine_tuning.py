@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import BanditTransformer, SingleLayerAgent, TrainedAgent, trained_agent
 from rmft_jax.config import RMFTConfig
-from rmft_jax.devices import Shares
+from rmft_jax.devices import ALONE, Shares
 from rmft_jax.objectives import action_loss, policy_loss, squared_error
 from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
@@ -26,7 +26,7 @@ def make_optimizer(config: RMFTConfig) -> optax.GradientTransformation:
 
 
 def gradient_steps(
-    state: TrainState, data: KeptBatch, key: ScalarKey, shares: Shares
+    state: TrainState, data: KeptBatch, key: ScalarKey, shares: Shares = ALONE
 ) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
     """All optimizer updates of one iteration; returns the new state and the mean loss and gradient norm.
 

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 
 from rmft_jax import diagnostics
 from rmft_jax.agents import TrainedAgent, init_params, trained_agent
 from rmft_jax.config import RMFTConfig
-from rmft_jax.devices import Shares
+from rmft_jax.devices import ALONE, AXIS, Shares
 from rmft_jax.environments import make_environment
 from rmft_jax.fine_tuning import gradient_steps, least_squares, make_optimizer
 from rmft_jax.growth import half_horizon
@@ -30,6 +30,7 @@ from rmft_jax.selection import select, take_rollouts
 from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
 _R = TypeVar("_R")
+_EVERYWHERE = P()
 # Stream of a random selection; the numbers below are those of the other purposes of an iteration.
 _SELECTION = 3
 
@@ -82,7 +83,7 @@ def iterate(
     Raises:
       ConfigError: if the scenarios cannot be dealt out evenly.
     """
-    return _on_mesh(mesh, lambda shares, *given: _iteration(*given, shares), state, extent)
+    return _on_mesh(mesh, _iteration, state, extent)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3), donate_argnums=0)
@@ -92,9 +93,15 @@ def iterate_chunk(
     """`num_iterations` iterations as one compiled scan, with metrics stacked along the first axis."""
 
     def chunk(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[TrainState, IterationMetrics]:
-        return jax.lax.scan(lambda state, _: _iteration(state, extent, shares), state, None, length=num_iterations)
+        return jax.lax.scan(lambda state, _: _iteration(shares, state, extent), state, None, length=num_iterations)
 
     return _on_mesh(mesh, chunk, state, extent)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def play(state: TrainState, mesh: Mesh | None = None) -> Trajectory:
+    """The rollouts of the coming iteration, with axes `[M, L]`, dealt out over the devices of a mesh."""
+    return _on_mesh(mesh, lambda *given: _play(*given)[0], state, None, out=P(AXIS))
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
@@ -118,17 +125,15 @@ def selection_regret(config: RMFTConfig) -> Regret:
     return Regret(standard.kind if kind == "standard" else kind, standard.form if form == "standard" else form)
 
 
-def _iteration(state: TrainState, extent: Extent | None, shares: Shares) -> tuple[TrainState, IterationMetrics]:
+def _play(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[Trajectory, Int[Array, "M"]]:
+    """The rollouts of the coming iteration on a device's share of the scenarios, and all branch rounds."""
     config = state.config
     shares.require_even(config.num_scenarios, "num_scenarios")
     extent = extent or Extent(config.environment.num_arms, config.horizon)
-    key = jax.random.fold_in(state.key, state.iteration)
-    play_key, branch_key, update_key = jax.random.split(key, 3)
-
+    play_key, branch_key, _ = _keys(state)
     branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
     if config.branching == "uniform":
         branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, extent.horizon)
-    own_branch_rounds = shares.own(branch_rounds)
     played = rollout_scenarios(
         make_agent(state, explore=True),
         make_environment(config.environment),
@@ -137,24 +142,41 @@ def _iteration(state: TrainState, extent: Extent | None, shares: Shares) -> tupl
         num_scenarios=config.num_scenarios // shares.number,
         first_scenario=shares.first(config.num_scenarios),
         num_rollouts=config.num_rollouts,
-        branch_rounds=own_branch_rounds,
+        branch_rounds=shares.own(branch_rounds),
         shared_reward_noise=config.shared_reward_noise,
         arm_mask=extent.arm_mask(config.environment.num_arms),
         round_mask=extent.round_mask(config.horizon),
         block=config.rollout_block,
     )
+    return played, branch_rounds
+
+
+def _keys(state: TrainState) -> Key[Array, "3"]:
+    """What the rollouts, the branch rounds and the update of the coming iteration draw from."""
+    return jax.random.split(_key(state), 3)
+
+
+def _key(state: TrainState) -> ScalarKey:
+    return jax.random.fold_in(state.key, state.iteration)
+
+
+def _iteration(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[TrainState, IterationMetrics]:
+    config = state.config
+    played, branch_rounds = _play(shares, state, extent)
+    own_branch_rounds = shares.own(branch_rounds)
     if config.selection == "pooled":  # Which are kept of all depends on all.
-        played, own_branch_rounds, dealt = shares.joined(played), branch_rounds, Shares()
+        played, own_branch_rounds, dealt = shares.joined(played), branch_rounds, ALONE
     else:
         dealt = shares
     judge = selection_regret(config)
-    kept = select(config, jax.random.fold_in(key, _SELECTION), judge.final(played), judge.reward(played), dealt)
+    kept = select(config, jax.random.fold_in(_key(state), _SELECTION), judge.final(played), judge.reward(played), dealt)
     data = dealt.joined(_training_data(played, kept, own_branch_rounds))
     if config.update == "least_squares":
         state, loss, grad_norm = least_squares(state, data)
     else:
-        state, loss, grad_norm = gradient_steps(state, data, update_key, shares)
+        state, loss, grad_norm = gradient_steps(state, data, _keys(state)[2], shares)
 
+    horizon = extent.horizon if extent else config.horizon
     standard = setting_regret(config)
     regret = standard.final(played)
     entropies = entropy(jnp.log(played.probabilities)) if standard.kind != "ball" else jnp.zeros(played.actions.shape)
@@ -162,17 +184,19 @@ def _iteration(state: TrainState, extent: Extent | None, shares: Shares) -> tupl
         "regret": jnp.mean(regret),
         "selected_regret": jnp.mean(take_rollouts(regret, kept)),
         "entropy": jnp.mean(entropies, where=played.played),
-        "suff_fail_freq": jnp.mean(diagnostics.suff_fail(played, half_horizon(extent.horizon))),
+        "suff_fail_freq": jnp.mean(diagnostics.suff_fail(played, half_horizon(horizon))),
     }
     return state, IterationMetrics(loss=loss, grad_norm=grad_norm, **dealt.mean(own_means))
 
 
-def _on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any) -> _R:
-    """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold what goes in and comes out."""
+def _on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any, out: P = _EVERYWHERE) -> _R:
+    """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold the inputs, and the outputs
+    unless `out` says otherwise.
+    """
     if mesh is None:
-        return program(Shares(), *inputs)
+        return program(ALONE, *inputs)
     sharded = functools.partial(program, Shares(mesh.size))
-    return jax.shard_map(sharded, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)(*inputs)
+    return jax.shard_map(sharded, mesh=mesh, in_specs=_EVERYWHERE, out_specs=out, check_vma=False)(*inputs)
 
 
 def _training_data(played: Trajectory, kept: Int[Array, "G n"], branch_rounds: Int[Array, "M"]) -> KeptBatch:

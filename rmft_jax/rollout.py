@@ -208,7 +208,7 @@ def rollout_scenarios(
 
 
 def _block(agent: Agent, num_arms: int, horizon: int) -> int:
-    """Trajectories whose states fit into a core's share of the cache; 0 is all of them, where there is no such cache."""
+    """Trajectories whose states fit into a core's share of the cache; 0, for all, where there is no such cache."""
     if jax.default_backend() != "cpu":
         return 0
     state = jax.eval_shape(lambda: agent.init(num_arms, horizon))

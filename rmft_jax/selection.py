@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from rmft_jax.config import RMFTConfig
-from rmft_jax.devices import Shares
+from rmft_jax.devices import ALONE, Shares
 from rmft_jax.types import ScalarKey
 
 
@@ -14,7 +14,7 @@ def select(
     key: ScalarKey,
     regret: Float[Array, "M L"],
     reward: Float[Array, "M L"],
-    shares: Shares | None = None,
+    shares: Shares = ALONE,
 ) -> Int[Array, "G n"]:
     """The rollouts that are kept, lowest score first: `n = k` of each scenario, or `n = M * k` of all as one group.
 
@@ -23,9 +23,8 @@ def select(
       key: what a random selection draws from.
       regret: `[M, L]` at the horizon.
       reward: `[M, L]` total reward.
-      shares: of how many devices these are the scenarios of one. None: all are here.
+      shares: of how many devices these are the scenarios of one.
     """
-    shares = shares or Shares()
     match config.selection:
         case "reward":
             return select_lowest(-reward, config.k)

@@ -1,0 +1,104 @@
+"""How the benchmarks measure: interleaved repeats, the machine's own limit, and counted operations."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rmft_jax.config import RMFTConfig, TransformerConfig
+
+GEMM_SIZE = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Rates of several repeats, per second: median, lowest, highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """That of some values."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def interleaved(tasks: Mapping[str, Callable[[], None]], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds per call of every task, `repeats` times in turn, so that what slows the machine down slows all of them.
+
+    Args:
+      tasks: calls that return when their work is done. Each is called once beforehand.
+      repeats: how often each has its turn.
+      seconds: how long a turn should take; short tasks are called several times in it.
+    """
+    calls = {}
+    for name, task in tasks.items():
+        task()
+        started = time.perf_counter()
+        task()
+        calls[name] = max(1, round(seconds / (time.perf_counter() - started)))
+    found: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            for _ in range(calls[name]):
+                task()
+            found[name].append((time.perf_counter() - started) / calls[name])
+    return found
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
+    """How many times faster the first is than the second, pair by pair, given seconds."""
+    return Spread.of([slow / fast for fast, slow in zip(numerator, denominator, strict=True)])
+
+
+def gemm() -> Callable[[], None]:
+    """A product of two square float32 matrices of `GEMM_SIZE`, on one device with all of its threads.
+
+    At full float32 precision, which on GPUs is not the default.
+    """
+    matrix = jax.random.normal(jax.random.key(0), (GEMM_SIZE, GEMM_SIZE))
+    with jax.default_matmul_precision("highest"):
+        product = jax.jit(jnp.dot).lower(matrix, matrix).compile()
+    return lambda: jax.block_until_ready(product(matrix, matrix))
+
+
+def rollout_flops(config: RMFTConfig) -> float:
+    """Floating-point operations of all rollouts of an iteration, as the algorithm needs them.
+
+    A round costs `2 (2K + 1) D` for the token, `24 D^2 + 4 D t` per layer (with an MLP of ratio 4; its own scores and
+    sums over the t rounds so far), and `2 D K` for the logits; a multiplication and an addition count as two. Norms,
+    softmax and noise are left out, and so is whatever is computed on padding: what wastes work has a lower rate.
+    """
+    policy, num_arms, horizon = config.policy, config.environment.num_arms, config.horizon
+    assert isinstance(policy, TransformerConfig)
+    width, mean_round = policy.width, (horizon + 1) / 2
+    block = (8 + 4 * policy.mlp_ratio) * width**2 + 4 * width * mean_round
+    per_round = 2 * (2 * num_arms + 1) * width + policy.num_layers * block + 2 * width * num_arms
+    return env_steps(config) * per_round
+
+
+def iteration_flops(config: RMFTConfig) -> float:
+    """Those of a whole iteration: the rollouts, and three forward passes' worth for every imitated trajectory."""
+    share = 3 * config.num_epochs * config.k / config.num_rollouts
+    return rollout_flops(config) * (1 + share)
+
+
+def env_steps(config: RMFTConfig) -> int:
+    """Rounds played in an iteration."""
+    return config.num_scenarios * config.num_rollouts * config.horizon
+
+
+def peak_memory(compiled: Any) -> int | None:
+    """Bytes that a compiled program needs at once, by XLA's own account: inputs, outputs and temporaries."""
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return None
+    return int(
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes - sizes.alias_size_in_bytes
+    )

@@ -1,0 +1,160 @@
+"""Environment steps per second, beside the obvious JAX, PyTorch, and the machine's own rate of matrix products.
+
+For each size, a width and a horizon, all contenders play the same problem with the same network: rollouts alone, and
+whole iterations. They take turns in one process. The configuration is that of the preset `mab` (two layers, heads of
+16, five Bernoulli arms, branching, 8 rollouts per scenario of which 2 are kept).
+
+    python -m experiments.benchmarks.throughput [--json OUT] [--sizes 32x50 64x100 128x200 64x1000] [--repeats 5]
+
+PyTorch is measured where it is installed (`pip install '.[bench]'`).
+"""
+
+import dataclasses
+import gc
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments.benchmarks import measure
+from experiments.benchmarks.contenders.obvious import ObviousJax
+from experiments.benchmarks.contenders.unfused import Unfused
+from experiments.benchmarks.measure import Spread
+from rmft_jax import rmft
+from rmft_jax.config import RMFTConfig, TransformerConfig
+from rmft_jax.devices import make_mesh, use_all_cores
+from rmft_jax.presets import get_preset
+from rmft_jax.storage import write_json
+from rmft_jax.training import device_name, versions
+
+# Rollouts M * L of an iteration, fewer where one would take minutes.
+_ROLLOUTS = {(64, 1000): 512}
+_DEFAULT_ROLLOUTS = 4096
+_Task = Callable[[], None]
+
+
+class Package:
+    """`rmft_jax` as its users run it: on all devices, rollouts and iterations compiled ahead of time.
+
+    Attributes:
+      compile_seconds: of the iteration.
+      peak_memory: bytes of its program on one device; None where XLA does not say.
+    """
+
+    def __init__(self, config: RMFTConfig, seed: int = 0):
+        mesh = make_mesh()
+        state = rmft.init(config, jax.random.key(seed))
+        self.state = state if mesh is None else jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+        self._play = rmft.play.lower(self.state, mesh).compile()
+        started = time.perf_counter()
+        self._iterate = rmft.iterate.lower(self.state, None, mesh).compile()
+        self.compile_seconds = time.perf_counter() - started
+        self.peak_memory = measure.peak_memory(self._iterate)
+
+    def rollout(self) -> None:
+        """All rollouts of an iteration."""
+        jax.block_until_ready(self._play(self.state))
+
+    def iteration(self) -> None:
+        """One iteration."""
+        self.state, _ = jax.block_until_ready(self._iterate(self.state, None))
+
+
+def sized(width: int, horizon: int) -> RMFTConfig:
+    """The configuration of a size."""
+    base = get_preset("mab").rmft
+    rollouts = _ROLLOUTS.get((width, horizon), _DEFAULT_ROLLOUTS)
+    return dataclasses.replace(
+        base,
+        policy=TransformerConfig(width=width, num_heads=width // 16),
+        horizon=horizon,
+        num_scenarios=rollouts // base.num_rollouts,
+    )
+
+
+def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, Any]:
+    """Everything that the table says of one size."""
+    contenders = {"rmft_jax": Package(config), "obvious_jax": ObviousJax(config), "unfused": Unfused(config)}
+    if importlib.util.find_spec("torch") is not None:
+        from experiments.benchmarks.contenders.pytorch import PyTorchContender
+
+        contenders["pytorch"] = PyTorchContender(config)
+    tasks: dict[str, _Task] = {"gemm": measure.gemm()}
+    for part in ("rollout", "iteration"):
+        tasks |= {f"{part} {name}": getattr(one, part) for name, one in contenders.items() if hasattr(one, part)}
+    found = measure.interleaved(tasks, repeats, seconds)
+    package, steps = contenders["rmft_jax"], measure.env_steps(config)
+    policy = config.policy
+    assert isinstance(policy, TransformerConfig)
+    result: dict[str, Any] = {
+        "width": policy.width,
+        "horizon": config.horizon,
+        "rollouts": config.num_scenarios * config.num_rollouts,
+        "compile_seconds": package.compile_seconds,
+        "peak_memory_bytes": package.peak_memory,
+        "gemm_flops_per_second": dataclasses.asdict(_rate(2 * measure.GEMM_SIZE**3, found["gemm"])),
+    }
+    flops = {"rollout": measure.rollout_flops(config), "iteration": measure.iteration_flops(config)}
+    for part, count in flops.items():
+        own = found[f"{part} rmft_jax"]
+        per_gemm = count / (2 * measure.GEMM_SIZE**3)
+        fraction = Spread.of([per_gemm * limit / time for limit, time in zip(found["gemm"], own, strict=True)])
+        result[f"gemm_fraction_{part}"] = fraction.median
+        names = [name for name in contenders if f"{part} {name}" in found]
+        result[part] = {name: _rate(steps, found[f"{part} {name}"]).median for name in names}
+        result[f"{part}_spread"] = {name: dataclasses.asdict(_rate(steps, found[f"{part} {name}"])) for name in names}
+        result[f"{part}_speedup"] = {
+            name: dataclasses.asdict(measure.ratios(found[f"{part} {name}"], own)) for name in names[1:]
+        }
+    return result
+
+
+def _rate(work: float, times: list[float]) -> Spread:
+    return Spread.of([work / time for time in times])
+
+
+def _line(result: dict[str, Any], part: str) -> str:
+    speedups = ", ".join(
+        f"{one['median']:.1f}x {name} [{one['low']:.1f}, {one['high']:.1f}]"
+        for name, one in result[f"{part}_speedup"].items()
+    )
+    fraction, own = result[f"gemm_fraction_{part}"], result[part]["rmft_jax"]
+    size = f"{result['width']}x{result['horizon']}"
+    return f"{size} {part}: {own:,.0f} env-steps/s, {fraction:.2f} of the GEMM rate; {speedups}"
+
+
+def main(
+    json: Path | None = None,
+    sizes: tuple[str, ...] = ("32x50", "64x100", "128x200", "64x1000"),
+    repeats: int = 5,
+    seconds: float = 1.0,
+) -> None:
+    """Measures every size and prints the table.
+
+    Args:
+      json: where the numbers go too.
+      sizes: width x horizon.
+      repeats: turns of every contender.
+      seconds: length of a turn, about.
+    """
+    use_all_cores()
+    results = []
+    for size in sizes:
+        width, horizon = (int(number) for number in size.split("x"))
+        results.append(measure_size(sized(width, horizon), repeats, seconds))
+        print(_line(results[-1], "rollout"), _line(results[-1], "iteration"), sep="\n", flush=True)
+        gc.collect()
+        jax.clear_caches()
+    if json is not None:
+        found = {"device": device_name(), "num_devices": jax.device_count(), "versions": versions()}
+        limit = max(result["gemm_flops_per_second"]["median"] for result in results)
+        write_json(json, found | {"gemm_flops_per_second": limit, "sizes": results})
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
