@@ -52,9 +52,9 @@ def interleaved(tasks: Mapping[str, Callable[[], None]], repeats: int, seconds: 
     return found
 
 
-def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
+def speedup(own: Sequence[float], other: Sequence[float]) -> Spread:
     """How many times faster the first is than the second, pair by pair, given seconds."""
-    return Spread.of([slow / fast for fast, slow in zip(numerator, denominator, strict=True)])
+    return Spread.of([slow / fast for fast, slow in zip(own, other, strict=True)])
 
 
 def gemm() -> Callable[[], None]:

@@ -109,7 +109,7 @@ def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, 
         result[part] = {name: _rate(steps, found[f"{part} {name}"]).median for name in names}
         result[f"{part}_spread"] = {name: dataclasses.asdict(_rate(steps, found[f"{part} {name}"])) for name in names}
         result[f"{part}_speedup"] = {
-            name: dataclasses.asdict(measure.ratios(found[f"{part} {name}"], own)) for name in names[1:]
+            name: dataclasses.asdict(measure.speedup(own, found[f"{part} {name}"])) for name in names[1:]
         }
     return result
 
