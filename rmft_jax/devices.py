@@ -71,6 +71,15 @@ def make_mesh(num_devices: int = 0) -> Mesh | None:
     return Mesh(chosen, (AXIS,)) if len(chosen) > 1 else None
 
 
+def program_options(mesh: Mesh | None) -> dict[str, Any]:
+    """Compiler options of a program that runs on a mesh.
+
+    On CPU, where every core is a device, single operations are not split over threads that are busy with others.
+    """
+    on_cores = mesh is not None and mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_multi_thread_eigen": False} if on_cores else {}
+
+
 def use_all_cores() -> None:
     """On CPU, makes every core a device, unless JAX has started already or was told otherwise.
 

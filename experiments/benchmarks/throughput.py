@@ -27,7 +27,7 @@ from experiments.benchmarks.contenders.unfused import Unfused
 from experiments.benchmarks.measure import Spread
 from rmft_jax import rmft
 from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.devices import make_mesh, use_all_cores
+from rmft_jax.devices import make_mesh, program_options, use_all_cores
 from rmft_jax.presets import get_preset
 from rmft_jax.storage import write_json
 from rmft_jax.training import device_name, versions
@@ -50,9 +50,10 @@ class Package:
         mesh = make_mesh()
         state = rmft.init(config, jax.random.key(seed))
         self.state = state if mesh is None else jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-        self._play = rmft.play.lower(self.state, mesh).compile()
+        options = program_options(mesh)
+        self._play = rmft.play.lower(self.state, mesh).compile(options)
         started = time.perf_counter()
-        self._iterate = rmft.iterate.lower(self.state, None, mesh).compile()
+        self._iterate = rmft.iterate.lower(self.state, None, mesh).compile(options)
         self.compile_seconds = time.perf_counter() - started
         self.peak_memory = measure.peak_memory(self._iterate)
 
