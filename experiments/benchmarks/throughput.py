@@ -84,7 +84,7 @@ def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, 
     if importlib.util.find_spec("torch") is not None:
         from experiments.benchmarks.contenders.pytorch import PyTorchContender
 
-        contenders["pytorch"] = PyTorchContender(config)
+        contenders["pytorch"] = PyTorchContender(config, compiled=True)
     tasks: dict[str, _Task] = {"gemm": measure.gemm()}
     for part in ("rollout", "iteration"):
         tasks |= {f"{part} {name}": getattr(one, part) for name, one in contenders.items() if hasattr(one, part)}
