@@ -87,7 +87,7 @@ def use_all_cores() -> None:
     nothing.
     """
     told = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not told and jax.config.jax_num_cpu_devices < 0:
+    if not told and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore[reportAttributeAccessIssue]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with contextlib.suppress(RuntimeError):  # JAX has started.
             jax.config.update("jax_num_cpu_devices", cores)

@@ -10,10 +10,16 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import BanditTransformer, SingleLayerAgent, TrainedAgent, trained_agent
+from rmft_jax.agents.base import state_bytes
 from rmft_jax.config import RMFTConfig
+from rmft_jax.config.checks import block_of
 from rmft_jax.devices import ALONE, Shares
 from rmft_jax.objectives import action_loss, policy_loss, squared_error
 from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState, Trajectory
+
+# Of keys and values that a block of an update has, about: its activations are a multiple of them, and stay in the
+# cache of a core.
+_CACHE_BYTES = 500_000
 
 
 def make_optimizer(config: RMFTConfig) -> optax.GradientTransformation:
@@ -91,7 +97,7 @@ def _loss_and_grads(
     config, agent = state.config, trained_agent(state.config, state.params)
     size = batch.weights.shape[0]
     share = -(-size // shares.number)
-    block_size = min(share, config.update_block or (64 if jax.default_backend() == "cpu" else share))
+    block_size = block_of(share, config.update_block or _block(config, agent) or share)
     batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
     # The last block, and the last share, are filled up with rows that weigh nothing.
     if padding := shares.number * block_size * -(-share // block_size) - size:
@@ -110,6 +116,14 @@ def _loss_and_grads(
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     return shares.sum(jax.lax.scan(add, zero, blocks)[0])
+
+
+def _block(config: RMFTConfig, agent: TrainedAgent) -> int:
+    """Trajectories whose activations fit into a core's own cache; 0, for all, where there is none."""
+    if jax.default_backend() != "cpu":
+        return 0
+    size = state_bytes(agent, config.environment.num_arms, config.horizon)
+    return min(max(_CACHE_BYTES // max(size, 1), 2), 64)
 
 
 def _round_losses(config: RMFTConfig, agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:

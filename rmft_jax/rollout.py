@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from rmft_jax.agents.base import Agent, GrowingAgent
+from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, Feedback
-from rmft_jax.config.checks import largest_divisor
+from rmft_jax.config.checks import block_of
 from rmft_jax.environments.base import Environment
 from rmft_jax.types import Context, ScalarKey, Trajectory, pytree
 
-_SEGMENT_ROUNDS, _MAX_SEGMENTS = 25, 8
+# Rounds that are played before a growing state grows, at least.
+_SEGMENT_ROUNDS = 25
 # A core's share of the last level of cache, about.
 _CACHE_BYTES = 8_000_000
 
@@ -116,7 +117,7 @@ def rollout(
         record = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
         return (agent_state, world), record
 
-    ends = segment_ends(num_rounds) if isinstance(agent, GrowingAgent) else [num_rounds]
+    ends = segment_ends(num_rounds, _SEGMENT_ROUNDS) if isinstance(agent, GrowingAgent) else [num_rounds]
     state, world, records = agent.init(environment.num_arms, ends[0]), scenario, []
     for begin, end in itertools.pairwise([0, *ends]):
         if begin and isinstance(agent, GrowingAgent):
@@ -125,16 +126,6 @@ def rollout(
         records.append(record)
     joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *records)
     return Trajectory(*joined, arm_mask=arm_mask, round_mask=round_mask)
-
-
-def segment_ends(horizon: int) -> list[int]:
-    """Where the rounds are cut into segments of equal length, with a scan and a size of growing states for each.
-
-    A state with room for all rounds is read to its end in every one of them, at twice the cost of the rounds so far.
-    More segments waste less of it, and take longer to compile.
-    """
-    number = min(max(horizon // _SEGMENT_ROUNDS, 1), _MAX_SEGMENTS)
-    return [horizon * (i + 1) // number for i in range(number)]
 
 
 def rollout_scenarios(
@@ -199,10 +190,8 @@ def rollout_scenarios(
         return jax.vmap(play)(jnp.arange(num_rollouts))
 
     block = block or _block(agent, environment.num_arms, horizon) or num_scenarios * num_rollouts
-    scenarios_per_block = min(num_scenarios, max(1, block // num_rollouts))
-    # A remainder would be compiled as a program of its own: blocks of equal size avoid it where they are not small.
-    fitting = largest_divisor(num_scenarios, scenarios_per_block)
-    scenarios_per_block = fitting if 2 * fitting >= scenarios_per_block else scenarios_per_block
+    # A remainder would be compiled as a program of its own.
+    scenarios_per_block = block_of(num_scenarios, max(1, block // num_rollouts))
     numbers = first_scenario + jnp.arange(num_scenarios)
     return jax.lax.map(play_scenario, (numbers, branches), batch_size=scenarios_per_block)
 
@@ -211,6 +200,4 @@ def _block(agent: Agent, num_arms: int, horizon: int) -> int:
     """Trajectories whose states fit into a core's share of the cache; 0, for all, where there is no such cache."""
     if jax.default_backend() != "cpu":
         return 0
-    state = jax.eval_shape(lambda: agent.init(num_arms, horizon))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return min(max(_CACHE_BYTES // max(size, 1), 8), 256)
+    return min(max(_CACHE_BYTES // max(state_bytes(agent, num_arms, horizon), 1), 8), 256)

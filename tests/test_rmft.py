@@ -10,6 +10,7 @@ from worlds import TINY_RUN
 
 from rmft_jax import rmft
 from rmft_jax.config import AbruptConfig, AlternatingConfig, BanditConfig, ConfigError, RMFTConfig, TransformerConfig
+from rmft_jax.devices import ALONE
 from rmft_jax.evaluation import final_regret
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys
@@ -24,7 +25,7 @@ def numbers(state: TrainState):
 
 
 def test_one_compilation_serves_every_iteration(tiny):
-    traced = chex.assert_max_traces(rmft._iteration, n=1)
+    traced = chex.assert_max_traces(lambda state: rmft._iteration(ALONE, state, None), n=1)
     step = jax.jit(traced, donate_argnums=0)
     state = rmft.init(tiny, KEY)
     for _ in range(3):
@@ -77,7 +78,7 @@ def test_float_settings_can_be_vmapped(tiny):
         dataclasses.replace(tiny, step_size=size, entropy_weight=weight) for size, weight in ((1e-3, 0), (1e-2, 0.1))
     ]
     states = [rmft.init(config, KEY) for config in configs]
-    together, metrics = jax.jit(jax.vmap(rmft._iteration))(jax.tree.map(lambda *x: jnp.stack(x), *states))
+    together, metrics = jax.vmap(rmft.iterate)(jax.tree.map(lambda *x: jnp.stack(x), *states))
     for i, state in enumerate(states):
         alone, alone_metrics = rmft.iterate(state)
         chex.assert_trees_all_close(alone.params, jax.tree.map(lambda x, i=i: x[i], together.params), atol=2e-5)

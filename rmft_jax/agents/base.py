@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.config import Feedback
@@ -10,6 +11,7 @@ from rmft_jax.types import Context, Decision, ScalarKey
 State = TypeVar("State")
 Number = Float[Array, ""] | float
 """A parameter of an agent that is a leaf: it may be traced, and vmapped over."""
+_MAX_SEGMENTS = 8
 
 
 class Agent(Protocol[State]):
@@ -52,3 +54,19 @@ class GrowingAgent(Agent[State], Protocol):
           ConfigError: if the agent cannot play this many rounds.
         """
         ...
+
+
+def segment_ends(num_rounds: int, shortest: int) -> list[int]:
+    """Where rounds are cut into up to 8 segments of equal length, of at least `shortest` rounds if there are several.
+
+    What reads all rounds before its own reads, without segments, a place for every round: twice as much as there is.
+    Every segment is compiled apart.
+    """
+    number = min(max(num_rounds // shortest, 1), _MAX_SEGMENTS)
+    return [num_rounds * (i + 1) // number for i in range(number)]
+
+
+def state_bytes(agent: Agent, num_arms: int, horizon: int) -> int:
+    """Size of what the agent carries from round to round."""
+    state = jax.eval_shape(lambda: agent.init(num_arms, horizon))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

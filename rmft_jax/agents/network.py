@@ -6,6 +6,7 @@ own (`arms="token"`). Everything is written for one trajectory.
 """
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -14,11 +15,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from rmft_jax.agents.base import segment_ends
 from rmft_jax.config import TransformerConfig
 
 # Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
 # rollout read memory in order.
 LayerCache = tuple[Float[Array, "*K H T h"], Float[Array, "*K H T h"]]
+# Rounds of a part of a long window, at least: shorter ones saved nothing.
+_PART_ROUNDS = 100
 
 
 def empty_cache(config: TransformerConfig, num_arms: int, horizon: int) -> list[LayerCache]:
@@ -58,10 +62,12 @@ class SelfAttention(nnx.Module):
         scores_HxNxS: Float[Array, "H N S"],
         visible_NxS: Bool[Array, "#N S"],
         v_HxSxh: Float[Array, "H S h"],
-    ) -> Float[Array, "N D"]:
+    ) -> Float[Array, "H N h"]:
         weights_HxNxS = jax.nn.softmax(jnp.where(visible_NxS[None], scores_HxNxS, -jnp.inf))
-        mixed_NxHxh = jnp.einsum("HNS,HSh->HNh", weights_HxNxS, v_HxSxh).swapaxes(0, 1)
-        return self.out(mixed_NxHxh.reshape(mixed_NxHxh.shape[0], -1))
+        return jnp.einsum("HNS,HSh->HNh", weights_HxNxS, v_HxSxh)
+
+    def _joined(self, mixed_HxNxh: Float[Array, "H N h"]) -> Float[Array, "N D"]:
+        return self.out(mixed_HxNxh.swapaxes(0, 1).reshape(mixed_HxNxh.shape[1], -1))
 
 
 class CausalSelfAttention(SelfAttention):
@@ -70,15 +76,36 @@ class CausalSelfAttention(SelfAttention):
     def __call__(
         self, x_WxD: Float[Array, "W D"], cache: LayerCache, start: Int[Array, ""] | int
     ) -> tuple[Float[Array, "W D"], LayerCache]:
-        """Writes the window into the cache at `start` and attends to everything up to each round."""
+        """Writes the window into the cache at `start` and attends to everything up to each round.
+
+        Where the compiler knows `start`, a long window is cut into parts that read the cache only up to their own ends.
+        """
         q_HxWxh, k_HxWxh, v_HxWxh = self._heads(x_WxD)
         k_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[0], k_HxWxh, start, axis=1)
         v_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[1], v_HxWxh, start, axis=1)
+        if not isinstance(start, int):
+            mixed_HxWxh = self._attend(q_HxWxh, k_HxTxh, v_HxTxh, start)
+        else:
+            ends = segment_ends(q_HxWxh.shape[1], _PART_ROUNDS)
+            parts = [
+                self._attend(q_HxWxh[:, a:b], k_HxTxh[:, : start + b], v_HxTxh[:, : start + b], start + a)
+                for a, b in itertools.pairwise([0, *ends])
+            ]
+            mixed_HxWxh = jnp.concatenate(parts, axis=1)
+        return self._joined(mixed_HxWxh), (k_HxTxh, v_HxTxh)
+
+    def _attend(
+        self,
+        q_HxWxh: Float[Array, "H W h"],
+        k_HxTxh: Float[Array, "H T h"],
+        v_HxTxh: Float[Array, "H T h"],
+        start: Int[Array, ""] | int,
+    ) -> Float[Array, "H W h"]:
         scores_HxWxT = jnp.einsum("HWh,HTh->HWT", q_HxWxh, k_HxTxh) / math.sqrt(q_HxWxh.shape[-1])
-        age_WxT = start + jnp.arange(x_WxD.shape[0])[:, None] - jnp.arange(k_HxTxh.shape[1])[None, :]
+        age_WxT = start + jnp.arange(q_HxWxh.shape[1])[:, None] - jnp.arange(k_HxTxh.shape[1])[None, :]
         if self.position == "alibi":
             scores_HxWxT = scores_HxWxT - alibi_slopes(self.num_heads)[:, None, None] * age_WxT[None]
-        return self._gather(scores_HxWxT, age_WxT >= 0, v_HxTxh), (k_HxTxh, v_HxTxh)
+        return self._gather(scores_HxWxT, age_WxT >= 0, v_HxTxh)
 
 
 class ArmAttention(SelfAttention):
@@ -88,7 +115,7 @@ class ArmAttention(SelfAttention):
         """What each arm gathers from the others."""
         q_HxKxh, k_HxKxh, v_HxKxh = self._heads(x_KxD)
         scores_HxKxK = jnp.einsum("HKh,HSh->HKS", q_HxKxh, k_HxKxh) / math.sqrt(q_HxKxh.shape[-1])
-        return self._gather(scores_HxKxK, arm_mask[None], v_HxKxh)
+        return self._joined(self._gather(scores_HxKxK, arm_mask[None], v_HxKxh))
 
 
 class Block(nnx.Module):

@@ -92,9 +92,10 @@ class RMFTConfig:
     entropy_weight: float = 0.01
     """Weight of the policy-entropy bonus in the loss, in nats."""
     rollout_block: int = 0
-    """Trajectories stepped together; bounds memory. 0 chooses: 256 on CPU, where they stay in cache, else all."""
+    """Trajectories stepped together; bounds memory. 0 chooses: up to 256 on CPU, that they stay in cache, else all."""
     update_block: int = 0
-    """Trajectories per gradient accumulation step. 0 chooses: 64 on CPU, else a whole minibatch."""
+    """Trajectories per gradient accumulation step; bounds memory. 0 chooses: up to 64 on CPU, that they stay in cache,
+    else a whole minibatch."""
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""

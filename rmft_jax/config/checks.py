@@ -41,3 +41,12 @@ def require_choice(value: object, owner: type, name: str) -> None:
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
+
+
+def block_of(number: int, limit: int) -> int:
+    """How many of a number of like things to take at a time, at most `limit`.
+
+    Blocks of equal size, if they need not be smaller than half of that; else full ones and a remainder.
+    """
+    fitting = largest_divisor(number, limit)
+    return fitting if 2 * fitting >= limit else min(number, limit)
