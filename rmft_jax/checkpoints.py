@@ -140,13 +140,19 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManager:
+    if not read_only:
+        directory.mkdir(parents=True, exist_ok=True)
+    this = jax.process_index()  # Others have no part in what this process writes or reads.
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep),
-        create=not read_only,
+        create=False,
         read_only=read_only,
         save_interval_steps=0 if read_only else 1,
         cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this}, barrier_sync_key_prefix=directory.name
+        ),
         lightweight_initialize=True,  # Otherwise a damaged checkpoint keeps the manager from opening at all.
     )
     with _quiet_orbax():
@@ -154,7 +160,7 @@ def _manager(directory: Path, keep: int, read_only: bool) -> ocp.CheckpointManag
 
 
 def _save(manager: ocp.CheckpointManager, state: TrainState, progress: Progress) -> None:
-    arrays = _to_arrays(state)
+    arrays = to_arrays(state)
     manager.save(
         int(state.iteration),
         args=ocp.args.Composite(
@@ -171,7 +177,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tup
         step,
         args=ocp.args.Composite(state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()),
     )
-    return _from_arrays(restored[_STATE], like), Progress(**restored["progress"])
+    return from_arrays(restored[_STATE], like), Progress(**restored["progress"])
 
 
 def _stored_config(path: Path) -> dict[str, np.ndarray]:
@@ -192,7 +198,8 @@ def _name(path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _to_arrays(state: TrainState) -> dict[str, np.ndarray]:
+def to_arrays(state: TrainState) -> dict[str, np.ndarray]:
+    """Everything but the configuration, by its place in the pytree."""
     return {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(state))}
 
 
@@ -201,7 +208,8 @@ def _template(like: TrainState) -> dict[str, np.ndarray]:
     return {_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
+def from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
+    """The inverse of `to_arrays`, with the structure and the configuration of another state, maybe an abstract one."""
     plain = jax.eval_shape(_plain, like)
     state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key), config=like.config)

@@ -2,18 +2,25 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, PyTree, Shaped
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import largest_divisor, require, require_count
 
 AXIS = "scenarios"
 """Name of the only axis of a mesh."""
 _T = TypeVar("_T", bound=PyTree[Shaped[Array, "..."]])
+_R = TypeVar("_R")
+_EVERYWHERE = P()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +66,59 @@ ALONE = Shares()
 """One device."""
 
 
-def make_mesh(num_devices: int = 0) -> Mesh | None:
-    """The first `num_devices` devices of all processes, or all if it is 0; None if that is one.
+def make_mesh(num_devices: int | None = None, num_scenarios: int = 0) -> Mesh | None:
+    """The first `num_devices` devices of all processes; None if that is one.
+
+    Args:
+      num_devices: None: as many as there are and share `num_scenarios` evenly, which all do if it is 0.
+      num_scenarios: M, what they share.
 
     Raises:
-      ConfigError: if there are fewer.
+      ConfigError: if there are fewer devices, or the shares would be uneven, or a process would be left without any.
     """
     devices = jax.devices()
-    require(num_devices <= len(devices), f"num_devices={num_devices}", f"at most {len(devices)}", "num_devices=0")
-    chosen = devices[: num_devices or len(devices)]
-    return Mesh(chosen, (AXIS,)) if len(chosen) > 1 else None
+    if num_devices is None:
+        num_devices = largest_divisor(num_scenarios, len(devices)) if num_scenarios else len(devices)
+    require_count(num_devices, "num_devices", 1, len(devices))
+    require(num_devices <= len(devices), f"num_devices={num_devices}", f"at most {len(devices)}", "fewer")
+    Shares(num_devices).require_even(num_scenarios, "num_scenarios")
+    require(
+        jax.process_count() == 1 or num_devices == len(devices),
+        f"{num_devices} of {len(devices)} devices in {jax.process_count()} processes",
+        "all of them",
+        f"fewer processes, or num_scenarios a multiple of {len(devices)}",
+    )
+    return Mesh(devices[:num_devices], (AXIS,)) if num_devices > 1 else None
+
+
+def on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any, out: P = _EVERYWHERE) -> _R:
+    """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold the inputs, and the outputs
+    unless `out` says otherwise.
+    """
+    if mesh is None:
+        return program(ALONE, *inputs)
+    sharded = functools.partial(program, Shares(mesh.size))
+    return jax.shard_map(sharded, mesh=mesh, in_specs=_EVERYWHERE, out_specs=out, check_vma=False)(*inputs)
+
+
+def replicated(tree: _T, mesh: Mesh | None) -> _T:
+    """The arrays, which every process has, on every device of a mesh, if there is one."""
+    if mesh is None:
+        return tree
+    everywhere = NamedSharding(mesh, _EVERYWHERE)
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            # Only plain numbers can be put on the devices of other processes.
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        return jax.device_put(np.asarray(leaf), everywhere)
+
+    return jax.tree.map(put, tree)
+
+
+def local(tree: _T) -> _T:
+    """This process's copy of arrays that all devices hold."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def program_options(mesh: Mesh | None) -> dict[str, Any]:
@@ -80,14 +130,27 @@ def program_options(mesh: Mesh | None) -> dict[str, Any]:
     return {"xla_cpu_multi_thread_eigen": False} if on_cores else {}
 
 
-def use_all_cores() -> None:
-    """On CPU, makes every core a device, unless JAX has started already or was told otherwise.
+def use_cores(num_devices: int | None = None) -> None:
+    """On CPU, makes `num_devices` devices, by default one of every core, unless JAX has started or was told already.
 
     One device with all cores splits single operations over them; a device per core splits the scenarios, which costs
-    nothing.
+    nothing. The device count that JAX was told is its option `jax_num_cpu_devices` or the flag of XLA.
     """
-    told = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore[reportAttributeAccessIssue]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with contextlib.suppress(RuntimeError):  # JAX has started.
-            jax.config.update("jax_num_cpu_devices", cores)
+            jax.config.update("jax_num_cpu_devices", num_devices or num_cores())
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(mesh: Mesh | None = None) -> str:
+    """What computes, in words: the kind of device, and how many of them in how many processes if more than one."""
+    device = jax.devices()[0]
+    words = [f"{os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind]
+    words += [f"{mesh.size} devices"] if mesh is not None else []
+    words += [f"{jax.process_count()} processes"] if jax.process_count() > 1 else []
+    return f"{device.platform} ({', '.join(words)})"

@@ -5,17 +5,19 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax import diagnostics
 from rmft_jax.agents import Agent, BestFixedArm
 from rmft_jax.config import ConfigError
+from rmft_jax.devices import Shares, on_mesh
 from rmft_jax.environments.base import Environment
 from rmft_jax.regret import Regret, of_action
 from rmft_jax.rollout import RolloutKeys, require_feedback, rollout_scenarios
@@ -60,6 +62,7 @@ def play_scenarios(
     num_scenarios: int,
     arm_mask: Bool[Array, "K"] | None = None,
     round_mask: Bool[Array, "T"] | None = None,
+    first_scenario: Int[Array, ""] | int = 0,
 ) -> Trajectory:
     """One trajectory on each of `num_scenarios` scenarios, batch axis `[N]`. `key` fixes problems and rewards."""
     keys = RolloutKeys.create(key)
@@ -69,6 +72,7 @@ def play_scenarios(
         keys,
         horizon=horizon,
         num_scenarios=num_scenarios,
+        first_scenario=first_scenario,
         arm_mask=arm_mask,
         round_mask=round_mask,
     )
@@ -89,7 +93,7 @@ def in_hindsight(trajectory: Trajectory) -> Trajectory:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("horizon", "num_scenarios"))
+@functools.partial(jax.jit, static_argnames=("horizon", "num_scenarios", "mesh"))
 def final_regret(
     agent: Agent,
     environment: Environment,
@@ -99,9 +103,19 @@ def final_regret(
     num_scenarios: int,
     arm_mask: Bool[Array, "K"] | None = None,
     round_mask: Bool[Array, "T"] | None = None,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "N"]:
-    """Regret at the horizon, per scenario."""
-    return regret.final(play_scenarios(agent, environment, key, horizon, num_scenarios, arm_mask, round_mask))
+    """Regret at the horizon, per scenario; the devices of a mesh deal them out, and play more to fill their shares."""
+
+    def play(
+        shares: Shares, agent: Agent, environment: Environment, regret: Regret, key: ScalarKey, *masks: Any
+    ) -> Float[Array, "N"]:
+        share = -(-num_scenarios // shares.number)
+        first = shares.first(share * shares.number)
+        played = play_scenarios(agent, environment, key, horizon, share, *masks, first_scenario=first)
+        return shares.joined(regret.final(played))[:num_scenarios]
+
+    return on_mesh(mesh, play, agent, environment, regret, key, arm_mask, round_mask)
 
 
 def play_and_measure(

@@ -7,8 +7,6 @@ imitated. An iteration is one compiled call; so is a chunk of n of them.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ from jaxtyping import Array, Int, Key
 from rmft_jax import diagnostics
 from rmft_jax.agents import TrainedAgent, init_params, trained_agent
 from rmft_jax.config import RMFTConfig
-from rmft_jax.devices import ALONE, AXIS, Shares
+from rmft_jax.devices import ALONE, AXIS, Shares, on_mesh
 from rmft_jax.environments import make_environment
 from rmft_jax.fine_tuning import gradient_steps, least_squares, make_optimizer
 from rmft_jax.growth import half_horizon
@@ -29,8 +27,6 @@ from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select, take_rollouts
 from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
 
-_R = TypeVar("_R")
-_EVERYWHERE = P()
 # Stream of a random selection; the numbers below are those of the other purposes of an iteration.
 _SELECTION = 3
 
@@ -83,7 +79,7 @@ def iterate(
     Raises:
       ConfigError: if the scenarios cannot be dealt out evenly.
     """
-    return _on_mesh(mesh, _iteration, state, extent)
+    return on_mesh(mesh, _iteration, state, extent)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3), donate_argnums=0)
@@ -95,13 +91,13 @@ def iterate_chunk(
     def chunk(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[TrainState, IterationMetrics]:
         return jax.lax.scan(lambda state, _: _iteration(shares, state, extent), state, None, length=num_iterations)
 
-    return _on_mesh(mesh, chunk, state, extent)
+    return on_mesh(mesh, chunk, state, extent)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def play(state: TrainState, mesh: Mesh | None = None) -> Trajectory:
     """The rollouts of the coming iteration, with axes `[M, L]`, dealt out over the devices of a mesh."""
-    return _on_mesh(mesh, lambda *given: _play(*given)[0], state, None, out=P(AXIS))
+    return on_mesh(mesh, lambda *given: _play(*given)[0], state, None, out=P(AXIS))
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
@@ -187,16 +183,6 @@ def _iteration(shares: Shares, state: TrainState, extent: Extent | None) -> tupl
         "suff_fail_freq": jnp.mean(diagnostics.suff_fail(played, half_horizon(horizon))),
     }
     return state, IterationMetrics(loss=loss, grad_norm=grad_norm, **dealt.mean(own_means))
-
-
-def _on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any, out: P = _EVERYWHERE) -> _R:
-    """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold the inputs, and the outputs
-    unless `out` says otherwise.
-    """
-    if mesh is None:
-        return program(ALONE, *inputs)
-    sharded = functools.partial(program, Shares(mesh.size))
-    return jax.shard_map(sharded, mesh=mesh, in_specs=_EVERYWHERE, out_specs=out, check_vma=False)(*inputs)
 
 
 def _training_data(played: Trajectory, kept: Int[Array, "G n"], branch_rounds: Int[Array, "M"]) -> KeptBatch:

@@ -11,6 +11,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Programs of tests compile for longer than they run: a low level of optimization takes two thirds of the time.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
+# One device, unless a test asks for more.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+
 # For `theory`, which is no part of the package. Last, so that the package is tested as installed.
 sys.path.append(str(Path(__file__).parent.parent))
 

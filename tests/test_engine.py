@@ -16,9 +16,10 @@ from rmft_jax.agents import make_agents
 from rmft_jax.engine import batches, unfinished
 from rmft_jax.engine.batches import make_tasks
 from rmft_jax.engine.sweep import checked_plan
+from rmft_jax.interruption import InterruptedRunError
 from rmft_jax.storage import RunDirectory, RunError
 from rmft_jax.sweeps.store import SweepDirectory
-from rmft_jax.training import METRICS, InterruptedRunError, train
+from rmft_jax.training import METRICS, train
 
 CHUNKS = 1 + 3  # The first one only validates.
 

@@ -11,8 +11,9 @@ SOURCE = Path(rmft_jax.__file__).parent
 # Bottom-up: a module imports only from those above it in this list.
 ORDER = [
     "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "estimates", "tables", "plotting",
-    "progress", "types", "devices", "environments", "agents", "regret", "rollout", "selection", "objectives",
-    "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints", "training", "engine", "cli",
+    "progress", "types", "devices", "processes", "interruption", "environments", "agents", "regret", "rollout",
+    "selection", "objectives", "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints",
+    "training", "engine", "cli",
 ]  # fmt: skip
 WITHOUT_JAX = ORDER[: ORDER.index("progress") + 1]
 

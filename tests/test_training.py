@@ -20,6 +20,7 @@ from worlds import TINY_RUN
 from rmft_jax import checkpoints, rmft, training
 from rmft_jax.checkpoints import Checkpoints
 from rmft_jax.config import BanditConfig, SingleLayerConfig, to_dict
+from rmft_jax.interruption import InterruptedRunError
 from rmft_jax.progress import ProgressReporter
 from rmft_jax.storage import RunDirectory, RunError
 from rmft_jax.training import RunKeys, TrainingDivergedError, load_agent, train
@@ -117,9 +118,7 @@ def test_a_stop_signal_leaves_a_run_that_resumes_bit_for_bit(finished, tmp_path,
     before, reporter = signal.getsignal(number), Reporter()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2, number)
-        with pytest.raises(
-            training.InterruptedRunError, match="stopped at iteration 4; continue with: rmft train"
-        ) as stop:
+        with pytest.raises(InterruptedRunError, match="stopped at iteration 4; continue with: rmft train") as stop:
             train(config, tmp_path / "run", preset="tiny", reporter=reporter)
     assert stop.value.signal_number == number
     assert signal.getsignal(number) == before
@@ -199,10 +198,10 @@ def test_a_stop_signal_during_a_restore_is_not_taken_for_damage(finished, tmp_pa
     shutil.copytree(path, tmp_path / "run")
 
     def stopped(*args):
-        raise training.InterruptedRunError(signal.SIGINT, "stopped")
+        raise InterruptedRunError(signal.SIGINT, "stopped")
 
     monkeypatch.setattr(checkpoints, "_restore", stopped)
-    with pytest.raises(training.InterruptedRunError):
+    with pytest.raises(InterruptedRunError):
         train(config, tmp_path / "run", resume=True, reporter=Reporter())
     assert (tmp_path / "run/checkpoints/last/6").exists()
 
@@ -223,7 +222,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(finished, tmp_p
     config, path, _ = finished
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
-        with pytest.raises(training.InterruptedRunError):
+        with pytest.raises(InterruptedRunError):
             train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
     damage(tmp_path / "run/checkpoints/last/4", how)
     reporter = Reporter()
@@ -238,7 +237,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(finished, tmp_p
 def test_when_every_checkpoint_is_damaged_the_run_says_so(finished, tmp_path, monkeypatch):
     config, _, _ = finished
     interrupt_after(monkeypatch, 1)
-    with pytest.raises(training.InterruptedRunError):
+    with pytest.raises(InterruptedRunError):
         train(config, tmp_path / "run", reporter=Reporter())
     damage(tmp_path / "run/checkpoints", "truncate")
     with pytest.raises(RunError, match=r"got only damaged checkpoints in .*last/2.*need a whole one; try"):
@@ -315,11 +314,11 @@ def test_a_checkpoint_of_version_0_2_is_still_restored(finished, tmp_path, monke
     config, path, _ = finished
     shutil.copytree(path, tmp_path / "old")
     state, progress = last_state(config, path)
-    stored = checkpoints._to_arrays(state) | {
+    stored = checkpoints.to_arrays(state) | {
         "config.step_size": np.float32(9),
         "config.environment.gap": np.float32(9),
     }
-    monkeypatch.setattr(checkpoints, "_to_arrays", lambda _: stored)
+    monkeypatch.setattr(checkpoints, "to_arrays", lambda _: stored)
     for name in ("best", "last"):
         shutil.rmtree(tmp_path / "old" / "checkpoints" / name)
     store = Checkpoints(tmp_path / "old" / "checkpoints")

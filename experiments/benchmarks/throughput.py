@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import tyro
-from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.contenders.obvious import ObviousJax
@@ -27,10 +26,10 @@ from experiments.benchmarks.contenders.unfused import Unfused
 from experiments.benchmarks.measure import Spread
 from rmft_jax import rmft
 from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.devices import make_mesh, program_options, use_all_cores
+from rmft_jax.devices import device_name, make_mesh, program_options, replicated, use_cores
 from rmft_jax.presets import get_preset
 from rmft_jax.storage import write_json
-from rmft_jax.training import device_name, versions
+from rmft_jax.training import versions
 
 # Rollouts M * L of an iteration, fewer where one would take minutes.
 _ROLLOUTS = {(64, 1000): 512}
@@ -49,7 +48,7 @@ class Package:
     def __init__(self, config: RMFTConfig, seed: int = 0):
         mesh = make_mesh()
         state = rmft.init(config, jax.random.key(seed))
-        self.state = state if mesh is None else jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+        self.state = replicated(state, mesh)
         options = program_options(mesh)
         self._play = rmft.play.lower(self.state, mesh).compile(options)
         started = time.perf_counter()
@@ -143,7 +142,7 @@ def main(
       repeats: turns of every contender.
       seconds: length of a turn, about.
     """
-    use_all_cores()
+    use_cores()
     results = []
     for size in sizes:
         width, horizon = (int(number) for number in size.split("x"))
@@ -152,7 +151,7 @@ def main(
         gc.collect()
         jax.clear_caches()
     if json is not None:
-        found = {"device": device_name(), "num_devices": jax.device_count(), "versions": versions()}
+        found = {"device": device_name(make_mesh()), "versions": versions()}
         limit = max(result["gemm_flops_per_second"]["median"] for result in results)
         write_json(json, found | {"gemm_flops_per_second": limit, "sizes": results})
 

@@ -9,6 +9,7 @@ import tyro
 from rmft_jax.cli.common import fail, parse, print_summary, value_of
 from rmft_jax.cli.plot import plot
 from rmft_jax.config import ConfigError, RunConfig
+from rmft_jax.config.checks import require
 from rmft_jax.presets import get_environment, get_preset
 
 
@@ -26,6 +27,17 @@ class TrainArguments:
     """Replace the run in --out."""
     environment: str | None = None
     """Named environment, instead of the preset's; `rmft environments` lists them."""
+    num_devices: int | None = None
+    """GPUs, TPU or CPU cores that share the scenarios. Default: as many as there are and divide num_scenarios."""
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train together with other processes, which all get the same words, on one host or many. Under Slurm, Open MPI,
+    Kubernetes or on TPUs they find each other; elsewhere the next three say how. The first one writes --out."""
+    coordinator_address: str | None = None
+    """HOST:PORT of the first process."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunConfig)
 
 
@@ -49,6 +61,18 @@ def _train_defaults(argv: list[str]) -> TrainArguments:
     return TrainArguments(preset, config=config)
 
 
+def _require_distributed(arguments: TrainArguments) -> None:
+    for name in ("coordinator_address", "num_processes", "process_id"):
+        value = getattr(arguments, name)
+        option = f"--{name.replace('_', '-')}"
+        require(
+            value is None or arguments.distributed,
+            f"{option} {value}",
+            "--distributed beside it",
+            "adding --distributed",
+        )
+
+
 def train(argv: list[str]) -> int:
     """Trains, evaluates and plots."""
     default = _train_defaults(argv)
@@ -59,9 +83,12 @@ def train(argv: list[str]) -> int:
     if arguments.out is None:
         raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
     config.validate()
+    _require_distributed(arguments)
 
-    from rmft_jax import training
+    from rmft_jax import processes, training
 
+    if arguments.distributed:
+        processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     try:
         summary = training.train(
             config,
@@ -69,9 +96,12 @@ def train(argv: list[str]) -> int:
             preset=f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
+            num_devices=arguments.num_devices,
         )
     except training.TrainingDivergedError as error:
         return fail(str(error), 1)
+    if not processes.is_first():
+        return 0
     from rmft_jax.storage import RunDirectory
 
     title = f"{preset_name}, {config.num_test_scenarios} held-out scenarios"

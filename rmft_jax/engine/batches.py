@@ -14,9 +14,9 @@ from rmft_jax.engine import unfinished
 from rmft_jax.engine.programs import Batch, Programs, padded_config
 from rmft_jax.engine.results import baselines_of, cell_dataset
 from rmft_jax.engine.unfinished import Progress
+from rmft_jax.interruption import wait
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.spec import Cell
-from rmft_jax.training import wait
 
 _SAVE_SECONDS = 30.0
 

@@ -14,15 +14,17 @@ import jax
 
 from rmft_jax.config import RunConfig
 from rmft_jax.config.checks import require_count
+from rmft_jax.devices import device_name
 from rmft_jax.engine.batches import Result, Task, Watch, make_tasks, run_task
 from rmft_jax.engine.programs import Programs
 from rmft_jax.engine.results import baselines_of
+from rmft_jax.interruption import InterruptedRunError
 from rmft_jax.progress import ProgressReporter, SweepBar
 from rmft_jax.storage import RunError
 from rmft_jax.sweeps.plan import Group, plan
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
-from rmft_jax.training import InterruptedRunError, device_name, versions
+from rmft_jax.training import versions
 
 # Part of an accelerator's memory that the trajectories of a batch may fill; their copies need the rest.
 _MEMORY_SHARE = 0.2
