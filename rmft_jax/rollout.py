@@ -189,14 +189,14 @@ def rollout_scenarios(
 
         return jax.vmap(play)(jnp.arange(num_rollouts))
 
-    block = block or _block(agent, environment.num_arms, horizon) or num_scenarios * num_rollouts
+    block = block or rollout_block(agent, environment.num_arms, horizon) or num_scenarios * num_rollouts
     # A remainder would be compiled as a program of its own.
     scenarios_per_block = block_of(num_scenarios, max(1, block // num_rollouts))
     numbers = first_scenario + jnp.arange(num_scenarios)
     return jax.lax.map(play_scenario, (numbers, branches), batch_size=scenarios_per_block)
 
 
-def _block(agent: Agent, num_arms: int, horizon: int) -> int:
+def rollout_block(agent: Agent, num_arms: int, horizon: int) -> int:
     """Trajectories whose states fit into a core's share of the cache; 0, for all, where there is no such cache."""
     if jax.default_backend() != "cpu":
         return 0

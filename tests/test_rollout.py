@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rmft_jax.agents import UCB, BanditTransformer, Uniform
+from rmft_jax.agents.base import segment_ends, state_bytes
 from rmft_jax.config import BanditConfig, TransformerConfig
 from rmft_jax.environments import Stationary
-from rmft_jax.rollout import NoiseStreams, RolloutKeys, rollout_scenarios
+from rmft_jax.rollout import NoiseStreams, RolloutKeys, rollout_block, rollout_scenarios
 from rmft_jax.types import Trajectory
 
 WORLD = Stationary(BanditConfig(num_arms=3, noise="gaussian"))
@@ -116,6 +117,35 @@ def test_blocks_change_nothing():
     whole = play(agent, block=10**6)
     for block in (4, 16):  # 16 trajectories are four scenarios, which leave a remainder of two.
         assert_same(whole, play(agent, block=block))
+
+
+@pytest.mark.parametrize("position", ["none", "alibi"])
+def test_a_cache_that_grows_changes_nothing(position, monkeypatch):
+    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8, position=position), 3, HORIZON)
+    whole, sizes, grow = play(agent), [], BanditTransformer.grow
+    monkeypatch.setattr("rmft_jax.rollout._SEGMENT_ROUNDS", 5)
+    monkeypatch.setattr(
+        BanditTransformer, "grow", lambda self, state, horizon: (sizes.append(horizon), grow(self, state, horizon))[1]
+    )
+    assert_same(play(agent), whole)
+    assert sizes == [HORIZON]  # Two segments of six.
+
+
+@pytest.mark.parametrize(
+    ("rounds", "shortest", "ends"),
+    [(50, 25, [25, 50]), (49, 25, [49]), (7, 3, [3, 7]), (1, 25, [1]), (1000, 25, [125 * i for i in range(1, 9)])],
+)
+def test_segments_cover_all_rounds(rounds, shortest, ends):
+    assert segment_ends(rounds, shortest) == ends
+
+
+def test_a_block_fits_into_the_cache():
+    config = TransformerConfig(num_layers=2, width=64, num_heads=4)
+    agent = BanditTransformer.create(jax.random.key(1), config, 3, 100)
+    assert state_bytes(agent, 3, 100) == 2 * 2 * 100 * 64 * 4 + 4 * 7  # Keys and values, and a token.
+    assert rollout_block(agent, 3, 100) * state_bytes(agent, 3, 100) <= 8_000_000
+    assert rollout_block(agent, 3, 100) == 78
+    assert rollout_block(Uniform(), 3, 100) == 256
 
 
 def test_temperature_flattens_the_policy():

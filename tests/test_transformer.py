@@ -87,6 +87,22 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     np.testing.assert_allclose(jnp.stack(one_by_one), at_once, atol=1e-5)
 
 
+@pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("one_hot", "alibi"), ("token", "none")])
+def test_a_long_trajectory_is_read_in_parts_as_in_one(arms, position, monkeypatch):
+    agent, past = make_agent(arms=arms, position=position), history()
+    whole = agent.outputs(past)
+    sizes = []
+    attend = CausalSelfAttention._attend
+    monkeypatch.setattr("rmft_jax.agents.network._PART_ROUNDS", 4)
+    monkeypatch.setattr(
+        CausalSelfAttention,
+        "_attend",
+        lambda self, q, k, v, start: (sizes.append((q.shape[1], k.shape[1])), attend(self, q, k, v, start))[1],
+    )
+    np.testing.assert_allclose(agent.outputs(past), whole, atol=1e-5)
+    assert set(sizes) == {(4, 4), (5, 9)}  # Of nine rounds: no part reads beyond its own end.
+
+
 @pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("token", "alibi")])
 def test_no_round_sees_its_future(arms, position):
     agent = make_agent(arms=arms, position=position)

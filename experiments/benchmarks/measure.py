@@ -1,6 +1,7 @@
 """How the benchmarks measure: interleaved repeats, the machine's own limit, and counted operations."""
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from rmft_jax.config import RMFTConfig, TransformerConfig
+from rmft_jax.devices import Shares, on_mesh, program_options, replicated
 
 GEMM_SIZE = 2048
+READ_BYTES, READ_TIMES = 8_000_000, 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +107,27 @@ def peak_memory(compiled: Any) -> int | None:
     return int(
         sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes - sizes.alias_size_in_bytes
     )
+
+
+def read_bytes(config: RMFTConfig) -> float:
+    """Bytes of keys and values that all rollouts of an iteration must read: those of the rounds up to each."""
+    policy = config.policy
+    assert isinstance(policy, TransformerConfig)
+    return env_steps(config) * policy.num_layers * 8 * policy.width * (config.horizon + 1) / 2
+
+
+def reading(mesh: Mesh | None) -> Callable[[], None]:
+    """Every device reads `READ_BYTES`, about the states of a block of rollouts, `READ_TIMES` times: x'v, with new v."""
+    rows = jnp.ones((READ_BYTES // 256, 64))
+
+    def program(shares: Shares, rows: Float[Array, "n 64"]) -> Float[Array, "64"]:
+        del shares
+
+        def once(_: int, vector: Float[Array, "64"]) -> Float[Array, "64"]:
+            return vector + 1e-30 * (rows @ vector)[:64]
+
+        return jax.lax.fori_loop(0, READ_TIMES, once, jnp.ones(64))
+
+    given = replicated(rows, mesh)
+    compiled = jax.jit(functools.partial(on_mesh, mesh, program)).lower(given).compile(program_options(mesh))
+    return lambda: jax.block_until_ready(compiled(given))

@@ -32,7 +32,7 @@ from rmft_jax.storage import write_json
 from rmft_jax.training import versions
 
 # Rollouts M * L of an iteration, fewer where one would take minutes.
-_ROLLOUTS = {(64, 1000): 512}
+_ROLLOUTS = {(128, 200): 1024, (64, 1000): 256}
 _DEFAULT_ROLLOUTS = 4096
 _Task = Callable[[], None]
 

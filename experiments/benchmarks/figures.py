@@ -1,0 +1,143 @@
+"""The table and the figures of the benchmarks, from their JSON files.
+
+python -m experiments.benchmarks.figures [--results experiments/benchmarks/results] [--out DIR]
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+
+from experiments.benchmarks import measure
+from experiments.benchmarks.throughput import sized
+from rmft_jax.plotting.export import save_figure
+from rmft_jax.plotting.style import DataFigure, column_figure, grid_axes, label_axes, sheet, value_styles
+
+_NAMES = {
+    "rmft_jax": "rmft_jax",
+    "pytorch": "PyTorch",
+    "unfused": "three programs",
+    "obvious_jax": "obvious JAX",
+}
+_MARKERS = "osD^v"
+
+
+def draw_throughput(found: dict[str, Any]) -> DataFigure:
+    """Env-steps per second of all contenders, whole iterations."""
+    styles = value_styles(list(_NAMES))
+    with column_figure(2.4) as (figure, axes):
+        places = np.arange(len(found["sizes"]))
+        for i, (name, label) in enumerate(_NAMES.items()):
+            rates = [size["iteration"].get(name, np.nan) for size in found["sizes"]]
+            axes.bar(places + (i - 1.5) * 0.2, rates, 0.19, label=label, color=styles[name].color)
+            for size, rate in zip(found["sizes"], rates, strict=True):
+                figure.rows.append({"size": _size(size), "contender": name, "env_steps_per_second": rate})
+        axes.set_yscale("log")
+        axes.set_xticks(places, [_size(size) for size in found["sizes"]])
+        axes.set_xlabel("width × horizon")
+        axes.set_ylabel("env-steps per second,\nwhole iteration")
+        figure.legend(loc="outside upper center", ncols=2)
+        return figure
+
+
+def draw_roofline(found: dict[str, Any], scaling: dict[str, Any]) -> DataFigure:
+    """Rates of computation beside the limits of matrix products and of reading the caches.
+
+    The dashed line is what remains where products and reading take turns instead of overlapping.
+    """
+    bandwidth = scaling["read_bytes_per_second"]["median"]
+    peak = found["gemm_flops_per_second"]
+    styles = value_styles([_size(size) for size in found["sizes"]])
+    with column_figure(2.6) as (figure, axes):
+        intensity = np.geomspace(0.3, 60)
+        axes.plot(intensity, np.minimum(peak, intensity * bandwidth) / 1e9, color="black", label="either limit")
+        turns = 1 / (1 / peak + 1 / (intensity * bandwidth))
+        axes.plot(intensity, turns / 1e9, color="black", linestyle="--", label="in turns")
+        for size, marker in zip(found["sizes"], _MARKERS, strict=False):
+            config = sized(size["width"], size["horizon"])
+            point = measure.rollout_flops(config) / measure.read_bytes(config)
+            rate = size["gemm_fraction_rollout"] * size["gemm_flops_per_second"]["median"]
+            name = _size(size)
+            axes.plot(point, rate / 1e9, marker, color=styles[name].color, label=name)
+            figure.rows.append({"size": name, "flops_per_byte": point, "gflops_per_second": rate / 1e9})
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("operations per byte of keys and values read")
+        axes.set_ylabel("rollouts, GFLOP/s")
+        figure.legend(loc="outside upper center", ncols=3)
+        return figure
+
+
+def draw_scaling(scaling: dict[str, Any]) -> DataFigure:
+    """Cost of an env-step along every axis."""
+    with sheet("paper", 3.4) as figure:
+        panels = grid_axes(figure, len(scaling["axes"]))
+        for axes, (name, found) in zip(panels, scaling["axes"].items(), strict=True):
+            _draw_axis(axes, name, found)
+            for i, size in enumerate(found["sizes"]):
+                spread = found["seconds_per_env_step"][i]
+                figure.rows.append({"axis": name, "size": size, **{k: 1e6 * v for k, v in spread.items()}})
+        label_axes(figure, panels, "size", "µs per env-step")
+        return figure
+
+
+def _draw_axis(axes: Axes, name: str, found: dict[str, Any]) -> None:
+    costs = {key: 1e6 * np.array([row[key] for row in found["seconds_per_env_step"]]) for key in ("median", "low")}
+    high = 1e6 * np.array([row["high"] for row in found["seconds_per_env_step"]])
+    errors = [costs["median"] - costs["low"], high - costs["median"]]
+    axes.errorbar(found["sizes"], costs["median"], errors, marker="o", markersize=3, color="#0072B2", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, top = costs["median"].min(), costs["median"].max()
+    axes.set_ylim(low / 2, max(top * 2, low * 8))
+    title, _, fixed = name.partition(", ")
+    axes.set_title(f"{title}\n{fixed}; exponent {found['exponent']:.2f}", fontsize="small")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Rates and ratios of all sizes, in Markdown."""
+    heads = ["width × T", "rollouts", "env-steps/s", "of GEMM", "× PyTorch", "× obvious JAX", "× three programs"]
+    lines = []
+    for part in ("rollout", "iteration"):
+        for size in found["sizes"]:
+            ratios = [
+                f"{one['median']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" if one else "–"
+                for one in (size[f"{part}_speedup"].get(name) for name in ("pytorch", "obvious_jax", "unfused"))
+            ]
+            rate, share = size[part]["rmft_jax"], size[f"gemm_fraction_{part}"]
+            lines.append(
+                [f"{_size(size)}, {part}", f"{size['rollouts']:,}", f"{rate / 1000:,.0f}k", f"{share:.2f}", *ratios]
+            )
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _size(size: dict[str, Any]) -> str:
+    return f"{size['width']}×{size['horizon']}"
+
+
+def main(
+    results: Path = Path("experiments/benchmarks/results"), out: Path = Path("experiments/benchmarks/figures")
+) -> None:
+    """Draws the figures and prints the table.
+
+    Args:
+      results: where throughput.json and scaling.json are.
+      out: where the figures go.
+    """
+    throughput, scaling = (json.loads((results / f"{name}.json").read_text()) for name in ("throughput", "scaling"))
+    figures = {
+        "throughput": draw_throughput(throughput),
+        "roofline": draw_roofline(throughput, scaling),
+        "scaling": draw_scaling(scaling),
+    }
+    print(table(throughput))
+    for name, figure in figures.items():
+        print(save_figure(figure, out / name)[0])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
