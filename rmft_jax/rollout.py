@@ -175,25 +175,20 @@ def rollout_scenarios(
     rounds = jnp.ones(horizon, bool) if round_mask is None else round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
 
-    def play_scenario(inputs: tuple[Int[Array, ""], Int[Array, ""]]) -> Trajectory:
-        index, branch_round = inputs
-        own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, index))
+    def play(number: Int[Array, ""]) -> Trajectory:
+        row, rollout_index = number // num_rollouts, number % num_rollouts
+        own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, first_scenario + row))
         scenario = environment.reset(own_keys[0], mask, rounds)
-        split_rounds = jnp.stack([branch_round, jnp.full_like(branch_round, horizon)])
-        if not shared_reward_noise:
-            split_rounds = jnp.full(2, branch_round)
+        reward_split = jnp.full_like(branches[row], horizon) if shared_reward_noise else branches[row]
+        noise = NoiseStreams.create(own_keys[1:], rollout_index, jnp.stack([branches[row], reward_split]))
+        return rollout(agent, environment, scenario, noise, mask, rounds)
 
-        def play(rollout_index: Int[Array, ""]) -> Trajectory:
-            noise = NoiseStreams.create(own_keys[1:], rollout_index, split_rounds)
-            return rollout(agent, environment, scenario, noise, mask, rounds)
-
-        return jax.vmap(play)(jnp.arange(num_rollouts))
-
-    block = block or rollout_block(agent, environment.num_arms, horizon) or num_scenarios * num_rollouts
-    # A remainder would be compiled as a program of its own.
-    scenarios_per_block = block_of(num_scenarios, max(1, block // num_rollouts))
-    numbers = first_scenario + jnp.arange(num_scenarios)
-    return jax.lax.map(play_scenario, (numbers, branches), batch_size=scenarios_per_block)
+    total = num_scenarios * num_rollouts
+    block = block or rollout_block(agent, environment.num_arms, horizon) or total
+    # One axis for all rollouts: beside an axis of length 1, XLA copies what a scan carries. A remainder would be
+    # compiled as a program of its own.
+    played = jax.lax.map(play, jnp.arange(total), batch_size=block_of(total, block))
+    return jax.tree.map(lambda leaf: leaf.reshape(num_scenarios, num_rollouts, *leaf.shape[1:]), played)
 
 
 def rollout_block(agent: Agent, num_arms: int, horizon: int) -> int:
