@@ -44,7 +44,7 @@ def test_ratios_are_taken_pair_by_pair():
 
 def test_the_exponent_of_a_power_law():
     sizes = [10, 100, 1000]
-    assert scaling.exponent(sizes, [3 * size**0.5 for size in sizes]) == pytest.approx(0.5)
+    assert scaling.exponent({size: 3 * size**0.5 for size in sizes}) == pytest.approx(0.5)
 
 
 def test_what_a_share_of_rollouts_needs():

@@ -56,17 +56,18 @@ outputs = jax.jit(lambda agent, past: agent.outputs(past))
 
 @kinds
 @pytest.mark.parametrize(
-    ("arms", "position", "num_layers"),
+    ("arms", "position", "num_layers", "num_heads"),
     [
-        ("one_hot", "none", 1),
-        ("one_hot", "sinusoidal", 3),
-        ("one_hot", "alibi", 2),
-        ("token", "learned", 2),
-        ("token", "alibi", 1),
+        ("one_hot", "none", 1, 1),
+        ("one_hot", "sinusoidal", 3, 2),
+        ("one_hot", "alibi", 2, 1),
+        ("token", "learned", 2, 1),
+        ("token", "alibi", 1, 2),
     ],
 )
-def test_both_paths_agree(kind, arms, position, num_layers):
-    agent, past = make_agent(kind, arms=arms, position=position, num_layers=num_layers), history()
+def test_both_paths_agree(kind, arms, position, num_layers, num_heads):
+    agent = make_agent(kind, arms=arms, position=position, num_layers=num_layers, num_heads=num_heads)
+    past = history()
     at_once = jax.nn.softmax(outputs(agent, past))
     np.testing.assert_allclose(stepwise_probabilities(agent, past), at_once, atol=1e-5)
 

@@ -93,7 +93,7 @@ def draw(paths: Float[np.ndarray, "S n K K"]) -> Figure:
                 axes.errorbar(counts + shift, values.mean(0), 4 * standard_error(values), **bars)
         for size in (1 - 1 / ARMS, -1 / ARMS):
             axes.plot(counts, size * counts, color="black", lw=0.8, ls="--")
-        axes.plot([], [], color="black", lw=0.8, ls="--", label="predicted: n η₀ (I − 11ᵀ/K)")  # noqa: RUF001
+        axes.plot([], [], color="black", lw=0.8, ls="--", label="predicted: n η₀ (I − 11ᵀ/K)")
         axes.set_xlabel("RMFT iteration n")
         axes.set_ylabel("entries of W, in units of η₀")
         axes.legend()

@@ -98,7 +98,7 @@ def rows(measured: Played) -> list[Row]:
 def draw(measured: Played) -> Figure:
     """Largest regret of every opponent as a share of the bound."""
     bounds = {name: np.asarray([no_regret_bound(T, norm) for T in HORIZONS]) for name, (_, norm) in OPPONENTS.items()}
-    return draw_shares(measured, bounds, "largest regret / (ρ G √T)")  # noqa: RUF001
+    return draw_shares(measured, bounds, "largest regret / (ρ G √T)")
 
 
 STATEMENT = Statement("theorem3", measure, rows, draw)

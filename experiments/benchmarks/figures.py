@@ -28,18 +28,20 @@ _MARKERS = "osD^v"
 def draw_throughput(found: dict[str, Any]) -> DataFigure:
     """Env-steps per second of all contenders, whole iterations."""
     styles = value_styles(list(_NAMES))
+    rows = []
     with column_figure(2.4) as (figure, axes):
         places = np.arange(len(found["sizes"]))
         for i, (name, label) in enumerate(_NAMES.items()):
             rates = [size["iteration"].get(name, np.nan) for size in found["sizes"]]
             axes.bar(places + (i - 1.5) * 0.2, rates, 0.19, label=label, color=styles[name].color)
             for size, rate in zip(found["sizes"], rates, strict=True):
-                figure.rows.append({"size": _size(size), "contender": name, "env_steps_per_second": rate})
+                rows.append({"size": _size(size), "contender": name, "env_steps_per_second": rate})
         axes.set_yscale("log")
         axes.set_xticks(places, [_size(size) for size in found["sizes"]])
         axes.set_xlabel("width × horizon")
         axes.set_ylabel("env-steps per second,\nwhole iteration")
         figure.legend(loc="outside upper center", ncols=2)
+        figure.rows = rows
         return figure
 
 
@@ -51,6 +53,7 @@ def draw_roofline(found: dict[str, Any], scaling: dict[str, Any]) -> DataFigure:
     bandwidth = scaling["read_bytes_per_second"]["median"]
     peak = found["gemm_flops_per_second"]
     styles = value_styles([_size(size) for size in found["sizes"]])
+    rows = []
     with column_figure(2.6) as (figure, axes):
         intensity = np.geomspace(0.3, 60)
         axes.plot(intensity, np.minimum(peak, intensity * bandwidth) / 1e9, color="black", label="either limit")
@@ -62,25 +65,28 @@ def draw_roofline(found: dict[str, Any], scaling: dict[str, Any]) -> DataFigure:
             rate = size["gemm_fraction_rollout"] * size["gemm_flops_per_second"]["median"]
             name = _size(size)
             axes.plot(point, rate / 1e9, marker, color=styles[name].color, label=name)
-            figure.rows.append({"size": name, "flops_per_byte": point, "gflops_per_second": rate / 1e9})
+            rows.append({"size": name, "flops_per_byte": point, "gflops_per_second": rate / 1e9})
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("operations per byte of keys and values read")
         axes.set_ylabel("rollouts, GFLOP/s")
         figure.legend(loc="outside upper center", ncols=3)
+        figure.rows = rows
         return figure
 
 
 def draw_scaling(scaling: dict[str, Any]) -> DataFigure:
     """Cost of an env-step along every axis."""
+    rows = []
     with sheet("paper", 3.4) as figure:
         panels = grid_axes(figure, len(scaling["axes"]))
         for axes, (name, found) in zip(panels, scaling["axes"].items(), strict=True):
             _draw_axis(axes, name, found)
             for i, size in enumerate(found["sizes"]):
                 spread = found["seconds_per_env_step"][i]
-                figure.rows.append({"axis": name, "size": size, **{k: 1e6 * v for k, v in spread.items()}})
+                rows.append({"axis": name, "size": size, **{k: 1e6 * v for k, v in spread.items()}})
         label_axes(figure, panels, "size", "µs per env-step")
+        figure.rows = rows
         return figure
 
 

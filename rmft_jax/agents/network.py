@@ -1,8 +1,8 @@
 """The network of the numerical Transformer: numbers in, one number per arm out.
 
 Inside this file array names end in their axes: `T` all rounds of the cache, `W` the rounds of one call, `D` width,
-`H` heads, `h` head size, `K` arms, `I` numbers of a token. `*K` is there where every arm has a stream of tokens of its
-own (`arms="token"`). Everything is written for one trajectory.
+`H` heads, `h` head size, `K` arms, `I` numbers of a token. `*H` is there where there are several heads, `*K` where
+every arm has a stream of tokens of its own (`arms="token"`). Everything is written for one trajectory.
 """
 
 import functools
@@ -19,24 +19,24 @@ from rmft_jax.agents.base import segment_ends
 from rmft_jax.config import TransformerConfig
 
 # Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
-# rollout read memory in order.
-LayerCache = tuple[Float[Array, "*K H T h"], Float[Array, "*K H T h"]]
+# rollout read memory in order. A single head has no axis: with one of length 1, XLA copies the caches every round.
+LayerCache = tuple[Float[Array, "*KH T h"], Float[Array, "*KH T h"]]
 # Rounds of a part of a long window, at least: shorter ones saved nothing.
 _PART_ROUNDS = 100
 
 
 def empty_cache(config: TransformerConfig, num_arms: int, horizon: int) -> list[LayerCache]:
     """A cache for `horizon` rounds, none of them played."""
-    shape = (config.num_heads, horizon, config.width // config.num_heads)
-    if config.arms == "token":
-        shape = (num_arms, *shape)
+    heads = (config.num_heads,) if config.num_heads > 1 else ()
+    streams = (num_arms,) if config.arms == "token" else ()
+    shape = (*streams, *heads, horizon, config.width // config.num_heads)
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
 
 
 def grown_caches(caches: list[LayerCache], horizon: int) -> list[LayerCache]:
     """The same rounds in caches for `horizon` of them."""
 
-    def grown(rows: Float[Array, "*K H t h"]) -> Float[Array, "*K H T h"]:
+    def grown(rows: Float[Array, "*KH t h"]) -> Float[Array, "*KH T h"]:
         room = [(0, 0)] * (rows.ndim - 2) + [(0, horizon - rows.shape[-2]), (0, 0)]
         return jnp.pad(rows, room)
 
@@ -52,22 +52,27 @@ class SelfAttention(nnx.Module):
         self.query_key_value = nnx.Linear(config.width, 3 * config.width, use_bias=False, rngs=rngs)
         self.out = nnx.Linear(config.width, config.width, use_bias=False, kernel_init=out_init, rngs=rngs)
 
-    def _heads(self, x_NxD: Float[Array, "N D"]) -> list[Float[Array, "H N h"]]:
+    def _heads(self, x_NxD: Float[Array, "N D"]) -> list[Float[Array, "*H N h"]]:
         """Queries, keys and values."""
-        qkv_Nx3Hxh = self.query_key_value(x_NxD).reshape(x_NxD.shape[0], 3 * self.num_heads, -1)
-        return jnp.split(qkv_Nx3Hxh.swapaxes(0, 1), 3)
+        qkv_NxD = jnp.split(self.query_key_value(x_NxD), 3, axis=-1)
+        if self.num_heads == 1:
+            return qkv_NxD
+        return [rows.reshape(len(rows), self.num_heads, -1).swapaxes(0, 1) for rows in qkv_NxD]
 
     def _gather(
         self,
-        scores_HxNxS: Float[Array, "H N S"],
+        scores_HxNxS: Float[Array, "*H N S"],
         visible_NxS: Bool[Array, "#N S"],
-        v_HxSxh: Float[Array, "H S h"],
-    ) -> Float[Array, "H N h"]:
-        weights_HxNxS = jax.nn.softmax(jnp.where(visible_NxS[None], scores_HxNxS, -jnp.inf))
-        return jnp.einsum("HNS,HSh->HNh", weights_HxNxS, v_HxSxh)
+        v_HxSxh: Float[Array, "*H S h"],
+    ) -> Float[Array, "*H N h"]:
+        visible_HxNxS = jnp.broadcast_to(visible_NxS, scores_HxNxS.shape)
+        weights_HxNxS = jax.nn.softmax(jnp.where(visible_HxNxS, scores_HxNxS, -jnp.inf))
+        return jnp.einsum("...NS,...Sh->...Nh", weights_HxNxS, v_HxSxh)
 
-    def _joined(self, mixed_HxNxh: Float[Array, "H N h"]) -> Float[Array, "N D"]:
-        return self.out(mixed_HxNxh.swapaxes(0, 1).reshape(mixed_HxNxh.shape[1], -1))
+    def _joined(self, mixed_HxNxh: Float[Array, "*H N h"]) -> Float[Array, "N D"]:
+        if self.num_heads > 1:
+            mixed_HxNxh = mixed_HxNxh.swapaxes(0, 1).reshape(mixed_HxNxh.shape[1], -1)
+        return self.out(mixed_HxNxh)
 
 
 class CausalSelfAttention(SelfAttention):
@@ -81,30 +86,33 @@ class CausalSelfAttention(SelfAttention):
         Where the compiler knows `start`, a long window is cut into parts that read the cache only up to their own ends.
         """
         q_HxWxh, k_HxWxh, v_HxWxh = self._heads(x_WxD)
-        k_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[0], k_HxWxh, start, axis=1)
-        v_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[1], v_HxWxh, start, axis=1)
+        k_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[0], k_HxWxh, start, axis=-2)
+        v_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[1], v_HxWxh, start, axis=-2)
         if not isinstance(start, int):
             mixed_HxWxh = self._attend(q_HxWxh, k_HxTxh, v_HxTxh, start)
         else:
-            ends = segment_ends(q_HxWxh.shape[1], _PART_ROUNDS)
+            ends = segment_ends(q_HxWxh.shape[-2], _PART_ROUNDS)
             parts = [
-                self._attend(q_HxWxh[:, a:b], k_HxTxh[:, : start + b], v_HxTxh[:, : start + b], start + a)
+                self._attend(
+                    q_HxWxh[..., a:b, :], k_HxTxh[..., : start + b, :], v_HxTxh[..., : start + b, :], start + a
+                )
                 for a, b in itertools.pairwise([0, *ends])
             ]
-            mixed_HxWxh = jnp.concatenate(parts, axis=1)
+            mixed_HxWxh = jnp.concatenate(parts, axis=-2)
         return self._joined(mixed_HxWxh), (k_HxTxh, v_HxTxh)
 
     def _attend(
         self,
-        q_HxWxh: Float[Array, "H W h"],
-        k_HxTxh: Float[Array, "H T h"],
-        v_HxTxh: Float[Array, "H T h"],
+        q_HxWxh: Float[Array, "*H W h"],
+        k_HxTxh: Float[Array, "*H T h"],
+        v_HxTxh: Float[Array, "*H T h"],
         start: Int[Array, ""] | int,
-    ) -> Float[Array, "H W h"]:
-        scores_HxWxT = jnp.einsum("HWh,HTh->HWT", q_HxWxh, k_HxTxh) / math.sqrt(q_HxWxh.shape[-1])
-        age_WxT = start + jnp.arange(q_HxWxh.shape[1])[:, None] - jnp.arange(k_HxTxh.shape[1])[None, :]
+    ) -> Float[Array, "*H W h"]:
+        scores_HxWxT = jnp.einsum("...Wh,...Th->...WT", q_HxWxh, k_HxTxh) / math.sqrt(q_HxWxh.shape[-1])
+        age_WxT = start + jnp.arange(q_HxWxh.shape[-2])[:, None] - jnp.arange(k_HxTxh.shape[-2])[None, :]
         if self.position == "alibi":
-            scores_HxWxT = scores_HxWxT - alibi_slopes(self.num_heads)[:, None, None] * age_WxT[None]
+            slopes_Hx1x1 = alibi_slopes(self.num_heads).reshape(*scores_HxWxT.shape[:-2], 1, 1)
+            scores_HxWxT = scores_HxWxT - slopes_Hx1x1 * jnp.broadcast_to(age_WxT, scores_HxWxT.shape)
         return self._gather(scores_HxWxT, age_WxT >= 0, v_HxTxh)
 
 
@@ -114,7 +122,7 @@ class ArmAttention(SelfAttention):
     def __call__(self, x_KxD: Float[Array, "K D"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K D"]:
         """What each arm gathers from the others."""
         q_HxKxh, k_HxKxh, v_HxKxh = self._heads(x_KxD)
-        scores_HxKxK = jnp.einsum("HKh,HSh->HKS", q_HxKxh, k_HxKxh) / math.sqrt(q_HxKxh.shape[-1])
+        scores_HxKxK = jnp.einsum("...Kh,...Sh->...KS", q_HxKxh, k_HxKxh) / math.sqrt(q_HxKxh.shape[-1])
         return self._joined(self._gather(scores_HxKxK, arm_mask[None], v_HxKxh))
 
 
