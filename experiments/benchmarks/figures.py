@@ -14,7 +14,15 @@ from matplotlib.axes import Axes
 from experiments.benchmarks import measure
 from experiments.benchmarks.throughput import sized
 from rmft_jax.plotting.export import save_figure
-from rmft_jax.plotting.style import DataFigure, column_figure, grid_axes, label_axes, sheet, value_styles
+from rmft_jax.plotting.style import (
+    DataFigure,
+    column_figure,
+    grid_axes,
+    label_axes,
+    plain_log_ticks,
+    sheet,
+    value_styles,
+)
 
 _NAMES = {
     "rmft_jax": "rmft_jax",
@@ -68,6 +76,8 @@ def draw_roofline(found: dict[str, Any], scaling: dict[str, Any]) -> DataFigure:
             rows.append({"size": name, "flops_per_byte": point, "gflops_per_second": rate / 1e9})
         axes.set_xscale("log")
         axes.set_yscale("log")
+        plain_log_ticks(axes.xaxis, *axes.get_xlim())
+        plain_log_ticks(axes.yaxis, *axes.get_ylim())
         axes.set_xlabel("operations per byte of keys and values read")
         axes.set_ylabel("rollouts, GFLOP/s")
         figure.legend(loc="outside upper center", ncols=3)
@@ -97,10 +107,13 @@ def _draw_axis(axes: Axes, name: str, found: dict[str, Any]) -> None:
     axes.errorbar(found["sizes"], costs["median"], errors, marker="o", markersize=3, color="#0072B2", linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    low, top = costs["median"].min(), costs["median"].max()
-    axes.set_ylim(low / 2, max(top * 2, low * 8))
-    title, _, fixed = name.partition(", ")
-    axes.set_title(f"{title}\n{fixed}; exponent {found['exponent']:.2f}", fontsize="small")
+    low = costs["median"].min()
+    axes.set_ylim(low / 2, max(costs["median"].max() * 2, low * 16))
+    plain_log_ticks(axes.yaxis, *axes.get_ylim())
+    if found["sizes"][-1] < 100 * found["sizes"][0]:
+        plain_log_ticks(axes.xaxis, *axes.get_xlim())
+    axes.set_title(name.replace(", ", "\n", 1), fontsize="small")
+    axes.text(0.06, 0.92, f"exponent {found['exponent']:.2f}", transform=axes.transAxes, va="top", fontsize="small")
 
 
 def table(found: dict[str, Any]) -> str:
