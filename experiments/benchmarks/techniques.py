@@ -9,6 +9,7 @@ that of the variant.
 import contextlib
 import dataclasses
 import gc
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,21 @@ from rmft_jax.storage import write_json
 from rmft_jax.training import versions
 
 _LONG = 10**9
+_PLAY, _ITERATE = (inspect.unwrap(function) for function in (rmft.play, rmft.iterate))
 
 
 def play(config: RMFTConfig, mesh: Mesh | None) -> Callable[[], None]:
     """The rollouts of an iteration, compiled."""
     state = replicated(rmft.init(config, jax.random.key(0)), mesh)
     # A function of its own, because JAX remembers what it traced.
-    program = jax.jit(lambda given: rmft.play.__wrapped__(given, mesh)).lower(state).compile(program_options(mesh))
+    program = jax.jit(lambda given: _PLAY(given, mesh)).lower(state).compile(program_options(mesh))
     return lambda: jax.block_until_ready(program(state))
 
 
 def iterate(config: RMFTConfig, mesh: Mesh | None) -> Callable[[], None]:
     """A whole iteration, compiled."""
     held = [replicated(rmft.init(config, jax.random.key(0)), mesh)]
-    step = jax.jit(lambda given: rmft.iterate.__wrapped__(given, None, mesh), donate_argnums=0)
+    step = jax.jit(lambda given: _ITERATE(given, None, mesh), donate_argnums=0)
     program = step.lower(held[0]).compile(program_options(mesh))
 
     def once() -> None:
