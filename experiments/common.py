@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from rmft_jax import RunDirectory, get_preset, train
 from rmft_jax.bootstrap import Interval
+from rmft_jax.config import RunConfig
 from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
 from rmft_jax.storage import write_json
 
@@ -28,16 +30,22 @@ class TrainedRuns(NamedTuple):
     summaries: dict[str, list[dict[str, Any]]]
 
 
-def train_all(presets: Mapping[str, str], runs: Path, seeds: Sequence[int]) -> TrainedRuns:
-    """Trains what is missing: a preset for each agent name, on every seed. Goes on where it was interrupted."""
+def train_all(configs: Mapping[str, RunConfig | str], runs: Path, seeds: Sequence[int]) -> TrainedRuns:
+    """Trains what is missing: a preset, or a configuration, for each agent name on every seed.
+
+    Goes on where it was interrupted. Runs that differ in their seeds share their compiled programs, which are kept in
+    `runs/compiled`. A run's directory is named after its preset, or after the agent, and its seed.
+    """
     if len(seeds) < 2:
         raise SystemExit(f"got {len(seeds)} seed, need at least 2 for an interval; try --seeds 0 1 2")
-    trained = TrainedRuns({agent: [] for agent in presets}, {agent: [] for agent in presets})
-    for seed in seeds:
-        for agent, preset in presets.items():
-            directory = runs / f"{preset}-seed{seed}"
-            config = dataclasses.replace(get_preset(preset), seed=seed)
-            trained.summaries[agent].append(train(config, directory, preset=preset, resume=True))
+    jax.config.update("jax_compilation_cache_dir", str((runs / "compiled").absolute()))
+    trained = TrainedRuns({agent: [] for agent in configs}, {agent: [] for agent in configs})
+    for agent, given in configs.items():
+        name, config = (given, get_preset(given)) if isinstance(given, str) else (agent, given)
+        for seed in seeds:
+            directory = runs / f"{name}-seed{seed}"
+            summary = train(dataclasses.replace(config, seed=seed), directory, preset=name, resume=True)
+            trained.summaries[agent].append(summary)
             trained.evaluations[agent].append(RunDirectory.open(directory).read_dataset("evaluation.nc"))
     return trained
 

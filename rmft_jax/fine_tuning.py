@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents import BanditTransformer, SingleLayerAgent, TrainedAgent, trained_agent
+from rmft_jax.agents import SingleLayerAgent, TrainedAgent, trained_agent
 from rmft_jax.agents.base import state_bytes
 from rmft_jax.config import RMFTConfig
 from rmft_jax.config.checks import block_of
 from rmft_jax.devices import ALONE, Shares
-from rmft_jax.objectives import action_loss, policy_loss, squared_error
-from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState, Trajectory
+from rmft_jax.objectives import round_losses
+from rmft_jax.types import KeptBatch, Params, ScalarKey, TrainState
 
 # Of keys and values that a block of an update has, about: its activations are a multiple of them, and stay in the
 # cache of a core.
@@ -50,8 +50,7 @@ def gradient_steps(
         return (optax.apply_updates(params, updates), opt_state), (loss, optax.tree.norm(grads))
 
     (params, opt_state), (losses, norms) = jax.lax.scan(update, (state.params, state.opt_state), minibatches)
-    state = TrainState(config, params, opt_state, state.key, state.iteration + 1)
-    return state, jnp.mean(losses), jnp.mean(norms)
+    return _advanced(state, params, opt_state), jnp.mean(losses), jnp.mean(norms)
 
 
 def least_squares(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
@@ -83,8 +82,20 @@ def least_squares(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float
     loss = jnp.sum(weights * jnp.square(residuals)) / per_round / 2
     gradient = jnp.einsum("nti,ntj->ij", weights * residuals, features, precision="highest") / per_round
     params = agent.with_value(agent.value + change).params
-    state = TrainState(config, params, state.opt_state, state.key, state.iteration + 1)
-    return state, loss, jnp.linalg.norm(gradient)
+    return _advanced(state, params, state.opt_state), loss, jnp.linalg.norm(gradient)
+
+
+def _advanced(state: TrainState, params: Params, opt_state: Any) -> TrainState:
+    """The state after an iteration that ends with these parameters."""
+    config, memory, iteration = state.config, state.memory, state.iteration + 1
+    if memory.player is not None:
+        refresh = iteration % config.refresh_every == 0
+        player = jax.tree.map(lambda new, old: jnp.where(refresh, new, old), params, memory.player)
+        memory = dataclasses.replace(memory, player=player)
+    if memory.average is not None:
+        average = jax.tree.map(lambda new, old: old + (new - old) / config.average_window, params, memory.average)
+        memory = dataclasses.replace(memory, average=average)
+    return dataclasses.replace(state, params=params, opt_state=opt_state, iteration=iteration, memory=memory)
 
 
 def _loss_and_grads(
@@ -95,10 +106,12 @@ def _loss_and_grads(
     Small blocks stay in the CPU's cache; the sum does not depend on the block size beyond rounding.
     """
     config, agent = state.config, trained_agent(state.config, state.params)
+    reference = None if state.memory.initial is None else trained_agent(config, state.memory.initial)
     size = batch.weights.shape[0]
     share = -(-size // shares.number)
     block_size = block_of(share, config.update_block or _block(config, agent) or share)
-    batch = dataclasses.replace(batch, weights=batch.weights / jnp.sum(batch.weights))
+    # A minibatch may have nothing to imitate, while the replay is not yet full.
+    batch = dataclasses.replace(batch, weights=batch.weights / jnp.maximum(jnp.sum(batch.weights), 1.0))
     # The last block, and the last share, are filled up with rows that weigh nothing.
     if padding := shares.number * block_size * -(-share // block_size) - size:
         rows = jnp.concatenate([jnp.arange(size), jnp.zeros(padding, jnp.int32)])
@@ -108,8 +121,8 @@ def _loss_and_grads(
 
     def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
         learner = dataclasses.replace(agent, params=params)
-        losses = jax.vmap(functools.partial(_round_losses, config, learner))(block.trajectory)
-        return jnp.sum(block.weights * losses)
+        losses = jax.vmap(functools.partial(round_losses, config, learner, reference=reference))
+        return jnp.sum(block.weights * losses(block.trajectory, block.advantages))
 
     def add(total: Any, block: KeptBatch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, block)), None
@@ -124,9 +137,3 @@ def _block(config: RMFTConfig, agent: TrainedAgent) -> int:
         return 0
     size = state_bytes(agent, config.environment.num_arms, config.horizon)
     return min(max(_CACHE_BYTES // max(size, 1), 2), 64)
-
-
-def _round_losses(config: RMFTConfig, agent: TrainedAgent, trajectory: Trajectory) -> Float[Array, "T"]:
-    if isinstance(agent, BanditTransformer):
-        return action_loss(agent, trajectory, config.entropy_weight)
-    return (squared_error if config.full_loss == "squared_error" else policy_loss)(agent, trajectory)

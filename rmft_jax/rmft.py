@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from rmft_jax import diagnostics
-from rmft_jax.agents import TrainedAgent, init_params, trained_agent
+from rmft_jax.advantages import grpo_advantages, reinforce_advantages
+from rmft_jax.agents import Agent, TrainedAgent, behavior_agent, init_params, trained_agent
 from rmft_jax.config import RMFTConfig
 from rmft_jax.devices import ALONE, AXIS, Shares, on_mesh
 from rmft_jax.environments import make_environment
@@ -25,7 +26,7 @@ from rmft_jax.objectives import entropy
 from rmft_jax.regret import Regret
 from rmft_jax.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.selection import select, take_rollouts
-from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
+from rmft_jax.types import Extent, IterationMetrics, KeptBatch, Memory, Params, ScalarKey, TrainState, Trajectory
 
 # Stream of a random selection; the numbers below are those of the other purposes of an iteration.
 _SELECTION = 3
@@ -50,7 +51,37 @@ def state_of(config: RMFTConfig, params: Params, key: ScalarKey) -> TrainState:
         opt_state=make_optimizer(config).init(params),
         key=key,
         iteration=jnp.zeros((), jnp.int32),
+        memory=_memory(config, params),
     )
+
+
+def _memory(config: RMFTConfig, params: Params) -> Memory:
+    """What the settings ask for; nothing was kept yet."""
+
+    def copy() -> Params:  # A state may be donated, in which no array must occur twice.
+        return jax.tree.map(jnp.copy, params)
+
+    replay = None
+    if config.replay:
+        size = (config.replay, config.num_scenarios * config.k)
+        one = jax.eval_shape(functools.partial(_kept_by, config), params)
+        replay = jax.tree.map(lambda leaf: jnp.zeros((*size, *leaf.shape[1:]), leaf.dtype), one)
+        # Of no weight, but with arms, lest a policy over none turn everything into NaN.
+        arms = jnp.ones_like(replay.trajectory.arm_mask)
+        replay = dataclasses.replace(replay, trajectory=dataclasses.replace(replay.trajectory, arm_mask=arms))
+    return Memory(
+        player=copy() if config.refresh_every > 1 else None,
+        initial=copy() if config.kl_reference == "initial" else None,
+        average=copy() if config.average_window else None,
+        replay=replay,
+    )
+
+
+def _kept_by(config: RMFTConfig, params: Params) -> KeptBatch:
+    """A batch of the shapes that an iteration keeps."""
+    plain = dataclasses.replace(config, replay=0)
+    state = state_of(plain, params, jax.random.key(0))
+    return _kept(ALONE, state, *_play(ALONE, state, None))[0]
 
 
 def abstract_state(config: RMFTConfig) -> TrainState:
@@ -101,8 +132,19 @@ def play(state: TrainState, mesh: Mesh | None = None) -> Trajectory:
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
-    """The current policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts."""
-    return trained_agent(state.config, state.params, explore=explore)
+    """The current policy as an agent, with averaged weights where the configuration says so.
+
+    `explore` adds the temperature or the Gaussian noise of rollouts.
+    """
+    return trained_agent(state.config, state.evaluated_params, explore=explore)
+
+
+def make_player(state: TrainState) -> Agent:
+    """Who plays the rollouts of the coming iteration."""
+    if state.config.behavior != "policy":
+        return behavior_agent(state.config.behavior)
+    params = state.params if state.memory.player is None else state.memory.player
+    return trained_agent(state.config, params, explore=True)
 
 
 def setting_regret(config: RMFTConfig) -> Regret:
@@ -128,10 +170,12 @@ def _play(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[Tra
     extent = extent or Extent(config.environment.num_arms, config.horizon)
     play_key, branch_key, _ = _keys(state)
     branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
-    if config.branching == "uniform":
-        branch_rounds = jax.random.randint(branch_key, (config.num_scenarios,), 0, extent.horizon)
+    if config.branching != "none":
+        draws = 1 if config.branching == "uniform" else 2
+        drawn = jax.random.randint(branch_key, (draws, config.num_scenarios), 0, extent.horizon)
+        branch_rounds = jnp.max(drawn, axis=0) if config.branching == "late" else jnp.min(drawn, axis=0)
     played = rollout_scenarios(
-        make_agent(state, explore=True),
+        make_player(state),
         make_environment(config.environment),
         RolloutKeys.create(play_key),
         horizon=config.horizon,
@@ -159,14 +203,9 @@ def _key(state: TrainState) -> ScalarKey:
 def _iteration(shares: Shares, state: TrainState, extent: Extent | None) -> tuple[TrainState, IterationMetrics]:
     config = state.config
     played, branch_rounds = _play(shares, state, extent)
-    own_branch_rounds = shares.own(branch_rounds)
-    if config.selection == "pooled":  # Which are kept of all depends on all.
-        played, own_branch_rounds, dealt = shares.joined(played), branch_rounds, ALONE
-    else:
-        dealt = shares
-    judge = selection_regret(config)
-    kept = select(config, jax.random.fold_in(_key(state), _SELECTION), judge.final(played), judge.reward(played), dealt)
-    data = dealt.joined(_training_data(played, kept, own_branch_rounds))
+    data, kept, played, dealt = _kept(shares, state, played, branch_rounds)
+    if state.memory.replay is not None:
+        state, data = _with_replay(state, data)
     if config.update == "least_squares":
         state, loss, grad_norm = least_squares(state, data)
     else:
@@ -185,7 +224,44 @@ def _iteration(shares: Shares, state: TrainState, extent: Extent | None) -> tupl
     return state, IterationMetrics(loss=loss, grad_norm=grad_norm, **dealt.mean(own_means))
 
 
-def _training_data(played: Trajectory, kept: Int[Array, "G n"], branch_rounds: Int[Array, "M"]) -> KeptBatch:
+def _kept(
+    shares: Shares, state: TrainState, played: Trajectory, branch_rounds: Int[Array, "M"]
+) -> tuple[KeptBatch, Int[Array, "G n"], Trajectory, Shares]:
+    """What is kept of a device's share of the rollouts, as training data on every device.
+
+    Returns the data; the rollouts kept, of those that come next; the trajectories among which they were chosen; and the
+    devices over which these are dealt out.
+    """
+    config, dealt = state.config, shares
+    own_branch_rounds = shares.own(branch_rounds)
+    if config.selection in ("pooled", "advantage"):  # Which are kept of all depends on all.
+        played, own_branch_rounds, dealt = shares.joined(played), branch_rounds, ALONE
+    judge = selection_regret(config)
+    regret, final = judge(played), judge.final(played)
+    kept = select(config, jax.random.fold_in(_key(state), _SELECTION), final, judge.reward(played), dealt)
+    advantages = None
+    if config.objective == "reinforce":
+        advantages = reinforce_advantages(regret, final, dealt)
+    elif config.objective == "grpo":
+        advantages = grpo_advantages(regret, final)
+    data = _training_data(played, advantages, kept, own_branch_rounds)
+    return dealt.joined(data), kept, played, dealt
+
+
+def _training_data(
+    played: Trajectory,
+    advantages: Float[Array, "M L T"] | None,
+    kept: Int[Array, "G n"],
+    branch_rounds: Int[Array, "M"],
+) -> KeptBatch:
     own_rounds = jnp.arange(played.actions.shape[-1])[None, None, :] >= branch_rounds[:, None, None]
     weights = (own_rounds & played.played).astype(jnp.float32)
-    return take_rollouts(KeptBatch(played, weights), kept)
+    return take_rollouts(KeptBatch(played, weights, advantages), kept)
+
+
+def _with_replay(state: TrainState, data: KeptBatch) -> tuple[TrainState, KeptBatch]:
+    """The new data in front of those of the last iterations, as memory and as one batch of all of them."""
+    together = jax.tree.map(lambda new, old: jnp.concatenate([new[None], old]), data, state.memory.replay)
+    memory = dataclasses.replace(state.memory, replay=jax.tree.map(lambda leaf: leaf[:-1], together))
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), together)
+    return dataclasses.replace(state, memory=memory), batch

@@ -18,6 +18,9 @@ def select(
 ) -> Int[Array, "G n"]:
     """The rollouts that are kept, lowest score first: `n = k` of each scenario, or `n = M * k` of all as one group.
 
+    Ranks within a scenario do not tell a large gain from a small one: a policy that commits early wins most
+    comparisons by a little, and loses few by much. `advantage` compares what was gained over the scenario's mean.
+
     Args:
       config: says by what, and how many.
       key: what a random selection draws from.
@@ -33,6 +36,9 @@ def select(
             return select_lowest(shares.own(scores), config.k)
         case "pooled":
             return select_lowest(regret.reshape(1, -1), regret.shape[0] * config.k)
+        case "advantage":
+            relative = regret - jnp.mean(regret, axis=1, keepdims=True)
+            return select_lowest(relative.reshape(1, -1), regret.shape[0] * config.k)
         case "regret":
             return select_lowest(regret, config.k)
 

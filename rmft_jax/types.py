@@ -169,10 +169,12 @@ class KeptBatch:
 
     trajectory: batch axis `[B]`.
     weights: `[B, T]` 1 where the decision is imitated, 0 in the shared past before the branch round.
+    advantages: `[B, T]` of the decisions, for the policy gradients; else None.
     """
 
     trajectory: Trajectory
-    weights: Float[Array, "B T"]
+    weights: Float[Array, "*batch T"]
+    advantages: Float[Array, "*batch T"] | None = None
 
 
 @pytree
@@ -197,6 +199,22 @@ class IterationMetrics:
 
 
 @pytree
+class Memory:
+    """What some settings ask a run to remember beside the newest weights; None where they do not.
+
+    player: the policy that plays the rollouts (`refresh_every`).
+    initial: the policy at the start (`kl_reference`).
+    average: the average of the weights (`average_window`).
+    replay: `[replay, N]` what was kept in the last iterations, newest first; of weight 0 where there was none.
+    """
+
+    player: Params | None = None
+    initial: Params | None = None
+    average: Params | None = None
+    replay: KeptBatch | None = None
+
+
+@pytree
 class TrainState:
     """Everything that an iteration reads and writes; arrays only, save for the static settings inside `config`.
 
@@ -205,6 +223,7 @@ class TrainState:
     opt_state: state of the optimizer.
     key: root key of training. It never changes: iteration n draws from `fold_in(key, n)`.
     iteration: `[]` iterations done.
+    memory: what else is carried on.
     """
 
     config: config_lib.RMFTConfig
@@ -212,3 +231,9 @@ class TrainState:
     opt_state: PyTree[Shaped[Array, "..."]]
     key: ScalarKey
     iteration: Int[Array, ""]
+    memory: Memory = Memory()
+
+    @property
+    def evaluated_params(self) -> Params:
+        """The parameters of the policy that is evaluated: the averaged ones, if there are."""
+        return self.params if self.memory.average is None else self.memory.average

@@ -29,6 +29,7 @@ CASES = {
     "eight": (8, dataclasses.replace(ONE_LAYER, k=3)),
     "random": (2, dataclasses.replace(ONE_LAYER, selection="random")),
     "pooled": (2, dataclasses.replace(ONE_LAYER, selection="pooled")),
+    "reinforce": (2, dataclasses.replace(ONE_LAYER, objective="reinforce", k=ONE_LAYER.num_rollouts)),
     "least squares": (8, SINGLE_LAYER),
 }
 

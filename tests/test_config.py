@@ -57,7 +57,7 @@ BAD = [
     (bandit(feedback="some"), "need one of bandit, full"),
     (RMFTConfig(environment=AbruptConfig(), horizon=3), "got num_changes=3 with horizon=3"),
     (RMFTConfig(selection_regret="ball"), "got selection_regret='ball', need one of standard"),  # type: ignore[arg-type]
-    (RMFTConfig(selection="best"), "got selection='best', need one of regret, reward, random, pooled"),  # type: ignore[arg-type]
+    (RMFTConfig(selection="best"), "got selection='best', need one of regret, advantage, reward, random, pooled"),  # type: ignore[arg-type]
     (
         RMFTConfig(selection="reward", selection_regret="swap"),
         "got selection_regret='swap' with selection='reward', need a selection that looks at it",

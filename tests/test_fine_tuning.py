@@ -43,7 +43,8 @@ fit = jax.jit(least_squares)
 @jax.jit
 def loss(state: TrainState, data: KeptBatch):
     """The mean squared error per imitated round, from its definition."""
-    errors = jax.vmap(lambda row: squared_error(trained_agent(state.config, state.params), row))(data.trajectory)
+    agent = trained_agent(state.config, state.params)
+    errors = jax.vmap(lambda row: squared_error(agent.outputs(row), row))(data.trajectory)
     return jnp.sum(data.weights * errors) / jnp.sum(data.weights)
 
 

@@ -13,7 +13,7 @@ from rmft_jax.agents import BanditTransformer, FullInformationTransformer
 from rmft_jax.config import RMFTConfig, TransformerConfig
 from rmft_jax.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
 from rmft_jax.growth import suff_fail_freq
-from rmft_jax.objectives import action_loss, entropy, policy_loss, squared_error
+from rmft_jax.objectives import entropy, policy_loss, round_losses, squared_error
 from rmft_jax.selection import select, select_lowest, take_rollouts
 from rmft_jax.types import KeptBatch, Trajectory
 
@@ -26,7 +26,8 @@ FULL = FullInformationTransformer.create(jax.random.key(0), CONFIG, 3, 5)
 def loss_and_grads(params, data: KeptBatch, entropy_weight: float):
     def loss(params):
         agent = dataclasses.replace(AGENT, params=params)
-        losses = jax.vmap(lambda trajectory: action_loss(agent, trajectory, entropy_weight))(data.trajectory)
+        config = RMFTConfig(entropy_weight=entropy_weight)
+        losses = jax.vmap(lambda trajectory: round_losses(config, agent, trajectory))(data.trajectory)
         return jnp.sum(data.weights * losses)
 
     return jax.value_and_grad(loss)(params)
@@ -53,18 +54,21 @@ def slow_selection(selection: str, regret: np.ndarray, reward: np.ndarray, k: in
     numbers = np.arange(regret.size).reshape(regret.shape)
     if selection == "pooled":
         return sorted(numbers.flat, key=lambda n: regret.flat[n])[: k * len(regret)]
+    if selection == "advantage":
+        relative = regret - regret.mean(axis=1, keepdims=True)
+        return sorted(numbers.flat, key=lambda n: relative.flat[n])[: k * len(regret)]
     score = -reward if selection == "reward" else regret
     return [n for row in numbers for n in sorted(row, key=lambda n: score.flat[n])[:k]]
 
 
-@pytest.mark.parametrize("selection", ["regret", "reward", "pooled"])
+@pytest.mark.parametrize("selection", ["regret", "advantage", "reward", "pooled"])
 def test_each_selection_equals_its_slow_twin(selection):
     config = RMFTConfig(selection=selection, k=2)
     rng = np.random.default_rng(0)
-    regret, reward = (rng.integers(0, 9, (9, 6)).astype(np.float32) for _ in range(2))
+    regret, reward = (rng.integers(0, 9, (9, 8)).astype(np.float32) for _ in range(2))
     kept = select(config, jax.random.key(0), jnp.asarray(regret), jnp.asarray(reward))
     expected = slow_selection(selection, regret, reward, 2)
-    table = rng.random((9, 6, 2)).astype(np.float32)
+    table = rng.random((9, 8, 2)).astype(np.float32)
     taken = take_rollouts({"regret": jnp.asarray(regret), "table": jnp.asarray(table)}, kept)
     np.testing.assert_array_equal(taken["regret"], regret.reshape(-1)[expected])
     np.testing.assert_array_equal(taken["table"], table.reshape(-1, 2)[expected])
@@ -106,8 +110,8 @@ def test_the_full_information_losses_equal_their_slow_twins(mask):
     data = batch(mask=mask).trajectory
     arms, scores = np.flatnonzero(mask), np.asarray(data.scores)
     z = np.asarray(jax.jit(jax.vmap(FULL.outputs))(data), np.float64)
-    squares = jax.jit(jax.vmap(lambda trajectory: squared_error(FULL, trajectory)))(data)
-    entropies = jax.jit(jax.vmap(lambda trajectory: policy_loss(FULL, trajectory)))(data)
+    squares = jax.jit(jax.vmap(lambda trajectory: squared_error(FULL.outputs(trajectory), trajectory)))(data)
+    entropies = jax.jit(jax.vmap(lambda trajectory: policy_loss(FULL.outputs(trajectory), trajectory)))(data)
     for b in range(4):
         for t in range(5):
             row = z[b, t, arms]
@@ -123,7 +127,8 @@ def test_full_information_losses_leave_the_gradient_finite_with_absent_arms(loss
     data = batch(mask=(True, False, True)).trajectory
 
     def total(params):
-        return jnp.sum(jax.vmap(lambda t: loss(dataclasses.replace(FULL, params=params), t))(data))
+        agent = dataclasses.replace(FULL, params=params)
+        return jnp.sum(jax.vmap(lambda t: loss(agent.outputs(t), t))(data))
 
     grads = jax.jit(jax.grad(total))(FULL.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

@@ -12,8 +12,8 @@ SOURCE = Path(rmft_jax.__file__).parent
 ORDER = [
     "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "estimates", "tables", "plotting",
     "progress", "types", "devices", "processes", "interruption", "environments", "agents", "regret", "rollout",
-    "selection", "objectives", "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark", "checkpoints",
-    "training", "engine", "cli",
+    "selection", "advantages", "objectives", "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark",
+    "checkpoints", "training", "engine", "cli",
 ]  # fmt: skip
 WITHOUT_JAX = ORDER[: ORDER.index("progress") + 1]
 

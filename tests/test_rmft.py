@@ -118,6 +118,7 @@ SETTINGS = {
     "max_grad_norm": 1e-3,
     "entropy_weight": 0.5,
     "num_rollouts": 3,
+    "replay": 1,
 }
 
 
@@ -137,7 +138,7 @@ def test_every_setting_reaches_the_step(reference, name):
     assert change > 1e-5
 
 
-@pytest.mark.parametrize("selection", ["reward", "random", "pooled"])
+@pytest.mark.parametrize("selection", ["advantage", "reward", "random", "pooled"])
 def test_a_control_selects_among_the_same_trajectories(tiny, selection):
     """Before the first update nothing but the selection differs, so all else was drawn from the streams of before."""
     _, standard = rmft.iterate(rmft.init(tiny, KEY))
@@ -145,6 +146,8 @@ def test_a_control_selects_among_the_same_trajectories(tiny, selection):
     assert metrics.regret == standard.regret
     if selection == "pooled":
         assert metrics.selected_regret < standard.selected_regret
+    elif selection == "advantage":
+        assert metrics.selected_regret < metrics.regret
     else:
         assert standard.selected_regret < metrics.selected_regret
 
@@ -254,7 +257,7 @@ def test_only_rounds_from_the_branch_on_are_imitated(tiny):
         num_rollouts=4,
     )
     kept = jnp.asarray([[3, 0], [1, 2], [2, 3]])
-    data = rmft._training_data(played, kept, jnp.asarray([0, 2, 5]))
+    data = rmft._training_data(played, None, kept, jnp.asarray([0, 2, 5]))
     assert isinstance(data, KeptBatch)
     np.testing.assert_array_equal(data.weights.sum(-1), [6, 6, 4, 4, 1, 1])
     np.testing.assert_array_equal(data.weights[2], [0, 0, 1, 1, 1, 1])

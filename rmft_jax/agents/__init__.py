@@ -3,7 +3,7 @@
 from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.base import Agent
 from rmft_jax.agents.bayes_optimal import BayesOptimal, bayes_optimal_regret
-from rmft_jax.agents.catalogue import make_agents, make_ball_baselines, make_baselines, reference_agent
+from rmft_jax.agents.catalogue import behavior_agent, make_agents, make_ball_baselines, make_baselines, reference_agent
 from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
 from rmft_jax.agents.index import (
     KLUCB,
@@ -61,6 +61,7 @@ __all__ = [
     "TsallisINF",
     "Uniform",
     "bayes_optimal_regret",
+    "behavior_agent",
     "init_params",
     "make_agents",
     "make_ball_baselines",

@@ -243,3 +243,8 @@ def with_constant(agent: Agent, name: str, value: Float[Array, ""] | float) -> A
     settings: Any = agent
     constant = AGENTS[name].constant
     return agent if constant is None else dataclasses.replace(settings, **{constant: value})
+
+
+def behavior_agent(name: str) -> Agent:
+    """The classical agent that plays rollouts in place of the policy, for rewards in [0, 1]."""
+    return {"ucb1": UCB(), "thompson": BetaThompson(), "exp3": EXP3(), "uniform": Uniform()}[name]

@@ -17,9 +17,13 @@ from rmft_jax.config.checks import (
     require_seed,
 )
 from rmft_jax.config.environments import FAMILIES, BanditConfig, EnvironmentConfig
+from rmft_jax.config.objective import validate_objective
 from rmft_jax.config.policies import POLICIES, PolicyConfig, SingleLayerConfig, TransformerConfig
 
 _CHOICES = (
+    "objective",
+    "behavior",
+    "kl_reference",
     "branching",
     "selection",
     "selection_regret",
@@ -47,12 +51,24 @@ class RMFTConfig:
     """Trajectories L played on each scenario."""
     k: int = 2
     """Trajectories kept of each scenario."""
-    selection: Literal["regret", "reward", "random", "pooled"] = "regret"
-    """By what they are kept: the lowest regret; or, as controls, the highest realized total reward, chance, or the
-    lowest regret over all scenarios at once (`pooled`: M * k in all)."""
-    branching: Literal["none", "uniform"] = "uniform"
+    objective: Literal["rmft", "distillation", "dpt", "regret_loss", "reinforce", "grpo"] = "rmft"
+    """What the kept trajectories are used for. `rmft`: they are imitated. The others are rivals on the same network
+    and data: imitation of another agent's play (`distillation`), prediction of the best arm (`dpt`), descent on the
+    regret of the policy as a function of its weights (`regret_loss`, full information), and policy gradients with a
+    baseline (`reinforce`) or with returns standardized in every scenario (`grpo`). See `objectives.py`."""
+    behavior: Literal["policy", "ucb1", "thompson", "exp3", "uniform"] = "policy"
+    """Who plays the rollouts: the policy in training, or a classical agent."""
+    refresh_every: int = 1
+    """Iterations between two moments at which the policy that plays the rollouts becomes the one in training. With
+    `num_iterations` there is a single round: all rollouts are those of the initial policy."""
+    selection: Literal["regret", "advantage", "reward", "random", "pooled"] = "regret"
+    """By what they are kept: the lowest regret of their scenario; the regret furthest below their scenario's mean, over
+    all scenarios at once (`advantage`, ours: M * k in all); or, as controls, the highest realized total reward, chance,
+    or the lowest regret over all scenarios at once (`pooled`: M * k in all)."""
+    branching: Literal["none", "uniform", "early", "late"] = "uniform"
     """`none`: the L trajectories are independent from the first round (the paper). `uniform`: they share their past
-    up to a uniformly drawn branch round, and only the rounds from there on are imitated."""
+    up to a uniformly drawn branch round, and only the rounds from there on are imitated. `early`, `late`: as the
+    smaller or the larger of two draws has it."""
     shared_reward_noise: bool = False
     """Whether the L trajectories of a scenario see the same reward noise (common random numbers)."""
     selection_regret: Literal["standard", "static", "pseudo", "dynamic", "realized", "swap"] = "standard"
@@ -91,6 +107,16 @@ class RMFTConfig:
     """Gradients are scaled down to this global norm."""
     entropy_weight: float = 0.01
     """Weight of the policy-entropy bonus in the loss, in nats."""
+    kl_reference: Literal["none", "previous", "initial"] = "none"
+    """From whose decisions in the kept histories the policy is kept from straying, under bandit feedback: nobody's,
+    those of the policy that played them, or those of the policy at the start."""
+    kl_weight: float = 0.0
+    """Weight of KL(reference || policy) in the loss, per round, in nats."""
+    replay: int = 0
+    """Last iterations whose kept trajectories are imitated again, beside the new ones."""
+    average_window: int = 0
+    """Iterations n over which the weights of the evaluated policy are averaged, exponentially: n = 10 takes a tenth of
+    the new weights in every iteration. Rollouts are played with the newest. 0: so is the evaluation."""
     rollout_block: int = 0
     """Trajectories stepped together; bounds memory. 0 chooses: up to 256 on CPU, that they stay in cache, else all."""
     update_block: int = 0
@@ -106,7 +132,8 @@ class RMFTConfig:
         require_count(self.k, "k", 1, max(1, self.num_rollouts // 4))
         for name, suggestion in (("num_epochs", 1), ("num_minibatches", 4)):
             require_count(getattr(self, name), name, 1, suggestion)
-        for name in ("rollout_block", "update_block"):
+        require_count(self.refresh_every, "refresh_every", 1, 1)
+        for name in ("rollout_block", "update_block", "replay", "average_window"):
             require_count(getattr(self, name), name, 0, 0)
         for name in _CHOICES:
             require_choice(getattr(self, name), RMFTConfig, name)
@@ -116,10 +143,11 @@ class RMFTConfig:
             "k of at most num_rollouts",
             f"k={max(1, self.num_rollouts // 4)}",
         )
-        kept = self.num_scenarios * self.k
+        kept = self.num_scenarios * self.k * (self.replay + 1)
         require(
             kept % self.num_minibatches == 0 or self.update == "least_squares",
-            f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}={kept}",
+            f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}"
+            + f" in {self.replay + 1} iterations" * (self.replay > 0),
             "a number of minibatches that divides the kept trajectories",
             f"num_minibatches={largest_divisor(kept, self.num_minibatches)}",
         )
@@ -131,6 +159,7 @@ class RMFTConfig:
         if self.has_scores:
             self._validate_scores()
         self._validate_update()
+        validate_objective(self)
 
     @property
     def has_scores(self) -> bool:

@@ -130,7 +130,7 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
         wait(regret)
         if chunk:
             progress.add_chunk(metrics, np.asarray(finite))
-        progress.add_validation(done, np.asarray(regret), jax.device_get(batch.state.params))
+        progress.add_validation(done, np.asarray(regret), jax.device_get(batch.state.evaluated_params))
         progress.seconds += time.perf_counter() - started - (programs.compile_seconds - compiled)
         watch(progress.done, progress.live_regret)
         if path is not None and time.perf_counter() - saved > _SAVE_SECONDS:

@@ -128,9 +128,7 @@ def load(path: Path, identity: str, batch: Batch) -> tuple[Batch, Progress] | No
     except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile):
         return None
     progress.seconds = float(progress.seconds)
-    params, opt_state, iteration = state
-    changed = dataclasses.replace(batch.state, params=params, opt_state=opt_state, iteration=iteration)
-    return dataclasses.replace(batch, state=changed), progress
+    return dataclasses.replace(batch, state=dataclasses.replace(batch.state, **state)), progress
 
 
 _PLAIN = ("iterations", "validation", "validation_sem", "best_iteration", "seconds")
@@ -138,4 +136,4 @@ _PLAIN = ("iterations", "validation", "validation_sem", "best_iteration", "secon
 
 def _changing(batch: Batch) -> Any:
     """All that training changes; the rest follows from the configurations."""
-    return batch.state.params, batch.state.opt_state, batch.state.iteration
+    return {name: getattr(batch.state, name) for name in ("params", "opt_state", "iteration", "memory")}
