@@ -13,6 +13,7 @@ from worlds import TINY_RUN
 from rmft_jax import rmft
 from rmft_jax.advantages import grpo_advantages, regret_to_go, reinforce_advantages
 from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, ScoreMap
+from rmft_jax.checkpoints import Checkpoints, Progress
 from rmft_jax.config import (
     AdaptiveConfig,
     BanditConfig,
@@ -226,6 +227,19 @@ def test_a_chunk_carries_the_memory_as_its_iterations_do():
         state, _ = rmft.iterate(state)
     chex.assert_trees_all_close(state.params, chunked.params, atol=1e-5)
     chex.assert_trees_all_close(state.memory, chunked.memory, atol=1e-5)
+
+
+def test_the_memory_is_part_of_a_checkpoint(tmp_path):
+    state, _ = rmft.iterate_chunk(rmft.init(LEVERS, KEY), 2)
+    store = Checkpoints(tmp_path)
+    store.save(state, Progress(1.0, 1.0, 0.0, 0.0))
+    restored = store.restore_last(rmft.abstract_state(LEVERS))
+    store.close()
+    assert restored is not None
+    chex.assert_trees_all_equal(restored[0].memory, state.memory)
+    resumed, _ = rmft.iterate_chunk(restored[0], 2)
+    state, _ = rmft.iterate_chunk(state, 2)
+    chex.assert_trees_all_equal(resumed.memory, state.memory)
 
 
 def probability_of_best(state: TrainState) -> float:
