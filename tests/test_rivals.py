@@ -379,7 +379,7 @@ BAD = [
     (with_(replay=-1), "got replay=-1, need a whole number of at least 0"),
     (with_(refresh_every=0), "got refresh_every=0, need a whole number of at least 1"),
     (with_(average_window=-2), "got average_window=-2"),
-    (with_(replay=1, k=1, num_minibatches=3), "with num_scenarios*k=8*1 in 2 iterations, need a number"),
+    (with_(replay=1, k=1, num_minibatches=3), "with num_scenarios*k=8*1=8 in 2 iterations, need a number"),
 ]
 
 

@@ -146,7 +146,8 @@ class RMFTConfig:
         kept = self.num_scenarios * self.k * (self.replay + 1)
         require(
             kept % self.num_minibatches == 0 or self.update == "least_squares",
-            f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}"
+            f"num_minibatches={self.num_minibatches} with num_scenarios*k={self.num_scenarios}*{self.k}="
+            + str(self.num_scenarios * self.k)
             + f" in {self.replay + 1} iterations" * (self.replay > 0),
             "a number of minibatches that divides the kept trajectories",
             f"num_minibatches={largest_divisor(kept, self.num_minibatches)}",
