@@ -77,7 +77,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
         _SINGLE_LAYER,
     ),
-    "mab": ("Bernoulli bandit, K=5, T=50: about ten minutes on two CPU cores", _MAB),
+    "mab": ("Bernoulli bandit, K=5, T=50: about three minutes on two CPU cores", _MAB),
     "mab-plain": (
         "the same bandit with whole-trajectory selection, as in the paper, and half of the trajectories kept",
         dataclasses.replace(_MAB, rmft=dataclasses.replace(_MAB.rmft, branching="none", k=4)),
