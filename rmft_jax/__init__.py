@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         save_figure,
     )
     from rmft_jax.presets import get_environment, get_preset
+    from rmft_jax.pretrained import load_pretrained, pretrained_names
     from rmft_jax.regret import Regret
     from rmft_jax.report import summarize
     from rmft_jax.rmft import init, iterate, iterate_chunk, make_agent
@@ -118,6 +119,10 @@ _HOMES = {
         "get_environment",
         "get_preset",
     ),
+    "pretrained": (
+        "load_pretrained",
+        "pretrained_names",
+    ),
     "regret": ("Regret",),
     "report": ("summarize",),
     "rmft": (
@@ -172,6 +177,7 @@ __all__ = [
     "iterate",
     "iterate_chunk",
     "load_agent",
+    "load_pretrained",
     "load_sweep",
     "make_agent",
     "make_agents",
@@ -187,6 +193,7 @@ __all__ = [
     "plot_suff_fail",
     "plot_sweep",
     "plot_training",
+    "pretrained_names",
     "regression_test",
     "rollout_scenarios",
     "run_sweep",

@@ -194,22 +194,23 @@ def _plain(state: TrainState) -> TrainState:
     return dataclasses.replace(state, key=jax.random.key_data(state.key), config=nothing)
 
 
-def _name(path: jax.tree_util.KeyPath) -> str:
+def leaf_name(path: jax.tree_util.KeyPath) -> str:
+    """The place of a leaf in its pytree, as the name under which it is stored."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def to_arrays(state: TrainState) -> dict[str, np.ndarray]:
     """Everything but the configuration, by its place in the pytree."""
-    return {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(state))}
+    return {leaf_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(_plain(state))}
 
 
 def _template(like: TrainState) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(_plain, like))
-    return {_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
+    return {leaf_name(path): np.empty(leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
 def from_arrays(arrays: dict[str, np.ndarray], like: TrainState) -> TrainState:
     """The inverse of `to_arrays`, with the structure and the configuration of another state, maybe an abstract one."""
     plain = jax.eval_shape(_plain, like)
-    state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[_name(path)]), plain)
+    state = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(arrays[leaf_name(path)]), plain)
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key), config=like.config)

@@ -13,7 +13,7 @@ ORDER = [
     "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "estimates", "tables", "plotting",
     "progress", "types", "devices", "processes", "interruption", "environments", "agents", "regret", "rollout",
     "selection", "advantages", "objectives", "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark",
-    "checkpoints", "training", "engine", "cli",
+    "checkpoints", "pretrained", "training", "engine", "cli",
 ]  # fmt: skip
 WITHOUT_JAX = ORDER[: ORDER.index("progress") + 1]
 

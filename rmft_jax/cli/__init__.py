@@ -28,7 +28,7 @@ Iterative regret-minimization fine-tuning of numerical Transformers.
 
 commands:
   train [PRESET] --out DIR    train, evaluate and plot; --resume continues a run
-  evaluate DIR                a trained policy beside the classical agents
+  evaluate DIR                a trained policy beside the classical agents; pretrained:NAME is one that comes along
   sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
   plot DIR                    the figures of a run or a sweep

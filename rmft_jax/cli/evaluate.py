@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,17 +13,20 @@ from rmft_jax.config import ConfigError, RunConfig
 from rmft_jax.config.checks import require
 from rmft_jax.sweeps.spec import Value, parsed_axis
 
+_PRETRAINED = "pretrained:"
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     """Plays a trained policy and the classical agents on the same held-out scenarios.
 
+    `pretrained:NAME` in place of DIR is a policy that comes with the package; its results go to runs/pretrained/NAME.
     Without options the run's own evaluation is made again. With any, the result goes to DIR/evaluations. With --grid it
     is a dataset over all combinations, with a heat map in DIR/figures.
     """
 
     directory: tyro.conf.Positional[Path]
-    """Run directory."""
+    """Run directory, or pretrained:NAME."""
     horizon: int | None = None
     """Rounds to play, instead of the trained horizon. Laws that depend on it, such as trends, stretch with it."""
     num_arms: int | None = None
@@ -43,14 +46,11 @@ def evaluate(argv: list[str]) -> int:
     """Evaluates a trained policy."""
     arguments = parse(EvaluateArguments, "evaluate", gathered(argv, "--grid"))
     axes = _axes(arguments)
-    from rmft_jax.storage import RunDirectory
-
-    run = RunDirectory.open(arguments.directory)
+    run, config, preset, load = _opened(arguments)
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < minimum:
             raise ConfigError(f"got {name}={value}, need at least {minimum}; try leaving it out")
-    config, preset = run.read_config()
     config = dataclasses.replace(
         config,
         rmft=dataclasses.replace(config.rmft, horizon=arguments.horizon or config.rmft.horizon),
@@ -65,7 +65,7 @@ def evaluate(argv: list[str]) -> int:
     from rmft_jax import training
     from rmft_jax.report import summarize
 
-    agent, iteration = training.load_agent(run, arguments.checkpoint, lambda line: print(line, file=sys.stderr))
+    agent, iteration = load()
     asked = {
         name: value
         for name, value in dataclasses.asdict(arguments).items()
@@ -82,6 +82,33 @@ def evaluate(argv: list[str]) -> int:
     print_summary(summarize(dataset), title, dataset.attrs)
     print(f"dataset: {path}")
     return 0
+
+
+def _opened(arguments: EvaluateArguments) -> tuple[Any, RunConfig, str, Callable[[], tuple[Any, int]]]:
+    """The directory for the results, the configuration, its preset, and what loads the policy and its iteration."""
+    from rmft_jax.storage import RunDirectory
+
+    if not str(arguments.directory).startswith(_PRETRAINED):
+        run = RunDirectory.open(arguments.directory)
+
+        def load() -> tuple[Any, int]:
+            from rmft_jax import training
+
+            return training.load_agent(run, arguments.checkpoint, lambda line: print(line, file=sys.stderr))
+
+        return run, *run.read_config(), load
+    require(
+        arguments.checkpoint == "best",
+        f"--checkpoint {arguments.checkpoint} with {arguments.directory}",
+        "the one that comes with the package",
+        "leaving it out",
+    )
+    from rmft_jax.pretrained import load_pretrained
+
+    name = str(arguments.directory).removeprefix(_PRETRAINED)
+    policy = load_pretrained(name)
+    run = RunDirectory(Path("runs/pretrained") / name)
+    return run, policy.config, policy.preset, lambda: (policy.agent, policy.provenance["iteration"])
 
 
 def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:

@@ -1,0 +1,113 @@
+"""Policies that come with the package: what is stored is what plays, and damage is told from a wrong name."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from worlds import TINY_RUN
+
+from rmft_jax import (
+    cli,
+    evaluate,
+    get_preset,
+    init,
+    load_pretrained,
+    make_agent,
+    make_agents,
+    make_environment,
+    pretrained_names,
+)
+from rmft_jax.config import ConfigError
+from rmft_jax.pretrained import read_policy, write_policy
+from rmft_jax.storage import RunError, read_dataset
+
+NAMES = pretrained_names()
+
+
+def stored(path: Path):
+    agent = make_agent(init(TINY_RUN.rmft, jax.random.key(3)))
+    write_policy(path, agent, TINY_RUN, "tiny", {"iteration": 7})
+    return agent
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    agent = stored(tmp_path / "tiny.npz")
+    policy = read_policy(tmp_path / "tiny.npz")
+    assert (policy.config, policy.preset, policy.provenance) == (TINY_RUN, "tiny", {"iteration": 7})
+    assert jax.tree.structure(policy.agent) == jax.tree.structure(agent)
+    for found, expected in zip(jax.tree.leaves(policy.agent), jax.tree.leaves(agent), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_same_policy_gives_the_same_bytes(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        stored(tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "shape"])
+def test_damage_is_said_in_a_line(tmp_path, damage):
+    path = tmp_path / "tiny.npz"
+    agent = stored(path)
+    if damage == "shape":
+        wider = dataclasses.replace(
+            TINY_RUN.rmft, environment=dataclasses.replace(TINY_RUN.rmft.environment, num_arms=5)
+        )
+        write_policy(path, agent, dataclasses.replace(TINY_RUN, rmft=wider), "tiny", {"iteration": 7})
+    else:
+        content = path.read_bytes()
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no policy"}[damage])
+    with pytest.raises(RunError, match="cannot use the policy"):
+        read_policy(path)
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match=f"got pretrained policy 'mab-k99', need one of .*{NAMES[0]}"):
+        load_pretrained("mab-k99")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_policy_is_that_of_its_preset_and_beats_thompson(name):
+    policy = load_pretrained(name)
+    assert dataclasses.replace(policy.config, seed=0) == get_preset(policy.preset)
+    config = policy.config.rmft
+
+    agents = {"rmft": policy.agent, **make_agents(config.environment, config.horizon, ["thompson"])}
+    played = evaluate(
+        agents,
+        make_environment(config.environment),
+        horizon=config.horizon,
+        num_scenarios=1024,
+        key=jax.random.key(5),
+    )
+    final = played["regret"].isel(round=-1).mean("scenario")
+    assert float(final.sel(agent="rmft")) < 0.75 * float(final.sel(agent="thompson"))
+    # Not the scenarios of the run's own evaluation, but the same law.
+    low, high = policy.provenance["evaluation"]["regret_ci95"]
+    assert low - 4 * (high - low) < float(final.sel(agent="rmft")) < high + 4 * (high - low)
+
+
+def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = NAMES[0]
+    assert cli.main(["evaluate", f"pretrained:{name}", "--num-scenarios", "16", "--horizon", "5"]) == 0
+    assert "T=5, 16 held-out scenarios" in " ".join(capsys.readouterr().out.split())
+    path = tmp_path / "runs" / "pretrained" / name / "evaluations" / "horizon=5,num_scenarios=16.nc"
+    assert read_dataset(path, "").sizes["scenario"] == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pretrained:none"], "need one of"),
+        (["pretrained:"], "need one of"),
+        (["pretrained:none", "--checkpoint", "last"], "the one that comes with the package"),
+    ],
+)
+def test_the_command_refuses(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
