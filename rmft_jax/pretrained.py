@@ -64,7 +64,8 @@ def read_policy(path: Path) -> Pretrained:
       RunError: if the file is damaged, or does not fit the network of its configuration.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: of a file that is no archive, NumPy leaves its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(str(arrays.pop(_ABOUT)))
         config = config_lib.from_dict(about["config"])
@@ -87,6 +88,7 @@ def write_policy(path: Path, agent: TrainedAgent, config: RunConfig, preset: str
     leaves = jax.tree_util.tree_leaves_with_path(agent.params)
     arrays: dict[str, Any] = {leaf_name(at): np.asarray(leaf) for at, leaf in leaves}
     about = {"config": config_lib.to_dict(config), "preset": preset, "provenance": provenance}
+    arrays[_ABOUT] = np.asarray(json.dumps(about, sort_keys=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, **{_ABOUT: np.asarray(json.dumps(about, sort_keys=True))})
+        np.savez(file, allow_pickle=False, **arrays)
