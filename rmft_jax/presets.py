@@ -101,7 +101,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about three minutes on two CPU cores", _MAB),
     "mab-k2": (
-        "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about three minutes on two CPU cores",
+        "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about six minutes on two CPU cores",
         _MAB_K2,
     ),
     "mab-k5": ("Bernoulli bandit, K=5, T=100: about a quarter of an hour on two CPU cores", _MAB_K5),
