@@ -30,7 +30,7 @@ def _full(config: EnvironmentConfig, **changes: Any) -> EnvironmentConfig:
 
 
 _MAB = RunConfig(RMFTConfig())
-# Selection by advantage: on two arms, and on five with many rounds, ranks within a scenario leave regret on the table.
+# Selection by advantage: ranks within a scenario do not tell a large gain from a small one (see `selection.py`).
 _MAB_K2 = RunConfig(
     RMFTConfig(
         environment=BanditConfig(num_arms=2),
