@@ -15,7 +15,7 @@ from experiments.common import curves_of, describe_seeds, final_regrets, train_a
 
 
 def main(
-    preset: tyro.conf.Positional[Literal["mab-k2", "mab-k5"]],
+    preset: tyro.conf.Positional[Literal["mab-k2", "mab-k5", "mab-k5-t50"]],
     runs: Path = Path("runs/bandit_regret"),
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> None:

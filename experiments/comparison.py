@@ -1,18 +1,19 @@
 """RMFT beside its rivals, its controls and its levers, at equal environment steps and equal numbers of updates.
 
-Every row is the same network on the same problem, five Bernoulli arms and 50 rounds, with `num_iterations` iterations
-of M = 512 scenarios, L = 8 rollouts of each and 4 updates. Runs of one seed start from the same weights and share their
-test scenarios, so differences are paired by seed. An interrupted script goes on where it stopped. Writes
+Every row of a group is the same network on the same problem, with 200 iterations of M = 512 scenarios, L = 8 rollouts
+of each and 4 updates, unless its name says otherwise. The problem is five Bernoulli arms over 50 rounds, that of
+`full-information` the preset `fol`. Runs of one seed start from the same weights and share their test scenarios, so
+differences to a group's first row are paired by seed. An interrupted script goes on where it stopped. Writes
 `comparison_GROUP.json`, `.md`, `.png` and `.pdf` into `experiments/results`.
 
-    python -m experiments.comparison rivals|controls|levers [--only NAME ...] [--seeds 0 1 2] [--quick]
+    python -m experiments.comparison GROUP [--only NAME ...] [--seeds 0 1 2] [--quick]
 
-`--only` trains some rows without writing anything.
+with GROUP one of paper, rivals, controls, levers, full-information. `--only` trains some rows without writing anything.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -25,8 +26,30 @@ from rmft_jax.storage import replacing, write_json
 from rmft_jax.sweeps.spec import Sweep
 
 Changes = dict[str, Any]
-BASE = "rmft"
-BUDGET: Changes = {"num_iterations": 200, "num_scenarios": 512, "chunk_size": 20}
+
+
+class Group(NamedTuple):
+    """Rows that stand in one table: what each changes of the common settings. The first is what others are compared to.
+
+    preset, references: the problem, and the classical agents drawn beside the rows.
+    """
+
+    rows: dict[str, Changes]
+    preset: str = "mab"
+    references: tuple[str, ...] = ("thompson", "greedy", "posterior_index")
+
+
+# Written out, so that the comparison stays what it is when a preset improves.
+COMMON: Changes = {
+    "num_iterations": 200,
+    "num_scenarios": 512,
+    "num_rollouts": 8,
+    "k": 2,
+    "num_minibatches": 4,
+    "selection": "regret",
+    "branching": "uniform",
+    "chunk_size": 20,
+}
 QUICK: Changes = {
     "num_arms": 3,
     "horizon": 10,
@@ -38,62 +61,102 @@ QUICK: Changes = {
 }
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"k": 8}
+_PAPER: Changes = {**_WHOLE, "k": 4}
+_PAPER_ROW = "whole trajectories, k = 4"
+_SINGLE_ROUND: Changes = {"refresh_every": 200}
 
-GROUPS: dict[str, dict[str, Changes]] = {
-    "rivals": {
-        BASE: {},
-        "rmft, whole trajectories": {**_WHOLE, "k": 4},
-        "distillation of UCB1": {"objective": "distillation", "behavior": "ucb1", **_WHOLE, **_ALL},
-        "distillation of Thompson": {"objective": "distillation", "behavior": "thompson", **_WHOLE, **_ALL},
-        "distillation of EXP3": {"objective": "distillation", "behavior": "exp3", **_WHOLE, **_ALL},
-        "best of Thompson, k = 2": {"objective": "distillation", "behavior": "thompson", **_WHOLE},
-        "DPT, own play": {"objective": "dpt", **_WHOLE, **_ALL},
-        "DPT, uniform play": {"objective": "dpt", "behavior": "uniform", **_WHOLE, **_ALL},
-        "REINFORCE": {"objective": "reinforce", **_WHOLE, **_ALL},
-        "REINFORCE, branching": {"objective": "reinforce", **_ALL},
-        "GRPO": {"objective": "grpo", **_WHOLE, **_ALL},
-        "GRPO, branching": {"objective": "grpo", **_ALL},
-    },
-    "controls": {
-        BASE: {},
-        "by advantage": {"selection": "advantage"},
-        "by advantage, 1 of 16, M = 256": {"selection": "advantage", "k": 1, "num_rollouts": 16, "num_scenarios": 256},
-        "by realized reward": {"selection": "reward"},
-        "by expected regret": {"selection_form": "expected"},
-        "at random": {"selection": "random"},
-        "over all scenarios": {"selection": "pooled"},
-        "single round": {"refresh_every": 200},
-        "5 rounds": {"refresh_every": 40},
-        "k = 1 of 8": {"k": 1},
-        "k = 4 of 8": {"k": 4},
-        "k = 1 of 4, M = 1024": {"k": 1, "num_rollouts": 4, "num_scenarios": 1024},
-        "k = 4 of 16, M = 256": {"k": 4, "num_rollouts": 16, "num_scenarios": 256},
-        "shared reward noise": {"shared_reward_noise": True},
-    },
-    "levers": {
-        BASE: {},
-        "no branching, k = 4": {**_WHOLE, "k": 4},
-        "early branching": {"branching": "early"},
-        "late branching": {"branching": "late"},
-        "no entropy bonus": {"entropy_weight": 0.0},
-        "entropy 0.03": {"entropy_weight": 0.03},
-        "temperature 1.2": {"temperature": 1.2},
-        "temperature 0.8": {"temperature": 0.8},
-        "constant step size": {"schedule": "constant"},
-        "half the step size": {"step_size": 1e-3},
-        "KL to the last policy": {"kl_reference": "previous", "kl_weight": 0.3},
-        "KL to the first policy": {"kl_reference": "initial", "kl_weight": 0.03},
-        "replay of 3 iterations": {"replay": 3},
-        "averaged weights": {"average_window": 10},
-        "twice M, half the iterations": {"num_scenarios": 1024, "num_iterations": 100},
-        "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 400},
-    },
+GROUPS: dict[str, Group] = {
+    "paper": Group(
+        {
+            _PAPER_ROW: _PAPER,
+            "whole, by realized reward": {**_PAPER, "selection": "reward"},
+            "whole, at random": {**_PAPER, "selection": "random"},
+            "whole, single round": {**_PAPER, **_SINGLE_ROUND},
+            "whole, 5 rounds": {**_PAPER, "refresh_every": 40},
+            "whole, k = 1": {**_WHOLE, "k": 1},
+            "whole, k = 2": _WHOLE,
+        }
+    ),
+    "rivals": Group(
+        {
+            "rmft": {},
+            _PAPER_ROW: _PAPER,
+            "distillation of UCB1": {"objective": "distillation", "behavior": "ucb1", **_WHOLE, **_ALL},
+            "distillation of Thompson": {"objective": "distillation", "behavior": "thompson", **_WHOLE, **_ALL},
+            "distillation of EXP3": {"objective": "distillation", "behavior": "exp3", **_WHOLE, **_ALL},
+            "best of Thompson, k = 2": {"objective": "distillation", "behavior": "thompson", **_WHOLE},
+            "DPT, own play": {"objective": "dpt", **_WHOLE, **_ALL},
+            "DPT, uniform play": {"objective": "dpt", "behavior": "uniform", **_WHOLE, **_ALL},
+            "REINFORCE": {"objective": "reinforce", **_WHOLE, **_ALL},
+            "REINFORCE, branching": {"objective": "reinforce", **_ALL},
+            "GRPO": {"objective": "grpo", **_WHOLE, **_ALL},
+            "GRPO, branching": {"objective": "grpo", **_ALL},
+        }
+    ),
+    "controls": Group(
+        {
+            "rmft": {},
+            "by advantage": {"selection": "advantage"},
+            "by advantage, 1 of 16, M = 256": {
+                "selection": "advantage",
+                "k": 1,
+                "num_rollouts": 16,
+                "num_scenarios": 256,
+            },
+            "by realized reward": {"selection": "reward"},
+            "by expected regret": {"selection_form": "expected"},
+            "at random": {"selection": "random"},
+            "over all scenarios": {"selection": "pooled"},
+            "single round": _SINGLE_ROUND,
+            "5 rounds": {"refresh_every": 40},
+            "k = 1 of 8": {"k": 1},
+            "k = 4 of 8": {"k": 4},
+            "k = 1 of 4, M = 1024": {"k": 1, "num_rollouts": 4, "num_scenarios": 1024},
+            "k = 4 of 16, M = 256": {"k": 4, "num_rollouts": 16, "num_scenarios": 256},
+            "shared reward noise": {"shared_reward_noise": True},
+        }
+    ),
+    "levers": Group(
+        {
+            "rmft": {},
+            _PAPER_ROW: _PAPER,
+            "early branching": {"branching": "early"},
+            "late branching": {"branching": "late"},
+            "no entropy bonus": {"entropy_weight": 0.0},
+            "entropy 0.03": {"entropy_weight": 0.03},
+            "temperature 1.2": {"temperature": 1.2},
+            "temperature 0.8": {"temperature": 0.8},
+            "constant step size": {"schedule": "constant"},
+            "half the step size": {"step_size": 1e-3},
+            "KL to the last policy": {"kl_reference": "previous", "kl_weight": 0.3},
+            "KL to the first policy": {"kl_reference": "initial", "kl_weight": 0.03},
+            "replay of 3 iterations": {"replay": 3},
+            "averaged weights": {"average_window": 10},
+            "twice M, half the iterations": {"num_scenarios": 1024, "num_iterations": 100},
+            "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 400},
+        }
+    ),
+    "full-information": Group(
+        {
+            "rmft": {},
+            _PAPER_ROW: _PAPER,
+            "regret-loss": {"objective": "regret_loss", **_WHOLE, **_ALL},
+            "DPT, own play": {"objective": "dpt", **_WHOLE, **_ALL},
+            "REINFORCE": {"objective": "reinforce", **_WHOLE, **_ALL},
+            "by realized reward": {"selection": "reward"},
+            "at random": {"selection": "random"},
+            "single round": _SINGLE_ROUND,
+            "independent reward noise": {"shared_reward_noise": False},
+            "by regret of sampled arms": {"selection_form": "sampled"},
+        },
+        "fol",
+        ("follow_the_leader", "hedge_anytime", "ftrl"),
+    ),
 }
-REFERENCES = ("thompson", "greedy", "posterior_index")
 
 
 def main(
-    group: tyro.conf.Positional[Literal["rivals", "controls", "levers"]],
+    group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "full-information"]],
     runs: Path = Path("runs/comparison"),
     seeds: tuple[int, ...] = (0, 1, 2),
     only: tuple[str, ...] = (),
@@ -108,33 +171,34 @@ def main(
       only: names of rows to train, without writing the table.
       quick: a problem of seconds, to see that everything runs; nothing is written into `experiments/results`.
     """
-    if unknown := [name for name in only if name not in GROUPS[group]]:
-        raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, GROUPS[group]))}")
-    rows = {name: changes for name, changes in GROUPS[group].items() if not only or name in only}
-    configs = {name: config_of(changes, quick) for name, changes in rows.items()}
-    slugs = {slug(name) + ("-quick" if quick else ""): config for name, config in configs.items()}
+    chosen = GROUPS[group]
+    if unknown := [name for name in only if name not in chosen.rows]:
+        raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, chosen.rows))}")
+    rows = {name: changes for name, changes in chosen.rows.items() if not only or name in only}
+    configs = {name: config_of(changes, chosen.preset, quick) for name, changes in rows.items()}
+    slugs = {slug(f"{chosen.preset} {name}{' quick' * quick}"): config for name, config in configs.items()}
     trained = train_all(slugs, runs, seeds)
     if only:
         return
     summaries = dict(zip(rows, trained.summaries.values(), strict=True))
-    result = describe(summaries, configs, rows)
-    target = (runs / "quick" if quick else RESULTS) / f"comparison_{group}"
+    result = describe(summaries, configs, chosen)
+    target = (runs / "quick" if quick else RESULTS) / f"comparison_{group.replace('-', '_')}"
     save_figure(draw(result), target)
     text = table(result)
     with replacing(target.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    first = summaries[BASE][0]
+    first = next(iter(summaries.values()))[0]
     provenance = {"seeds": list(seeds), "device": first["device"], "versions": first["versions"]}
     write_json(target.with_suffix(".json"), provenance | result)
     print(text)
 
 
-def config_of(changes: Changes, quick: bool = False) -> RunConfig:
-    """The configuration of a row: the preset `mab` at the budget of the comparison, and what the row changes."""
-    override = {**BUDGET, **changes}
+def config_of(changes: Changes, preset: str = "mab", quick: bool = False) -> RunConfig:
+    """The configuration of a row: the preset with the common settings, and what the row changes."""
+    override = {**COMMON, **changes}
     if quick:
         override |= QUICK | {"refresh_every": min(override.get("refresh_every", 1), QUICK["num_iterations"])}
-    return next(iter(Sweep("mab", override=override).expand())).config
+    return next(iter(Sweep(preset, override=override).expand())).config
 
 
 def slug(name: str) -> str:
@@ -145,17 +209,18 @@ def slug(name: str) -> str:
 def describe(
     summaries: Mapping[str, Sequence[Mapping[str, Any]]],
     configs: Mapping[str, RunConfig],
-    rows: Mapping[str, Changes],
+    group: Group,
 ) -> dict[str, Any]:
-    """Per row its regret, its difference to RMFT on the same seeds, its SuffFailFreq and its cost."""
-    base = _regrets(summaries[BASE])
+    """Per row its regret, its difference to the first row on the same seeds, its SuffFailFreq and its cost."""
+    first = next(iter(summaries.values()))
+    base = _regrets(first)
     found = {}
     for name, of_seeds in summaries.items():
         regrets, rmft = _regrets(of_seeds), configs[name].rmft
         found[name] = {
-            "changes": dict(rows[name]),
+            "changes": dict(group.rows[name]),
             "regret": describe_seeds(regrets),
-            "minus_rmft": describe_seeds([a - b for a, b in zip(regrets, base, strict=True)]),
+            "minus_first": describe_seeds([a - b for a, b in zip(regrets, base, strict=True)]),
             "suff_fail_freq": float(np.mean([one["evaluation"]["rmft"]["suff_fail_freq"] for one in of_seeds])),
             "env_steps": of_seeds[0]["env_steps"],
             "updates": rmft.num_iterations * rmft.num_epochs * rmft.num_minibatches,
@@ -163,11 +228,10 @@ def describe(
             "wall_seconds": [one["wall_seconds"] for one in of_seeds],
             "checkpoint_iteration": [one["checkpoint_iteration"] for one in of_seeds],
         }
-    agents = summaries[BASE][0]["evaluation"]
     references = {
-        name: describe_seeds([one["evaluation"][name]["regret_mean"] for one in summaries[BASE]])
-        for name in (*REFERENCES, "ucb1", "uniform")
-        if name in agents
+        name: describe_seeds([one["evaluation"][name]["regret_mean"] for one in first])
+        for name in (*group.references, "ucb1", "uniform")
+        if name in first[0]["evaluation"]
     }
     return {"rows": found, "references": references}
 
@@ -177,25 +241,27 @@ def _regrets(summaries: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def draw(result: Mapping[str, Any]) -> DataFigure:
-    """Regret of every row with its interval, and that of three classical agents."""
-    rows = result["rows"]
+    """Regret of every row with its interval and its seeds, and that of the first three classical agents."""
+    rows, references = result["rows"], list(result["references"].items())[:3]
     places = np.arange(len(rows))[::-1]
     written = []
     with column_figure(0.7 + 0.19 * len(rows)) as (figure, axes):
         for place, (name, row) in zip(places, rows.items(), strict=True):
             mean, (low, high) = row["regret"]["mean"], row["regret"]["ci95"]
-            color = "#D55E00" if name == BASE else "#0072B2"
+            color = "#D55E00" if row is next(iter(rows.values())) else "#0072B2"
             axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=3.5)
             axes.plot(row["regret"]["seeds"], [place] * len(row["regret"]["seeds"]), "|", color=color, markersize=5)
             written.append({"row": name, "mean": mean, "low": low, "high": high})
-        for name, style in zip(REFERENCES, ("--", ":", "-."), strict=True):
-            value = result["references"][name]["mean"]
+        for (name, reference), style in zip(references, ("--", ":", "-."), strict=False):
+            value = reference["mean"]
             axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=name.replace("_", " "))
             written.append({"row": name, "mean": value, "low": value, "high": value})
         axes.set_yticks(places, list(rows), fontsize="small")
         axes.set_xlabel("regret at the horizon")
         axes.set_xscale("log")
-        ticks = [tick for tick in (3, 4, 5, 6, 8, 10, 13, 17) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        ticks = [
+            tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+        ]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         figure.legend(loc="outside upper center", ncols=3)
@@ -206,15 +272,15 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
 def table(result: Mapping[str, Any]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| row | regret | minus RMFT | SuffFailFreq(T/2) | trajectories per update | seconds per run |",
+        "| row | regret | minus the first row | SuffFailFreq(T/2) | trajectories per update | seconds per run |",
         "|---|---|---|---|---|---|",
     ]
+    first = next(iter(result["rows"].values()))
     for name, row in result["rows"].items():
-        difference = "" if name == BASE else _interval(row["minus_rmft"], "+")
+        difference = "" if row is first else _interval(row["minus_first"], "+")
         seconds = f"{np.mean(row['wall_seconds']):.0f}"
         cells = [name, _interval(row["regret"]), difference, f"{row['suff_fail_freq']:.2f}"]
         lines.append(f"| {' | '.join([*cells, str(row['trajectories_per_update']), seconds])} |")
-    first = next(iter(result["rows"].values()))
     lines += [
         "",
         f"{first['env_steps'] / 1e6:.0f} million environment steps and {first['updates']} updates each. 95% Student-t "
