@@ -8,15 +8,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 from scipy import stats
 
-from rmft_jax import RunDirectory, get_preset, train
+from rmft_jax import RunDirectory, Sweep, evaluate, make_agents, make_environment, train
+from rmft_jax.agents import catalogue
+from rmft_jax.benchmark import tune_agents
 from rmft_jax.bootstrap import Interval
 from rmft_jax.config import RunConfig
 from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
 from rmft_jax.storage import write_json
+from rmft_jax.training import RunKeys
 
 RESULTS = Path(__file__).parent / "results"
+QUICK: dict[str, Any] = {
+    "horizon": 10,
+    "num_iterations": 10,
+    "chunk_size": 5,
+    "num_scenarios": 64,
+    "num_validation_scenarios": 64,
+    "num_test_scenarios": 128,
+}
+"""What makes a run one of seconds, to see that a script works."""
 
 
 class TrainedRuns(NamedTuple):
@@ -30,20 +43,39 @@ class TrainedRuns(NamedTuple):
     summaries: dict[str, list[dict[str, Any]]]
 
 
-def train_all(configs: Mapping[str, RunConfig | str], runs: Path, seeds: Sequence[int]) -> TrainedRuns:
+def preset_config(preset: str, override: Mapping[str, Any] | None = None, quick: bool = False) -> RunConfig:
+    """A preset with some settings changed; `quick` makes it a run of seconds."""
+    changes = {**(override or {}), **(QUICK if quick else {})}
+    return next(iter(Sweep(preset, override=changes).expand())).config
+
+
+def results_folder(runs: Path, quick: bool = False) -> Path:
+    """Where a script writes: `experiments/results`, or beside its runs if they are quick ones."""
+    return runs / "quick" if quick else RESULTS
+
+
+def run_directory(runs: Path, name: str, seed: int, quick: bool = False) -> Path:
+    """Where `train_all` keeps a run."""
+    return runs / f"{name}{'-quick' * quick}-seed{seed}"
+
+
+def train_all(
+    configs: Mapping[str, RunConfig | str], runs: Path, seeds: Sequence[int], quick: bool = False
+) -> TrainedRuns:
     """Trains what is missing: a preset, or a configuration, for each agent name on every seed.
 
     Goes on where it was interrupted. Runs that differ in their seeds share their compiled programs, which are kept in
-    `runs/compiled`. A run's directory is named after its preset, or after the agent, and its seed.
+    `runs/compiled`. A run's directory is named after its preset, or after the agent, and its seed. `quick` makes runs
+    of presets ones of seconds; a configuration is expected to be one.
     """
     if len(seeds) < 2:
         raise SystemExit(f"got {len(seeds)} seed, need at least 2 for an interval; try --seeds 0 1 2")
     jax.config.update("jax_compilation_cache_dir", str((runs / "compiled").absolute()))
     trained = TrainedRuns({agent: [] for agent in configs}, {agent: [] for agent in configs})
     for agent, given in configs.items():
-        name, config = (given, get_preset(given)) if isinstance(given, str) else (agent, given)
+        name, config = (given, preset_config(given, quick=quick)) if isinstance(given, str) else (agent, given)
         for seed in seeds:
-            directory = runs / f"{name}-seed{seed}"
+            directory = run_directory(runs, name, seed, quick)
             summary = train(dataclasses.replace(config, seed=seed), directory, preset=name, resume=True)
             trained.summaries[agent].append(summary)
             trained.evaluations[agent].append(RunDirectory.open(directory).read_dataset("evaluation.nc"))
@@ -81,6 +113,39 @@ def describe_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"seeds": list(values), "mean": float(np.mean(values)), "ci95": [float(low), float(high)]}
 
 
+def tuned_in_hindsight(config: RunConfig, seed: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each rival with the constant, if it has one, that is best on the test scenarios of a seed; its regret there."""
+    environment, horizon, count = config.rmft.environment, config.rmft.horizon, config.num_test_scenarios
+    world, key = make_environment(environment), RunKeys.create(seed).test
+    agents = make_agents(environment, horizon, names)
+    best = tune_agents(agents, world, horizon=horizon, key=key, num_scenarios=count)
+    final = evaluate(best, world, horizon=horizon, num_scenarios=count, key=key)["regret"].isel(round=-1)
+    return {
+        name: {
+            "constant": getattr(best[name], catalogue.AGENTS[name].constant or "", None),
+            "regret_mean": float(final.sel(agent=name).mean(dtype=np.float64)),
+        }
+        for name in best
+    }
+
+
+def ratios(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The trained policy's regret over that of every rival on the same scenarios, per seed.
+
+    Args:
+      summaries: of the runs, one per seed.
+      tuned: what `tuned_in_hindsight` returns, for each of them.
+    """
+    found: dict[str, list[float]] = {}
+    for summary, best in zip(summaries, tuned, strict=True):
+        regrets = {name: row["regret_mean"] for name, row in summary["evaluation"].items() if row["regret_mean"] > 0}
+        regrets |= {f"{name}_tuned_in_hindsight": row["regret_mean"] for name, row in best.items()}
+        own = regrets.pop("rmft")
+        for name, regret in regrets.items():
+            found.setdefault(name, []).append(own / regret)
+    return {name: describe_seeds(values) for name, values in found.items() if len(values) == len(summaries)}
+
+
 def final_regrets(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
     """Regret at the horizon with its interval, lowest first."""
     return {
@@ -89,9 +154,14 @@ def final_regrets(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
     }
 
 
-def write(name: str, result: dict[str, Any], curves: Mapping[str, Curve], regret: str) -> None:
-    """Writes the numbers and the figure of an experiment into `experiments/results`."""
+def write(target: Path, result: dict[str, Any], figure: Figure) -> None:
+    """Writes the numbers and the figure of an experiment: a path without its suffix."""
+    save_figure(figure, target)
+    write_json(target.with_suffix(".json"), result)
+    print(target.with_suffix(".json").read_text())
+
+
+def draw_curves(curves: Mapping[str, Curve], regret: str = "pseudo") -> Figure:
+    """The curves of `curves_of` over all rounds."""
     horizon = len(next(iter(curves.values())).mean)
-    save_figure(plot_regret_curves(curves, np.arange(1, horizon + 1), regret), RESULTS / name)
-    write_json(RESULTS / f"{name}.json", result)
-    print((RESULTS / f"{name}.json").read_text())
+    return plot_regret_curves(curves, np.arange(1, horizon + 1), regret)

@@ -18,12 +18,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.common import RESULTS, describe_seeds, train_all
+from experiments.common import QUICK, describe_seeds, preset_config, results_folder, train_all, write
 from rmft_jax.config import RunConfig
-from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, column_figure
-from rmft_jax.storage import replacing, write_json
-from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.storage import replacing
 
 Changes = dict[str, Any]
 
@@ -49,15 +47,6 @@ COMMON: Changes = {
     "selection": "regret",
     "branching": "uniform",
     "chunk_size": 20,
-}
-QUICK: Changes = {
-    "num_arms": 3,
-    "horizon": 10,
-    "num_iterations": 10,
-    "chunk_size": 5,
-    "num_scenarios": 64,
-    "num_validation_scenarios": 64,
-    "num_test_scenarios": 128,
 }
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"k": 8}
@@ -169,27 +158,25 @@ def main(
       runs: where the run directories go.
       seeds: training seeds; at least two, for intervals.
       only: names of rows to train, without writing the table.
-      quick: a problem of seconds, to see that everything runs; nothing is written into `experiments/results`.
+      quick: a problem of seconds, to see that everything runs; writes beside the runs.
     """
     chosen = GROUPS[group]
     if unknown := [name for name in only if name not in chosen.rows]:
         raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, chosen.rows))}")
     rows = {name: changes for name, changes in chosen.rows.items() if not only or name in only}
     configs = {name: config_of(changes, chosen.preset, quick) for name, changes in rows.items()}
-    slugs = {slug(f"{chosen.preset} {name}{' quick' * quick}"): config for name, config in configs.items()}
-    trained = train_all(slugs, runs, seeds)
+    slugs = {slug(f"{chosen.preset} {name}"): config for name, config in configs.items()}
+    trained = train_all(slugs, runs, seeds, quick)
     if only:
         return
     summaries = dict(zip(rows, trained.summaries.values(), strict=True))
     result = describe(summaries, configs, chosen)
-    target = (runs / "quick" if quick else RESULTS) / f"comparison_{group.replace('-', '_')}"
-    save_figure(draw(result), target)
-    text = table(result)
-    with replacing(target.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    target, text = results_folder(runs, quick) / f"comparison_{group.replace('-', '_')}", table(result)
     first = next(iter(summaries.values()))[0]
     provenance = {"seeds": list(seeds), "device": first["device"], "versions": first["versions"]}
-    write_json(target.with_suffix(".json"), provenance | result)
+    write(target, provenance | result, draw(result))
+    with replacing(target.with_suffix(".md")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     print(text)
 
 
@@ -197,8 +184,8 @@ def config_of(changes: Changes, preset: str = "mab", quick: bool = False) -> Run
     """The configuration of a row: the preset with the common settings, and what the row changes."""
     override = {**COMMON, **changes}
     if quick:
-        override |= QUICK | {"refresh_every": min(override.get("refresh_every", 1), QUICK["num_iterations"])}
-    return next(iter(Sweep(preset, override=override).expand())).config
+        override["refresh_every"] = min(override.get("refresh_every", 1), QUICK["num_iterations"])
+    return preset_config(preset, override, quick)
 
 
 def slug(name: str) -> str:

@@ -3,7 +3,7 @@
 Trains the presets `mab` and `mab-plain` on three seeds each and gathers their final evaluations. An interrupted
 script goes on where it stopped. Writes `mab_regret.json`, `.png` and `.pdf` into `experiments/results`.
 
-    python -m experiments.mab_regret [--runs DIR] [--seeds 0 1 2]
+    python -m experiments.mab_regret [--runs DIR] [--seeds 0 1 2] [--quick]
 """
 
 import statistics
@@ -12,19 +12,20 @@ from typing import Any
 
 import tyro
 
-from experiments.common import curves_of, final_regrets, train_all, write
+from experiments.common import curves_of, draw_curves, final_regrets, results_folder, train_all, write
 
 PRESETS = {"rmft": "mab", "rmft_plain": "mab-plain"}
 
 
-def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2), quick: bool = False) -> None:
     """Trains what is missing, then writes the table and the figure.
 
     Args:
       runs: where the run directories go.
       seeds: training seeds; at least two, for intervals.
+      quick: runs of seconds, to see that the script works; writes beside the runs.
     """
-    evaluations, summaries = train_all(PRESETS, runs, seeds)
+    evaluations, summaries = train_all(PRESETS, runs, seeds, quick)
     curves = curves_of(evaluations)
     agents = final_regrets(curves)
     for name, row in agents.items():
@@ -36,7 +37,7 @@ def main(runs: Path = Path("runs/mab_regret"), seeds: tuple[int, ...] = (0, 1, 2
         "agents": agents,
         "trained": {PRESETS[agent]: _describe(summaries[agent]) for agent in PRESETS},
     }
-    write("mab_regret", result, curves, "pseudo")
+    write(results_folder(runs, quick) / "mab_regret", result, draw_curves(curves))
 
 
 def _suff_fail_freq(name: str, summaries: dict[str, list[dict[str, Any]]]) -> float:

@@ -1,0 +1,135 @@
+"""The value matrix that RMFT gives the theory's single layer, beside that of follow-the-regularized-leader.
+
+The policies of preset `single-layer` play `softmax(W S)`, S the sum of the past reward vectors. With `W = eta I` that
+is Hedge at rate eta: FTRL with entropy as its regularizer. The same number added to all scores changes no decision, and
+the same number added to all rewards should change none either, so `P W P` is shown, `P = I - 11'/K`. Writes
+`single_layer_weights.json`, `.csv`, `.png` and `.pdf` into `experiments/results`.
+
+    python -m experiments.single_layer_weights [--runs DIR] [--seeds 0 1 2] [--quick]
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+
+from experiments.common import (
+    describe_seeds,
+    preset_config,
+    ratios,
+    results_folder,
+    run_directory,
+    train_all,
+    tuned_in_hindsight,
+    write,
+)
+from rmft_jax import RunDirectory, load_agent
+from rmft_jax.agents import FullInformationSingleLayer, Hedge, make_agents
+from rmft_jax.plotting.style import DataFigure, sheet
+
+PRESET = "single-layer"
+
+
+def main(
+    runs: Path = Path("runs/single_layer_weights"), seeds: tuple[int, ...] = (0, 1, 2), quick: bool = False
+) -> None:
+    """Trains what is missing, then writes the numbers and the figure.
+
+    Args:
+      runs: where the run directories go.
+      seeds: training seeds; at least two, for intervals.
+      quick: runs of seconds, to see that the script works; writes beside the runs.
+    """
+    summaries = train_all({"rmft": PRESET}, runs, seeds, quick).summaries["rmft"]
+    matrices = [trained_matrix(RunDirectory.open(run_directory(runs, PRESET, seed, quick))) for seed in seeds]
+    run = preset_config(PRESET, quick=quick)
+    tuned = [tuned_in_hindsight(run, seed, ("hedge",)) for seed in seeds]
+    config = run.rmft
+    hedge = make_agents(config.environment, config.horizon, ["hedge"])["hedge"]
+    assert isinstance(hedge, Hedge)
+    # The rate of the docstring of Hedge, of which the constant is a multiple.
+    published = math.sqrt(8.0 * math.log(config.environment.num_arms) / config.horizon) / float(hedge.width)
+    constants = [float(one["hedge"]["constant"]) for one in tuned]
+    direction = centring(config.environment.num_arms)
+    shown = {
+        "RMFT": np.mean(matrices, axis=0),
+        "Hedge, best rate in hindsight": float(np.mean(constants)) * published * direction,
+        "Hedge, as published": published * direction,
+    }
+    result = {
+        "preset": PRESET,
+        "seeds": list(seeds),
+        "device": summaries[0]["device"],
+        "versions": summaries[0]["versions"],
+        "matrices": [matrix.tolist() for matrix in matrices],
+        "rate": describe_seeds([rate(matrix) for matrix in matrices]),
+        "share_beside_hedge": describe_seeds([share_beside_hedge(matrix) for matrix in matrices]),
+        "hedge_rate": {"published": published, "best_in_hindsight": [one * published for one in constants]},
+        "regret": [summary["evaluation"]["rmft"]["regret_mean"] for summary in summaries],
+        "ratio_to": ratios(summaries, tuned),
+        "checkpoint_iteration": [summary["checkpoint_iteration"] for summary in summaries],
+        "wall_seconds": [summary["wall_seconds"] for summary in summaries],
+    }
+    write(results_folder(runs, quick) / "single_layer_weights", result, draw(shown))
+
+
+def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
+    """`P = I - 11'/K`."""
+    return np.eye(num_arms) - 1.0 / num_arms
+
+
+def trained_matrix(run: RunDirectory) -> Float[np.ndarray, "K K"]:
+    """`P W P` of the policy that a run chose. `W = b V`, with `b` the score that all rounds share."""
+    agent, _ = load_agent(run)
+    assert isinstance(agent, FullInformationSingleLayer)
+    params = {name: np.asarray(value, np.float64) for name, value in agent.params.items()}
+    score = params["kappa"] @ (params["Q"] @ params["c"] + params["q"])
+    direction = centring(len(params["V"]))
+    return direction @ (score * params["V"]) @ direction
+
+
+def rate(matrix: Float[np.ndarray, "K K"]) -> float:
+    """The rate eta for which `eta P` is nearest to a matrix."""
+    direction = centring(len(matrix))
+    return float(np.sum(matrix * direction) / np.sum(direction**2))
+
+
+def share_beside_hedge(matrix: Float[np.ndarray, "K K"]) -> float:
+    """How much of the norm of `P W P` is not along P: 0 if the policy is Hedge at some rate."""
+    return float(np.linalg.norm(matrix - rate(matrix) * centring(len(matrix))) / np.linalg.norm(matrix))
+
+
+def draw(shown: Mapping[str, Float[np.ndarray, "K K"]]) -> DataFigure:
+    """The matrices as numbers on colours of one scale."""
+    largest = max(np.abs(matrix).max() for matrix in shown.values())
+    with sheet("paper", 1.9, axes_grid=False) as figure:
+        panels = figure.subplots(1, len(shown))
+        mesh: Any = None
+        for axes, (name, matrix) in zip(panels, shown.items(), strict=True):
+            mesh = axes.imshow(matrix, cmap="PuOr_r", vmin=-largest, vmax=largest)
+            axes.set_title(name.replace(", ", ",\n"))
+            ticks = np.arange(len(matrix))
+            axes.set_xticks(ticks, [f"{arm + 1}" for arm in ticks])
+            axes.set_yticks(ticks, [f"{arm + 1}" for arm in ticks])
+            for i, j in np.ndindex(matrix.shape):
+                dark = abs(matrix[i, j]) > 0.6 * largest
+                axes.text(
+                    j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", size=6, color="white" if dark else "black"
+                )
+        figure.supxlabel("reward of arm")
+        figure.supylabel("score of arm")
+        figure.colorbar(mesh, ax=panels, shrink=0.7, label="weight")
+        figure.rows = [
+            {"player": name, "score_of": i + 1, "reward_of": j + 1, "weight": float(matrix[i, j])}
+            for name, matrix in shown.items()
+            for i, j in np.ndindex(matrix.shape)
+        ]
+        return figure
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
