@@ -1,14 +1,14 @@
-"""Selection by advantage on the stationary bandit: `mab-k2` beside the exact Bayes optimum, five arms beside an index.
+"""RMFT on the stationary bandit: five arms over 50 and 100 rounds, and two arms beside the exact Bayes optimum.
 
-Trains the preset on three seeds and gathers the final evaluations, with the posterior index tuned in hindsight on the
-very scenarios of the comparison. The policies of `mab-k5` also play instances with a fixed gap, never seen in
-training. An interrupted script goes on where it stopped. Writes `mab_k2_regret.json`, `.png` and `.pdf`, or those of
-the other presets, into `experiments/results`.
+Trains a preset on three seeds, `mab` beside `mab-plain`, the paper's whole-trajectory selection, and gathers the final
+evaluations, with the posterior index tuned in hindsight on the very scenarios of the comparison. The policies of
+`mab-k5` also play instances with a fixed gap, never seen in training. An interrupted script goes on where it stopped.
+Writes `mab_regret.json`, `.png` and `.pdf`, or those of the other presets, into `experiments/results`.
 
-    python -m experiments.bandit_regret mab-k2|mab-k5|mab-k5-t50 [--runs DIR] [--seeds 0 1 2] [--quick]
+    python -m experiments.bandit_regret mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +31,12 @@ from rmft_jax import RunDirectory, load_agent
 from rmft_jax.engine.generalization import evaluate_grid
 
 TUNED = ("posterior_index",)
+BESIDE = {"mab": {"rmft_plain": "mab-plain"}}
 INSTANCES = {"mab-k5": ("fixed_gap_hard", "fixed_gap_easy")}
 
 
 def main(
-    preset: tyro.conf.Positional[Literal["mab-k2", "mab-k5", "mab-k5-t50"]],
+    preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5"]],
     runs: Path = Path("runs/bandit_regret"),
     seeds: tuple[int, ...] = (0, 1, 2),
     quick: bool = False,
@@ -48,26 +49,40 @@ def main(
       seeds: training seeds; at least two, for intervals.
       quick: runs of seconds, to see that the script works; writes beside the runs.
     """
-    evaluations, summaries = train_all({"rmft": preset}, runs, seeds, quick)
-    curves, of_seeds = curves_of(evaluations), summaries["rmft"]
+    presets = {"rmft": preset, **BESIDE.get(preset, {})}
+    evaluations, summaries = train_all(presets, runs, seeds, quick)
+    curves, first = curves_of(evaluations), summaries["rmft"][0]
     tuned = [tuned_in_hindsight(preset_config(preset, quick=quick), seed, TUNED) for seed in seeds]
     policies = [run_directory(runs, preset, seed, quick) for seed in seeds]
-    rows: list[dict[str, Any]] = [summary["evaluation"] for summary in of_seeds]
     result = {
         "preset": preset,
         "seeds": list(seeds),
-        "device": of_seeds[0]["device"],
-        "versions": of_seeds[0]["versions"],
+        "device": first["device"],
+        "versions": first["versions"],
         "agents": final_regrets(curves),
+        "suff_fail_freq": {name: suff_fail(name, summaries) for name in curves},
         "tuned_in_hindsight": tuned,
-        "ratio_to": ratios(of_seeds, tuned),
-        "suff_fail_freq": {name: describe_seeds([row[name]["suff_fail_freq"] for row in rows]) for name in rows[0]},
+        "trained": {presets[agent]: describe(summaries[agent], tuned) for agent in presets},
         "instances": {name: instance(name, policies) for name in INSTANCES.get(preset, ())},
-        "checkpoint_iteration": [summary["checkpoint_iteration"] for summary in of_seeds],
-        "wall_seconds": [summary["wall_seconds"] for summary in of_seeds],
-        "env_steps": of_seeds[0]["env_steps"],
     }
     write(results_folder(runs, quick) / f"{preset.replace('-', '_')}_regret", result, draw_curves(curves))
+
+
+def suff_fail(name: str, summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """SuffFailFreq(T/2) of a trained policy, or of a classical agent on the scenarios of its runs."""
+    of_seeds = summaries.get(name, summaries["rmft"])
+    agent = "rmft" if name in summaries else name
+    return describe_seeds([summary["evaluation"][agent]["suff_fail_freq"] for summary in of_seeds])
+
+
+def describe(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a preset reached on every seed, beside the other agents on the same scenarios, and its cost."""
+    return {
+        "ratio_to": ratios(summaries, tuned),
+        "checkpoint_iteration": [summary["checkpoint_iteration"] for summary in summaries],
+        "wall_seconds": [summary["wall_seconds"] for summary in summaries],
+        "env_steps": summaries[0]["env_steps"],
+    }
 
 
 def instance(environment: str, runs: Sequence[Path]) -> dict[str, Any]:
@@ -79,9 +94,10 @@ def instance(environment: str, runs: Sequence[Path]) -> dict[str, Any]:
     for directory in runs:
         run = RunDirectory.open(directory)
         config, (agent, _) = run.read_config()[0], load_agent(run)
-        played = evaluate_grid(config, agent, {"environment": [environment]})["final_regret"].squeeze("environment")
-        for name in played["agent"].values:
-            finals.setdefault(str(name), []).append(float(played.sel(agent=name)))
+        played = evaluate_grid(config, agent, {"environment": [environment]}).squeeze("environment")
+        finals.setdefault("rmft", []).append(float(played["final_regret"]))
+        for name, regret in played["baseline_final_regret"].groupby("agent"):
+            finals.setdefault(str(name), []).append(regret.item())
     differences = [own - other for own, other in zip(finals["rmft"], finals["thompson"], strict=True)]
     return {
         "agents": {name: describe_seeds(values) for name, values in finals.items()},

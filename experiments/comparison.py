@@ -33,7 +33,7 @@ class Group(NamedTuple):
     """
 
     rows: dict[str, Changes]
-    preset: str = "mab"
+    preset: str = "mab-per-scenario"
     references: tuple[str, ...] = ("thompson", "greedy", "posterior_index")
 
 
@@ -180,7 +180,7 @@ def main(
     print(text)
 
 
-def config_of(changes: Changes, preset: str = "mab", quick: bool = False) -> RunConfig:
+def config_of(changes: Changes, preset: str = "mab-per-scenario", quick: bool = False) -> RunConfig:
     """The configuration of a row: the preset with the common settings, and what the row changes."""
     override = {**COMMON, **changes}
     if quick:

@@ -6,7 +6,7 @@ how many scenarios are missed by how much: the gap is what a round of the second
 `experiments.bandit_regret`, and trains those that are missing. Writes `regret_by_round_mab_k5.json`, `.csv`, `.png` and
 `.pdf`, or those of the other presets, into `experiments/results`.
 
-    python -m experiments.regret_by_round mab-k2|mab-k5|mab-k5-t50 [--runs DIR] [--seeds 0 1 2] [--quick]
+    python -m experiments.regret_by_round mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick]
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Halves(NamedTuple):
 
 
 def main(
-    preset: tyro.conf.Positional[Literal["mab-k2", "mab-k5", "mab-k5-t50"]],
+    preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5"]],
     runs: Path = Path("runs/bandit_regret"),
     seeds: tuple[int, ...] = (0, 1, 2),
     quick: bool = False,

@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import bandit_regret, comparison, mab_regret, regret_by_round, settings_regret, single_layer_weights
+from experiments import bandit_regret, comparison, regret_by_round, settings_regret, single_layer_weights
 from experiments.common import preset_config, run_directory, tuned_in_hindsight
 from rmft_jax import RunDirectory, get_preset
 from rmft_jax.agents import FullInformationSingleLayer, Hedge
@@ -179,7 +179,7 @@ def test_comparisons_run(tmp_path, group):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["mab-k2", "mab-k5", "mab-k5-t50"])
+@pytest.mark.parametrize("preset", ["mab", "mab-k2", "mab-k5"])
 def test_headline_scripts_run(tmp_path, preset):
     for script, name in ((bandit_regret, f"{preset}_regret"), (regret_by_round, f"regret_by_round_{preset}")):
         script.main(preset, runs=tmp_path, seeds=(0, 1), quick=True)
@@ -198,10 +198,7 @@ def test_scripts_of_the_settings_run(tmp_path, preset):
 
 
 @pytest.mark.slow
-def test_the_other_scripts_run(tmp_path):
-    mab_regret.main(runs=tmp_path, seeds=(0, 1), quick=True)
+def test_the_script_of_the_single_layer_runs(tmp_path):
     single_layer_weights.main(runs=tmp_path, seeds=(0, 1), quick=True)
-    assert {path.name for path in (tmp_path / "quick").glob("*.json")} == {
-        "mab_regret.json",
-        "single_layer_weights.json",
-    }
+    found = json.loads((tmp_path / "quick" / "single_layer_weights.json").read_text())
+    assert found["rate"]["mean"] > 0

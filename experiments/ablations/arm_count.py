@@ -18,7 +18,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"num_arms": [2, 3, 5, 10, 20], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),

@@ -20,7 +20,7 @@ BANDIT = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={
             "temperature": [0.5, 0.75, 1.0, 1.5, 2.0],
             "entropy_weight": [0.0, 0.003, 0.01, 0.03, 0.1],

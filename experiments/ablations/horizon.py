@@ -19,7 +19,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"horizon": [10, 25, 50, 100, 200], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),

@@ -18,7 +18,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"k": [1, 2, 4, 6, 8], "branching": ["none", "uniform"], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),

@@ -37,7 +37,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"seed": common.FULL_SEEDS},
         zip=split(200, 256, [200, 50, 10, 2, 1]),
         baselines=common.BANDIT_BASELINES,

@@ -19,7 +19,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"selection": SELECTIONS, "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),

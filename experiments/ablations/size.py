@@ -18,7 +18,7 @@ QUESTION = common.Question(
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
-        "mab",
+        "mab-per-scenario",
         grid={"num_layers": [1, 2, 4], "width": [16, 32, 64], "seed": common.FULL_SEEDS},
         baselines=common.BANDIT_BASELINES,
     ),

@@ -40,8 +40,8 @@ _FITTED = {"horizon, softmax attention, width 64": 1000}
 
 
 def transformer(width: int = 64, horizon: int = 100, num_arms: int = 5, rollouts: int = 0) -> RMFTConfig:
-    """The preset `mab` at a size; as many rollouts as make up a measurement if none are given."""
-    base = get_preset("mab").rmft
+    """The default settings at a size; as many rollouts as make up a measurement if none are given."""
+    base = RMFTConfig()
     count = rollouts or max(64, _STEPS // horizon)
     return dataclasses.replace(
         base,

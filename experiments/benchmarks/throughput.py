@@ -1,7 +1,7 @@
 """Environment steps per second, beside the obvious JAX, PyTorch, and the machine's own rate of matrix products.
 
 For each size, a width and a horizon, all contenders play the same problem with the same network: rollouts alone, and
-whole iterations. They take turns in one process. The configuration is that of the preset `mab` (two layers, heads of
+whole iterations. They take turns in one process. The configuration is the default one (two layers, heads of
 16, five Bernoulli arms, branching, 8 rollouts per scenario of which 2 are kept).
 
     python -m experiments.benchmarks.throughput [--json OUT] [--sizes 32x50 64x100 128x200 64x1000] [--repeats 5]
@@ -27,7 +27,6 @@ from experiments.benchmarks.measure import Spread
 from rmft_jax import rmft
 from rmft_jax.config import RMFTConfig, TransformerConfig
 from rmft_jax.devices import device_name, make_mesh, program_options, replicated, use_cores
-from rmft_jax.presets import get_preset
 from rmft_jax.storage import write_json
 from rmft_jax.training import versions
 
@@ -67,7 +66,7 @@ class Package:
 
 def sized(width: int, horizon: int) -> RMFTConfig:
     """The configuration of a size."""
-    base = get_preset("mab").rmft
+    base = RMFTConfig()
     rollouts = _ROLLOUTS.get((width, horizon), _DEFAULT_ROLLOUTS)
     return dataclasses.replace(
         base,

@@ -69,7 +69,7 @@ def require_supported(config: RMFTConfig) -> TransformerConfig:
     """
     policy, feedback = config.policy, config.environment.feedback
     need = "a Transformer under bandit feedback"
-    require(isinstance(policy, TransformerConfig), f"policy={type(policy).__name__}", need, "preset mab")
+    require(isinstance(policy, TransformerConfig), f"policy={type(policy).__name__}", need, "the default settings")
     require(feedback == "bandit", f"feedback={feedback!r}", need, "feedback='bandit'")
     assert isinstance(policy, TransformerConfig)
     require(policy.arms == "one_hot", f"arms={policy.arms!r}", "one token per round", "arms='one_hot'")

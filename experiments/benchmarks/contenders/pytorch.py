@@ -258,7 +258,9 @@ def require_supported(config: RMFTConfig) -> TransformerConfig:
         (config.selection_regret, "standard"),
         (config.selection_form, "standard"),
     ):
-        require(value == supported, f"{value!r}", f"{supported!r}, all that this contender knows", "preset mab")
+        require(
+            value == supported, f"{value!r}", f"{supported!r}, all that this contender knows", "the default settings"
+        )
     assert isinstance(policy, TransformerConfig)
     return policy
 
