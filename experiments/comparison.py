@@ -1,6 +1,6 @@
 """RMFT beside its rivals, its controls and its levers, at equal environment steps and equal numbers of updates.
 
-Every row of a group is the same network on the same problem, with 200 iterations of M = 512 scenarios, L = 8 rollouts
+Every row of a group is the same network on the same problem, with 100 iterations of M = 512 scenarios, L = 8 rollouts
 of each and 4 updates, unless its name says otherwise. The problem is five Bernoulli arms over 50 rounds, that of
 `full-information` the preset `fol`. Runs of one seed start from the same weights and share their test scenarios, so
 differences to a group's first row are paired by seed. An interrupted script goes on where it stopped. Writes
@@ -39,20 +39,20 @@ class Group(NamedTuple):
 
 # Written out, so that the comparison stays what it is when a preset improves.
 COMMON: Changes = {
-    "num_iterations": 200,
+    "num_iterations": 100,
     "num_scenarios": 512,
     "num_rollouts": 8,
     "k": 2,
     "num_minibatches": 4,
     "selection": "regret",
     "branching": "uniform",
-    "chunk_size": 20,
+    "chunk_size": 10,
 }
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"k": 8}
 _PAPER: Changes = {**_WHOLE, "k": 4}
 _PAPER_ROW = "whole trajectories, k = 4"
-_SINGLE_ROUND: Changes = {"refresh_every": 200}
+_SINGLE_ROUND: Changes = {"refresh_every": 100}
 
 GROUPS: dict[str, Group] = {
     "paper": Group(
@@ -61,7 +61,7 @@ GROUPS: dict[str, Group] = {
             "whole, by realized reward": {**_PAPER, "selection": "reward"},
             "whole, at random": {**_PAPER, "selection": "random"},
             "whole, single round": {**_PAPER, **_SINGLE_ROUND},
-            "whole, 5 rounds": {**_PAPER, "refresh_every": 40},
+            "whole, 5 rounds": {**_PAPER, "refresh_every": 20},
             "whole, k = 1": {**_WHOLE, "k": 1},
             "whole, k = 2": _WHOLE,
         }
@@ -97,7 +97,7 @@ GROUPS: dict[str, Group] = {
             "at random": {"selection": "random"},
             "over all scenarios": {"selection": "pooled"},
             "single round": _SINGLE_ROUND,
-            "5 rounds": {"refresh_every": 40},
+            "5 rounds": {"refresh_every": 20},
             "k = 1 of 8": {"k": 1},
             "k = 4 of 8": {"k": 4},
             "k = 1 of 4, M = 1024": {"k": 1, "num_rollouts": 4, "num_scenarios": 1024},
@@ -121,8 +121,8 @@ GROUPS: dict[str, Group] = {
             "KL to the first policy": {"kl_reference": "initial", "kl_weight": 0.03},
             "replay of 3 iterations": {"replay": 3},
             "averaged weights": {"average_window": 10},
-            "twice M, half the iterations": {"num_scenarios": 1024, "num_iterations": 100},
-            "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 400},
+            "twice M, half the iterations": {"num_scenarios": 1024, "num_iterations": 50},
+            "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 200},
         }
     ),
     "full-information": Group(

@@ -96,20 +96,19 @@ def draw(found: Mapping[str, list[Halves]]) -> DataFigure:
     with sheet("paper", 4.2) as figure:
         above, below = figure.subplots(2, 1)
         rows: list[dict[str, Any]] = []
+        grid = np.linspace(0.0, 0.5, 101)
         for name, seeds in found.items():
             label, color, line = styles[name]
             rounds = np.mean([one.rounds for one in seeds], axis=0)
             above.plot(np.arange(1, len(rounds) + 1), rounds, label=label, color=color, linestyle=line)
-            gaps = np.sort(np.concatenate([one.gaps[one.missed] for one in seeds]))
+            gaps = np.concatenate([one.gaps[one.missed] for one in seeds])
             scenarios = sum(len(one.missed) for one in seeds)
-            shares = np.arange(len(gaps), 0, -1) / scenarios
-            below.step(gaps, shares, where="pre", color=color, linestyle=line)
-            rows += [{"panel": "round", "agent": name, "x": i + 1, "y": float(value)} for i, value in enumerate(rounds)]
-            grid = np.linspace(0.0, 0.5, 51)
-            rows += [
-                {"panel": "gap", "agent": name, "x": float(gap), "y": float(np.sum(gaps >= gap) / scenarios)}
-                for gap in grid
-            ]
+            shares = [float(np.sum(gaps >= gap) / scenarios) for gap in grid]
+            below.plot(grid, shares, color=color, linestyle=line)
+            for panel, xs, ys in (("round", np.arange(1, len(rounds) + 1), rounds), ("gap", grid, shares)):
+                rows += [
+                    {"panel": panel, "agent": name, "x": float(x), "y": float(y)} for x, y in zip(xs, ys, strict=True)
+                ]
         positive = [row["y"] for row in rows if row["panel"] == "round" and row["y"] > 0]
         above.set_yscale("log")
         plain_log_ticks(above.yaxis, min(positive), max(positive))
