@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 
 from experiments.common import (
@@ -90,7 +91,8 @@ def describe(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str
 def instance(environment: str, runs: Sequence[Path]) -> dict[str, Any]:
     """Regret of the trained policies, as many arms and rounds as in training, and of the classical agents beside them.
 
-    Every seed has scenarios of its own, on which all agents play; the difference to Thompson sampling is paired.
+    Every seed has scenarios of its own, on which all agents play: ratios and the difference to Thompson sampling are
+    paired.
     """
     finals: dict[str, list[float]] = {}
     for directory in runs:
@@ -100,10 +102,12 @@ def instance(environment: str, runs: Sequence[Path]) -> dict[str, Any]:
         finals.setdefault("rmft", []).append(float(played["final_regret"]))
         for name, regret in played["baseline_final_regret"].groupby("agent"):
             finals.setdefault(str(name), []).append(regret.item())
-    differences = [own - other for own, other in zip(finals["rmft"], finals["thompson"], strict=True)]
+    own = np.asarray(finals["rmft"])
+    others = {name: np.asarray(values) for name, values in finals.items() if name != "rmft" and min(values) > 0}
     return {
         "agents": {name: describe_seeds(values) for name, values in finals.items()},
-        "rmft_minus_thompson": describe_seeds(differences),
+        "ratio_to": {name: describe_seeds(list(own / values)) for name, values in others.items()},
+        "rmft_minus_thompson": describe_seeds(list(own - others["thompson"])),
     }
 
 

@@ -110,7 +110,11 @@ def t_interval(values: np.ndarray) -> Interval:
 def describe_seeds(values: Sequence[float]) -> dict[str, Any]:
     """A number per seed, with its mean and Student-t interval over them."""
     low, high = t_interval(np.asarray(values))
-    return {"seeds": list(values), "mean": float(np.mean(values)), "ci95": [float(low), float(high)]}
+    return {
+        "seeds": [float(value) for value in values],
+        "mean": float(np.mean(values)),
+        "ci95": [float(low), float(high)],
+    }
 
 
 def tuned_in_hindsight(config: RunConfig, seed: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -139,7 +143,8 @@ def ratios(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, 
     found: dict[str, list[float]] = {}
     for summary, best in zip(summaries, tuned, strict=True):
         regrets = {name: row["regret_mean"] for name, row in summary["evaluation"].items() if row["regret_mean"] > 0}
-        regrets |= {f"{name}_tuned_in_hindsight": row["regret_mean"] for name, row in best.items()}
+        for name, row in best.items():
+            regrets[name if row["constant"] is None else f"{name}_tuned_in_hindsight"] = row["regret_mean"]
         own = regrets.pop("rmft")
         for name, regret in regrets.items():
             found.setdefault(name, []).append(own / regret)

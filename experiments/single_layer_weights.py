@@ -2,8 +2,8 @@
 
 The policies of preset `single-layer` play `softmax(W S)`, S the sum of the past reward vectors. With `W = eta I` that
 is Hedge at rate eta: FTRL with entropy as its regularizer. The same number added to all scores changes no decision, and
-the same number added to all rewards should change none either, so `P W P` is shown, `P = I - 11'/K`. Writes
-`single_layer_weights.json`, `.csv`, `.png` and `.pdf` into `experiments/results`.
+the same number added to all rewards should change none either, so `P W P` is shown, `P = I - 11'/K`, over the rate of
+the nearest Hedge. Writes `single_layer_weights.json`, `.csv`, `.png` and `.pdf` into `experiments/results`.
 
     python -m experiments.single_layer_weights [--runs DIR] [--seeds 0 1 2] [--quick]
 """
@@ -54,12 +54,8 @@ def main(
     # The rate of the docstring of Hedge, of which the constant is a multiple.
     published = math.sqrt(8.0 * math.log(config.environment.num_arms) / config.horizon) / float(hedge.width)
     constants = [float(one["hedge"]["constant"]) for one in tuned]
-    direction = centring(config.environment.num_arms)
-    shown = {
-        "RMFT": np.mean(matrices, axis=0),
-        "Hedge, best rate in hindsight": float(np.mean(constants)) * published * direction,
-        "Hedge, as published": published * direction,
-    }
+    mean = np.mean(matrices, axis=0)
+    shown = {f"RMFT, over its rate {rate(mean):.3f}": mean / rate(mean), "Hedge, over its rate": centring(len(mean))}
     result = {
         "preset": PRESET,
         "seeds": list(seeds),
@@ -104,25 +100,25 @@ def share_beside_hedge(matrix: Float[np.ndarray, "K K"]) -> float:
 
 
 def draw(shown: Mapping[str, Float[np.ndarray, "K K"]]) -> DataFigure:
-    """The matrices as numbers on colours of one scale."""
+    """The matrices side by side, as numbers on colours of one scale."""
     largest = max(np.abs(matrix).max() for matrix in shown.values())
-    with sheet("paper", 1.9, axes_grid=False) as figure:
+    with sheet("paper", 1.8, axes_grid=False) as figure:
         panels = figure.subplots(1, len(shown))
         mesh: Any = None
         for axes, (name, matrix) in zip(panels, shown.items(), strict=True):
             mesh = axes.imshow(matrix, cmap="PuOr_r", vmin=-largest, vmax=largest)
-            axes.set_title(name.replace(", ", ",\n"))
+            axes.set_title(name)
             ticks = np.arange(len(matrix))
             axes.set_xticks(ticks, [f"{arm + 1}" for arm in ticks])
             axes.set_yticks(ticks, [f"{arm + 1}" for arm in ticks])
             for i, j in np.ndindex(matrix.shape):
                 dark = abs(matrix[i, j]) > 0.6 * largest
                 axes.text(
-                    j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", size=6, color="white" if dark else "black"
+                    j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", size=7, color="white" if dark else "black"
                 )
         figure.supxlabel("reward of arm")
         figure.supylabel("score of arm")
-        figure.colorbar(mesh, ax=panels, shrink=0.7, label="weight")
+        figure.colorbar(mesh, ax=panels, label="weight / rate")
         figure.rows = [
             {"player": name, "score_of": i + 1, "reward_of": j + 1, "weight": float(matrix[i, j])}
             for name, matrix in shown.items()

@@ -1,0 +1,195 @@
+"""Puts the tables of `docs/results.md` and of the README in, from what the experiments left in `experiments/results`.
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; the text around it is written by hand. Trains nothing.
+
+    python -m experiments.results_page
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments.common import RESULTS
+from rmft_jax import load_pretrained, pretrained_names
+from rmft_jax.plotting.style import style_of
+from rmft_jax.presets import PRESETS
+from rmft_jax.storage import replacing
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+TUNED = "_tuned_in_hindsight"
+_HINDSIGHT = ("best_arm", "best_fixed_arm")  # References that know the rewards, not agents.
+_SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+
+
+def main() -> None:
+    """Brings all tables up to date."""
+    for page in PAGES:
+        text = filled(page.read_text(encoding="utf-8"))
+        with replacing(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """A page with its tables as they should be."""
+    return _SEEN.sub(lambda found: f"<!-- {found[1]} -->\n{TABLES[found[1]]()}\n<!-- /{found[1]} -->", text)
+
+
+def headline() -> str:
+    """A row per problem: the trained policies, the strongest agent beside them, and Thompson sampling."""
+    k2, k5, k5_long = (result(f"{name}_regret") for name in ("mab_k2", "mab", "mab_k5"))
+    fol, nsmab = result("fol_regret"), result("nsmab_regret")
+    gaps, minutes = k5_long["instances"], k5_long["trained"]["mab-k5"]["wall_seconds"]
+    rows = [
+        _bandit("K = 2, T = 50", k2, "mab-k2"),
+        _bandit("K = 5, T = 50", k5, "mab"),
+        _bandit("K = 5, T = 100", k5_long, "mab-k5"),
+        _problem("the same, gap 0.2, never trained on", _own(gaps["fixed_gap_hard"]), gaps["fixed_gap_hard"], minutes),
+        _problem("the same, gap 0.5, never trained on", _own(gaps["fixed_gap_easy"]), gaps["fixed_gap_easy"], minutes),
+        _problem("full information", interval(fol["agents"]["rmft"], "regret_"), fol["trained"], None),
+        _problem("abrupt changes", interval(nsmab["agents"]["rmft"], "regret_"), nsmab["trained"], None),
+    ]
+    head = (
+        "problem",
+        "RMFT, regret at T",
+        "strongest agent beside it",
+        "RMFT / it",
+        "RMFT / Thompson",
+        "minutes a seed",
+    )
+    return markdown(head, rows)
+
+
+def _bandit(problem: str, found: Mapping[str, Any], preset: str) -> list[str]:
+    trained = found["trained"][preset]
+    return _problem(problem, interval(found["agents"]["rmft"], "regret_"), trained, trained["wall_seconds"])
+
+
+def _problem(problem: str, own: str, trained: Mapping[str, Any], seconds: Sequence[float] | None) -> list[str]:
+    ratios = {name: ratio for name, ratio in trained["ratio_to"].items() if name not in _HINDSIGHT}
+    strongest = max(ratios, key=lambda name: ratios[name]["mean"])
+    thompson = interval(ratios["thompson"]) if "thompson" in ratios else ""
+    spent = trained.get("wall_seconds", seconds)
+    return [problem, own, label(strongest), interval(ratios[strongest]), thompson, _minutes(spent)]
+
+
+def _own(instance: Mapping[str, Any]) -> str:
+    return interval(instance["agents"]["rmft"])
+
+
+def _minutes(seconds: Sequence[float] | None) -> str:
+    return f"{np.mean(seconds) / 60:.0f}" if seconds else ""
+
+
+def bandit_agents(name: str, preset: str) -> str:
+    """All agents on a stationary bandit, lowest regret first, with the index tuned in hindsight."""
+    found = result(name)
+    ratios, rows = found["trained"][preset]["ratio_to"], []
+    for agent, row in found["agents"].items():
+        if agent in _HINDSIGHT:
+            continue
+        missed = f"{found['suff_fail_freq'][agent]['mean']:.2f}"
+        relative = interval(ratios[agent]) if agent in ratios else ""
+        rows.append([label(agent), interval(row, "regret_"), relative, missed])
+    rows += _tuned(found["tuned_in_hindsight"], ratios)
+    return markdown(("agent", "regret at T", "RMFT / it", "SuffFailFreq(T/2)"), rows)
+
+
+def setting_agents(name: str) -> str:
+    """All agents of a setting, with their exponents, and the constants tuned in hindsight."""
+    found = result(name)
+    ratios, rows = found["trained"]["ratio_to"], []
+    for agent, row in found["agents"].items():
+        if row["regret_mean"] == 0:
+            continue
+        exponents = found["trained"]["exponent"] if agent == "rmft" else [found["exponents"][agent]]
+        beta = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in exponents)
+        rows.append([label(agent), interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
+    rows += _tuned(found["tuned_in_hindsight"], ratios)
+    return markdown(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
+
+
+def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of the agents that were tuned in hindsight; of those without a constant, as they are."""
+    rows = []
+    for agent, first in tuned[0].items():
+        name = agent if first["constant"] is None else agent + TUNED
+        rows.append(
+            [label(name), f"{np.mean([one[agent]['regret_mean'] for one in tuned]):.2f}", interval(ratios[name]), ""]
+        )
+    return rows
+
+
+def regret_parts(name: str) -> str:
+    """Where the regret of each agent arises, and by how much it misses the best arm."""
+    parts = ("first_half", "second_half_missed", "second_half_others")
+    rows = []
+    for agent, found in result(name)["agents"].items():
+        median = found["gap_of_missed_quartiles"]
+        by = [f"{found['missed_by_at_least'][gap]['mean']:.3f}" for gap in ("0.05", "0.1")]
+        cells = [f"{found[part]['mean']:.2f}" for part in parts] + [f"{found['missed']['mean']:.3f}", *by]
+        rows.append([label(agent), *cells, f"{median[1]:.2f}" if median else ""])
+    head = ("agent", "before T/2", "after, best arm missed", "after, other scenarios")
+    return markdown((*head, "missed", "by a gap of 0.05 or more", "by 0.1 or more", "median gap"), rows)
+
+
+def comparison(group: str) -> str:
+    """The table that `experiments.comparison` wrote."""
+    return (RESULTS / f"comparison_{group}.md").read_text(encoding="utf-8").strip()
+
+
+def pretrained() -> str:
+    """The policies that come with the package."""
+    rows = []
+    for name in pretrained_names():
+        policy = load_pretrained(name)
+        problem = PRESETS[policy.preset][0].partition(":")[0]
+        measured = interval(policy.provenance["evaluation"], "regret_")
+        rows.append([f"`pretrained:{name}`", problem, measured, str(policy.provenance["iteration"])])
+    return markdown(("name", "trained on", "regret at T", "iteration"), rows)
+
+
+def result(name: str) -> Any:
+    """What an experiment left."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def interval(found: Mapping[str, Any], prefix: str = "") -> str:
+    """A number and its interval."""
+    low, high = found[f"{prefix}ci95"]
+    return f"{found[f'{prefix}mean']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def label(agent: str) -> str:
+    """What a table calls an agent."""
+    if agent.endswith(TUNED):
+        return f"{label(agent.removesuffix(TUNED))}, best constant in hindsight"
+    return f"**{style_of(agent).label}**" if agent == "rmft" else style_of(agent).label
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "mab": lambda: bandit_agents("mab_regret", "mab"),
+    "mab_k2": lambda: bandit_agents("mab_k2_regret", "mab-k2"),
+    "mab_k5": lambda: bandit_agents("mab_k5_regret", "mab-k5"),
+    "fol": lambda: setting_agents("fol_regret"),
+    "nsmab": lambda: setting_agents("nsmab_regret"),
+    "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
+    "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
+    **{f"comparison_{name}": lambda name=name: comparison(name) for name in ("paper", "rivals", "controls", "levers")},
+    "comparison_full_information": lambda: comparison("full_information"),
+    "pretrained": pretrained,
+}
+
+if __name__ == "__main__":
+    tyro.cli(main)
