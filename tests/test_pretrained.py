@@ -17,6 +17,7 @@ from rmft_jax import (
     make_agent,
     make_agents,
     make_environment,
+    pretrained,
     pretrained_names,
 )
 from rmft_jax.config import ConfigError
@@ -26,9 +27,9 @@ from rmft_jax.storage import RunError, read_dataset
 NAMES = pretrained_names()
 
 
-def stored(path: Path):
+def stored(path: Path, **provenance):
     agent = make_agent(init(TINY_RUN.rmft, jax.random.key(3)))
-    write_policy(path, agent, TINY_RUN, "tiny", {"iteration": 7})
+    write_policy(path, agent, TINY_RUN, "tiny", {"iteration": 7} | provenance)
     return agent
 
 
@@ -42,9 +43,31 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 
 def test_the_same_policy_gives_the_same_bytes(tmp_path):
-    for name in ("a.npz", "b.npz"):
-        stored(tmp_path / name)
+    stored(tmp_path / "a.npz", device="cpu", seed=0)
+    stored(tmp_path / "b.npz", seed=0, device="cpu")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    stored(tmp_path / "tiny.npz")
+    before = (tmp_path / "tiny.npz").read_bytes()
+
+    def full_disk(file, **_):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        stored(tmp_path / "tiny.npz")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+def test_names_are_sorted(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "POLICIES", tmp_path)
+    for name in ("b", "c", "a"):
+        stored(tmp_path / f"{name}.npz")
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [path / "c.npz", path / "a.npz", path / "b.npz"])
+    assert pretrained_names() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "shape"])
@@ -69,12 +92,13 @@ def test_an_unknown_name_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_policy_is_that_of_its_preset_and_beats_thompson(name):
+def test_every_policy_is_that_of_its_preset_and_beats_a_classical_agent(name):
     policy = load_pretrained(name)
+    assert policy.preset == name
     assert dataclasses.replace(policy.config, seed=0) == get_preset(policy.preset)
     config = policy.config.rmft
-
-    agents = {"rmft": policy.agent, **make_agents(config.environment, config.horizon, ["thompson"])}
+    rival = "thompson" if config.environment.feedback == "bandit" else "hedge_anytime"
+    agents = {"rmft": policy.agent, **make_agents(config.environment, config.horizon, [rival])}
     played = evaluate(
         agents,
         make_environment(config.environment),
@@ -83,7 +107,7 @@ def test_every_policy_is_that_of_its_preset_and_beats_thompson(name):
         key=jax.random.key(5),
     )
     final = played["regret"].isel(round=-1).mean("scenario")
-    assert float(final.sel(agent="rmft")) < 0.75 * float(final.sel(agent="thompson"))
+    assert float(final.sel(agent="rmft")) < 0.75 * float(final.sel(agent=rival))
     # Not the scenarios of the run's own evaluation, but the same law.
     low, high = policy.provenance["evaluation"]["regret_ci95"]
     assert low - 4 * (high - low) < float(final.sel(agent="rmft")) < high + 4 * (high - low)
