@@ -20,7 +20,7 @@ import tyro
 
 from experiments.common import QUICK, describe_seeds, preset_config, results_folder, train_all, write
 from rmft_jax.config import RunConfig
-from rmft_jax.plotting.style import DataFigure, column_figure
+from rmft_jax.plotting.style import DataFigure, column_figure, style_of
 from rmft_jax.storage import replacing
 
 Changes = dict[str, Any]
@@ -241,10 +241,10 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
             written.append({"row": name, "mean": mean, "low": low, "high": high})
         for (name, reference), style in zip(references, ("--", ":", "-."), strict=False):
             value = reference["mean"]
-            axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=name.replace("_", " "))
+            axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=style_of(name).label)
             written.append({"row": name, "mean": value, "low": value, "high": value})
         axes.set_yticks(places, list(rows), fontsize="small")
-        axes.set_xlabel("regret at the horizon")
+        axes.set_xlabel("regret at the horizon (reward units)")
         axes.set_xscale("log")
         ticks = [
             tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
@@ -268,11 +268,12 @@ def table(result: Mapping[str, Any]) -> str:
         seconds = f"{np.mean(row['wall_seconds']):.0f}"
         cells = [name, _interval(row["regret"]), difference, f"{row['suff_fail_freq']:.2f}"]
         lines.append(f"| {' | '.join([*cells, str(row['trajectories_per_update']), seconds])} |")
+    beside = (f"{style_of(name).label} {_interval(one)}" for name, one in result["references"].items())
     lines += [
         "",
         f"{first['env_steps'] / 1e6:.0f} million environment steps and {first['updates']} updates each. 95% Student-t "
         "intervals over training seeds; differences are paired by seed.",
-        "Beside: " + ", ".join(f"{name} {_interval(one)}" for name, one in result["references"].items()) + ".",
+        f"Beside: {', '.join(beside)}.",
     ]
     return "\n".join(lines) + "\n"
 
