@@ -268,11 +268,13 @@ def table(result: Mapping[str, Any]) -> str:
         seconds = f"{np.mean(row['wall_seconds']):.0f}"
         cells = [name, _interval(row["regret"]), difference, f"{row['suff_fail_freq']:.2f}"]
         lines.append(f"| {' | '.join([*cells, str(row['trajectories_per_update']), seconds])} |")
+    others = {row["updates"] for row in result["rows"].values()} - {first["updates"]}
+    updates = f"{first['updates']} updates each" + ", but for rows that say otherwise" * bool(others)
     beside = (f"{style_of(name).label} {_interval(one)}" for name, one in result["references"].items())
     lines += [
         "",
-        f"{first['env_steps'] / 1e6:.0f} million environment steps and {first['updates']} updates each. 95% Student-t "
-        "intervals over training seeds; differences are paired by seed.",
+        f"{first['env_steps'] / 1e6:.0f} million environment steps and {updates}. 95% Student-t intervals over "
+        "training seeds; differences are paired by seed.",
         f"Beside: {', '.join(beside)}.",
     ]
     return "\n".join(lines) + "\n"
