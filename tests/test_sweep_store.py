@@ -345,11 +345,11 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
 
 def test_a_preset_that_has_changed_since_is_noticed(directory):
     content = json.loads((directory.path / "sweep.json").read_text())
-    content["cells"][2]["config"]["rmft"]["k"] = 1
+    content["cells"][2]["config"]["rmft"]["num_rollouts"] = 4
     (directory.path / "sweep.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match="k of horizon=4,num_arms=3,seed=0 is 1 there and 2 now, with the same spec"):
+    with pytest.raises(RunError, match="num_rollouts of horizon=4,num_arms=3,seed=0 is 4 there and 16 now, with"):
         SweepDirectory.open(directory.path, SWEEP)
-    assert SweepDirectory.open(directory.path).cells[2].config.rmft.k == 1
+    assert SweepDirectory.open(directory.path).cells[2].config.rmft.num_rollouts == 4
 
 
 def test_only_one_process_writes(directory):
