@@ -244,7 +244,7 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
             axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=style_of(name).label)
             written.append({"row": name, "mean": value, "low": value, "high": value})
         axes.set_yticks(places, list(rows), fontsize="small")
-        axes.set_xlabel("regret at the horizon (reward units)")
+        axes.set_xlabel("regret at T (reward units)")
         axes.set_xscale("log")
         ticks = [
             tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]

@@ -2,7 +2,8 @@
 
 One of two Bernoulli arms was played ten times and paid five times. The figure has the probability that the other one is
 played next, over how often it was played and how often it paid. The Transformer sees the order of what happened too, so
-its probability is the mean over random orders. Writes `look_inside.json`, `.csv`, `.png` and `.pdf` into
+its probability is the mean over random orders. Beside it stands how often each player plays a Bayes-optimal arm in the
+histories that it meets in its own play. Writes `look_inside.json`, `.csv`, `.png` and `.pdf` into
 `experiments/results`.
 
     python -m experiments.look_inside
@@ -20,16 +21,18 @@ import scipy.stats
 import tyro
 
 from experiments.common import RESULTS
-from rmft_jax import load_pretrained
+from rmft_jax import load_pretrained, make_agents, make_environment
 from rmft_jax.agents import UCB, BayesOptimal, TrainedAgent
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
+from rmft_jax.evaluation import play_scenarios
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, sheet
 from rmft_jax.storage import write_json
 from rmft_jax.types import Context, Trajectory
 
 KNOWN = (10, 5)  # Pulls and successes of the other arm.
-MOST_PULLS, NUM_ORDERS = 20, 64
+MOST_PULLS, NUM_ORDERS, NUM_SCENARIOS = 20, 64, 1024
+OTHERS = ("posterior_index", "thompson", "greedy", "ucb1")
 Record = tuple[int, int]
 
 
@@ -56,7 +59,20 @@ def main(seed: int = 0) -> None:
         name: float(np.mean([abs(values[record] - optimal[record]) < 0.5 for record in clear]))
         for name, values in found.items()
     }
-    result = {"known_arm": KNOWN, "num_orders": NUM_ORDERS, "seed": seed, "agreement_with_bayes_optimal": agreement}
+    environment = policy.config.rmft.environment
+    agents = {"rmft": policy.agent, **make_agents(environment, horizon, OTHERS)}
+    world, key = make_environment(environment), jax.random.key(seed)
+    own_play = {
+        name: optimal_share(play_scenarios(agent, world, key, horizon, NUM_SCENARIOS)) for name, agent in agents.items()
+    }
+    result = {
+        "known_arm": KNOWN,
+        "num_orders": NUM_ORDERS,
+        "num_scenarios": NUM_SCENARIOS,
+        "seed": seed,
+        "agreement_with_bayes_optimal": agreement,
+        "optimal_share_in_own_play": own_play,
+    }
     write_json(RESULTS / "look_inside.json", result)
     print((RESULTS / "look_inside.json").read_text())
 
@@ -98,6 +114,26 @@ def thompson(record: Record) -> float:
     first, second = ((1 + wins, 1 + pulls - wins) for pulls, wins in (KNOWN, record))
     density, below = scipy.stats.beta.pdf, scipy.stats.beta.cdf
     return float(scipy.integrate.quad(lambda mean: density(mean, *second) * below(mean, *first), 0.0, 1.0)[0])
+
+
+def optimal_share(played: Trajectory) -> float:
+    """Share of the rounds of two-armed trajectories, batch axis `[N]`, in which a Bayes-optimal arm is played."""
+    horizon = played.actions.shape[-1]
+    optimal, mask = BayesOptimal.create(horizon), jnp.ones(2, bool)
+
+    @jax.jit
+    def is_optimal(actions: jax.Array, rewards: jax.Array) -> jax.Array:
+        one_hot = jax.nn.one_hot(actions, 2)
+        pulls, wins = (jnp.cumsum(each, axis=0) - each for each in (one_hot, one_hot * rewards[:, None]))
+        rounds = jnp.arange(horizon)
+
+        def share(pulls: jax.Array, wins: jax.Array, round: jax.Array, action: jax.Array) -> jax.Array:
+            context = Context(round, jnp.asarray(horizon), mask, jnp.zeros(2))
+            return optimal.act(jax.random.key(0), ArmStatistics(pulls, wins), context)[0].probabilities[action] > 0
+
+        return jax.vmap(share)(pulls, wins, rounds, actions)
+
+    return float(jnp.mean(jax.vmap(is_optimal)(played.actions, played.rewards)))
 
 
 def draw(found: dict[str, dict[Record, float]]) -> DataFigure:

@@ -1,13 +1,17 @@
 """What the look inside a policy shows is what the players do."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import look_inside
-from rmft_jax import load_pretrained
+from rmft_jax import load_pretrained, make_environment
 from rmft_jax.agents import UCB, BanditTransformer, BayesOptimal
+from rmft_jax.config import BanditConfig
+from rmft_jax.evaluation import play_scenarios
 from rmft_jax.types import Context
 
 
@@ -44,3 +48,14 @@ def test_the_transformer_is_asked_after_the_whole_record():
     orders = [jnp.pad(values, (0, 4))[None] for values in (actions, rewards)]
     found = look_inside.second_arm(agent, orders[0], orders[1], 5)[0]
     assert float(found) == pytest.approx(float(decision.probabilities[1]), abs=1e-4)
+
+
+def test_optimal_play_is_always_optimal_and_an_arm_that_never_pays_is_left():
+    world, horizon = make_environment(BanditConfig(num_arms=2)), 12
+    played = play_scenarios(BayesOptimal.create(horizon), world, jax.random.key(0), horizon, 16)
+    assert look_inside.optimal_share(played) == 1.0
+    ones = jnp.ones_like(played.rewards)
+    first = dataclasses.replace(played, actions=jnp.zeros_like(played.actions), rewards=ones)
+    assert look_inside.optimal_share(first) == 1.0  # An arm that always pays is kept.
+    never = dataclasses.replace(first, rewards=0 * ones)
+    assert look_inside.optimal_share(never) == pytest.approx(1 / horizon)  # The first round is a tie.
