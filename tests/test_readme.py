@@ -10,6 +10,7 @@ from rmft_jax.sweeps.spec import Sweep
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 THEORY = (ROOT / "theory" / "README.md").read_text()
+RESULTS = (ROOT / "docs" / "results.md").read_text()
 
 
 def test_the_python_example_runs_at_a_smaller_size(capsys):
@@ -47,7 +48,7 @@ def test_named_files_exist(path):
 
 
 def test_nothing_is_left_open():
-    for text in (README, THEORY, *(description for description, _ in PRESETS.values())):
+    for text in (README, THEORY, RESULTS, *(description for description, _ in PRESETS.values())):
         assert not re.search(r"@@|@[A-Z]+@|TODO", text)
 
 
