@@ -37,7 +37,7 @@ class Group(NamedTuple):
     references: tuple[str, ...] = ("thompson", "greedy", "posterior_index")
 
 
-# Written out, so that the comparison stays what it is when a preset improves.
+# Written out, though most are the preset's: the budget, which rows share unless they name another.
 COMMON: Changes = {
     "num_iterations": 100,
     "num_scenarios": 512,

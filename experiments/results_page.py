@@ -107,7 +107,8 @@ def setting_agents(name: str) -> str:
             continue
         exponents = found["trained"]["exponent"] if agent == "rmft" else [found["exponents"][agent]]
         beta = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in exponents)
-        rows.append([label(agent), interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
+        name = label(agent) + " (knows the rewards)" * (agent in _HINDSIGHT)
+        rows.append([name, interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
     rows += _tuned(found["tuned_in_hindsight"], ratios)
     return markdown(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
 
@@ -116,7 +117,7 @@ def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> lis
     """Rows of the agents that were tuned in hindsight; of those without a constant, as they are."""
     rows = []
     for agent, first in tuned[0].items():
-        name = agent if first["constant"] is None else agent + TUNED
+        name = agent if first["constant"] is None and agent in ratios else agent + TUNED
         rows.append(
             [label(name), f"{np.mean([one[agent]['regret_mean'] for one in tuned]):.2f}", interval(ratios[name]), ""]
         )
