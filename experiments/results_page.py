@@ -117,10 +117,9 @@ def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> lis
     """Rows of the agents that were tuned in hindsight; of those without a constant, as they are."""
     rows = []
     for agent, first in tuned[0].items():
-        name = agent if first["constant"] is None and agent in ratios else agent + TUNED
-        rows.append(
-            [label(name), f"{np.mean([one[agent]['regret_mean'] for one in tuned]):.2f}", interval(ratios[name]), ""]
-        )
+        name = agent if first["constant"] is None else agent + TUNED
+        ratio = ratios[name if name in ratios else agent + TUNED]  # Older files call all of them tuned.
+        rows.append([label(name), f"{np.mean([one[agent]['regret_mean'] for one in tuned]):.2f}", interval(ratio), ""])
     return rows
 
 

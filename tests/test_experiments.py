@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,12 +146,13 @@ def test_the_policy_of_a_matrix_along_the_centring_is_hedge(monkeypatch):
     matrix = single_layer_weights.trained_matrix(RunDirectory(Path("nowhere")))
     np.testing.assert_allclose(matrix, eta * single_layer_weights.centring(arms), atol=1e-6)
     hedge = Hedge(rate=eta / np.sqrt(8 * np.log(arms) / horizon))
-    states = [player.init(arms, horizon) for player in (agent, hedge)]
+    players: tuple[Any, Any] = (agent, hedge)
+    states = [player.init(arms, horizon) for player in players]
     reward = jnp.asarray([0.2, 0.9, 0.4])
     for round in range(3):
         context = Context(jnp.asarray(round), jnp.asarray(horizon), jnp.ones(arms, bool), jnp.zeros(arms))
         decisions = []
-        for i, player in enumerate((agent, hedge)):
+        for i, player in enumerate(players):
             decision, state = player.act(jax.random.key(round), states[i], context)
             states[i] = player.observe(state, decision.action, reward, context)
             decisions.append(decision.probabilities)
