@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from experiments.common import (
+    HINDSIGHT,
     curves_of,
     describe_seeds,
     draw_curves,
@@ -32,7 +33,6 @@ from rmft_jax import RunDirectory, load_agent
 from rmft_jax.engine.generalization import evaluate_grid
 
 TUNED = ("posterior_index",)
-HINDSIGHT = ("best_fixed_arm", "best_arm")  # In the numbers, not in the figure.
 BESIDE = {"mab": {"rmft_plain": "mab-plain"}}
 INSTANCES = {"mab-k5": ("fixed_gap_hard", "fixed_gap_easy")}
 
@@ -67,6 +67,7 @@ def main(
         "trained": {presets[agent]: describe(summaries[agent], tuned) for agent in presets},
         "instances": {name: instance(name, policies) for name in INSTANCES.get(preset, ())},
     }
+    # What knows the rewards is in the numbers only: a figure holds eight curves.
     drawn = {name: curve for name, curve in curves.items() if name not in HINDSIGHT}
     write(results_folder(runs, quick) / f"{preset.replace('-', '_')}_regret", result, draw_curves(drawn))
 

@@ -30,6 +30,10 @@ QUICK: dict[str, Any] = {
     "num_test_scenarios": 128,
 }
 """What makes a run one of seconds, to see that a script works."""
+HINDSIGHT = ("best_arm", "best_fixed_arm")
+"""References that know the rewards, and so no agents."""
+TUNED = "_tuned_in_hindsight"
+"""Ends the name of an agent with the constant that is best on the scenarios of the comparison."""
 
 
 class TrainedRuns(NamedTuple):
@@ -144,7 +148,7 @@ def ratios(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, 
     for summary, best in zip(summaries, tuned, strict=True):
         regrets = {name: row["regret_mean"] for name, row in summary["evaluation"].items() if row["regret_mean"] > 0}
         for name, row in best.items():
-            regrets[name if row["constant"] is None else f"{name}_tuned_in_hindsight"] = row["regret_mean"]
+            regrets[name if row["constant"] is None else name + TUNED] = row["regret_mean"]
         own = regrets.pop("rmft")
         for name, regret in regrets.items():
             found.setdefault(name, []).append(own / regret)
@@ -164,6 +168,17 @@ def write(target: Path, result: dict[str, Any], figure: Figure) -> None:
     save_figure(figure, target)
     write_json(target.with_suffix(".json"), result)
     print(target.with_suffix(".json").read_text())
+
+
+def interval(found: Mapping[str, Any], prefix: str = "", sign: str = "") -> str:
+    """A number and its interval as text, such as "3.88 [3.65, 4.11]"; `sign="+"` shows the signs."""
+    low, high = found[f"{prefix}ci95"]
+    return f"{found[f'{prefix}mean']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def draw_curves(curves: Mapping[str, Curve], regret: str = "pseudo") -> Figure:

@@ -18,7 +18,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.common import QUICK, describe_seeds, preset_config, results_folder, train_all, write
+from experiments.common import (
+    QUICK,
+    describe_seeds,
+    interval,
+    markdown,
+    preset_config,
+    results_folder,
+    train_all,
+    write,
+)
 from rmft_jax.config import RunConfig
 from rmft_jax.plotting.style import DataFigure, column_figure, style_of
 from rmft_jax.storage import replacing
@@ -258,31 +267,30 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
 
 def table(result: Mapping[str, Any]) -> str:
     """The rows in Markdown."""
-    lines = [
-        "| row | regret | minus the first row | SuffFailFreq(T/2) | trajectories per update | seconds per run |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ("row", "regret", "minus the first row", "SuffFailFreq(T/2)", "trajectories per update", "seconds per run")
     first = next(iter(result["rows"].values()))
-    for name, row in result["rows"].items():
-        difference = "" if row is first else _interval(row["minus_first"], "+")
-        seconds = f"{np.mean(row['wall_seconds']):.0f}"
-        cells = [name, _interval(row["regret"]), difference, f"{row['suff_fail_freq']:.2f}"]
-        lines.append(f"| {' | '.join([*cells, str(row['trajectories_per_update']), seconds])} |")
+    rows = [
+        [
+            name,
+            interval(row["regret"]),
+            "" if row is first else interval(row["minus_first"], sign="+"),
+            f"{row['suff_fail_freq']:.2f}",
+            str(row["trajectories_per_update"]),
+            f"{np.mean(row['wall_seconds']):.0f}",
+        ]
+        for name, row in result["rows"].items()
+    ]
     others = {row["updates"] for row in result["rows"].values()} - {first["updates"]}
     updates = f"{first['updates']} updates each" + ", but for rows that say otherwise" * bool(others)
-    beside = (f"{style_of(name).label} {_interval(one)}" for name, one in result["references"].items())
-    lines += [
+    beside = (f"{style_of(name).label} {interval(one)}" for name, one in result["references"].items())
+    lines = [
+        markdown(head, rows),
         "",
         f"{first['env_steps'] / 1e6:.0f} million environment steps and {updates}. 95% Student-t intervals over "
         "training seeds; differences are paired by seed.",
         f"Beside: {', '.join(beside)}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _interval(found: Mapping[str, Any], sign: str = "") -> str:
-    low, high = found["ci95"]
-    return f"{found['mean']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.common import RESULTS
+from experiments.common import HINDSIGHT, RESULTS, TUNED, interval, markdown
 from rmft_jax import load_pretrained, pretrained_names
 from rmft_jax.plotting.style import style_of
 from rmft_jax.presets import PRESETS
@@ -22,8 +22,6 @@ from rmft_jax.storage import replacing
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
-TUNED = "_tuned_in_hindsight"
-_HINDSIGHT = ("best_arm", "best_fixed_arm")  # References that know the rewards, not agents.
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -43,14 +41,17 @@ def filled(text: str) -> str:
 def headline() -> str:
     """A row per problem: the trained policies, the strongest agent beside them, and Thompson sampling."""
     k2, k5, fol, nsmab = (result(f"{name}_regret") for name in ("mab_k2", "mab_k5", "fol", "nsmab"))
-    gaps, minutes = k5["instances"], k5["trained"]["mab-k5"]["wall_seconds"]
+    found = {
+        "K = 2, T = 50": (k2["agents"]["rmft"], k2["trained"]["mab-k2"]),
+        "K = 5, T = 100": (k5["agents"]["rmft"], k5["trained"]["mab-k5"]),
+        "the same, gap 0.2, never trained on": (None, k5["instances"]["fixed_gap_hard"]),
+        "the same, gap 0.5, never trained on": (None, k5["instances"]["fixed_gap_easy"]),
+        "full information": (fol["agents"]["rmft"], fol["trained"]),
+        "abrupt changes": (nsmab["agents"]["rmft"], nsmab["trained"]),
+    }
     rows = [
-        _bandit("K = 2, T = 50", k2, "mab-k2"),
-        _bandit("K = 5, T = 100", k5, "mab-k5"),
-        _problem("the same, gap 0.2, never trained on", _own(gaps["fixed_gap_hard"]), gaps["fixed_gap_hard"], minutes),
-        _problem("the same, gap 0.5, never trained on", _own(gaps["fixed_gap_easy"]), gaps["fixed_gap_easy"], minutes),
-        _problem("full information", interval(fol["agents"]["rmft"], "regret_"), fol["trained"], None),
-        _problem("abrupt changes", interval(nsmab["agents"]["rmft"], "regret_"), nsmab["trained"], None),
+        [problem, interval(own, "regret_") if own else interval(beside["agents"]["rmft"]), *strongest(beside)]
+        for problem, (own, beside) in found.items()
     ]
     head = (
         "problem",
@@ -63,25 +64,13 @@ def headline() -> str:
     return markdown(head, rows)
 
 
-def _bandit(problem: str, found: Mapping[str, Any], preset: str) -> list[str]:
-    trained = found["trained"][preset]
-    return _problem(problem, interval(found["agents"]["rmft"], "regret_"), trained, trained["wall_seconds"])
-
-
-def _problem(problem: str, own: str, trained: Mapping[str, Any], seconds: Sequence[float] | None) -> list[str]:
-    ratios = {name: ratio for name, ratio in trained["ratio_to"].items() if name not in _HINDSIGHT}
-    strongest = max(ratios, key=lambda name: ratios[name]["mean"])
+def strongest(trained: Mapping[str, Any]) -> list[str]:
+    """The agent of lowest regret beside the trained policies, the ratios to it and to Thompson, and minutes a seed."""
+    ratios = {name: ratio for name, ratio in trained["ratio_to"].items() if name not in HINDSIGHT}
+    name = max(ratios, key=lambda name: ratios[name]["mean"])
     thompson = interval(ratios["thompson"]) if "thompson" in ratios else ""
-    spent = trained.get("wall_seconds", seconds)
-    return [problem, own, label(strongest), interval(ratios[strongest]), thompson, _minutes(spent)]
-
-
-def _own(instance: Mapping[str, Any]) -> str:
-    return interval(instance["agents"]["rmft"])
-
-
-def _minutes(seconds: Sequence[float] | None) -> str:
-    return f"{np.mean(seconds) / 60:.0f}" if seconds else ""
+    minutes = f"{np.mean(trained['wall_seconds']) / 60:.0f}" if "wall_seconds" in trained else ""
+    return [label(name), interval(ratios[name]), thompson, minutes]
 
 
 def bandit_agents(name: str, preset: str) -> str:
@@ -89,7 +78,7 @@ def bandit_agents(name: str, preset: str) -> str:
     found = result(name)
     ratios, rows = found["trained"][preset]["ratio_to"], []
     for agent, row in found["agents"].items():
-        if agent in _HINDSIGHT:
+        if agent in HINDSIGHT:
             continue
         missed = f"{found['suff_fail_freq'][agent]['mean']:.2f}"
         relative = interval(ratios[agent]) if agent in ratios else ""
@@ -107,7 +96,7 @@ def setting_agents(name: str) -> str:
             continue
         exponents = found["trained"]["exponent"] if agent == "rmft" else [found["exponents"][agent]]
         beta = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in exponents)
-        name = label(agent) + " (knows the rewards)" * (agent in _HINDSIGHT)
+        name = label(agent) + " (knows the rewards)" * (agent in HINDSIGHT)
         rows.append([name, interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
     rows += _tuned(found["tuned_in_hindsight"], ratios)
     return markdown(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
@@ -157,22 +146,11 @@ def result(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def interval(found: Mapping[str, Any], prefix: str = "") -> str:
-    """A number and its interval."""
-    low, high = found[f"{prefix}ci95"]
-    return f"{found[f'{prefix}mean']:.2f} [{low:.2f}, {high:.2f}]"
-
-
 def label(agent: str) -> str:
     """What a table calls an agent."""
     if agent.endswith(TUNED):
         return f"{label(agent.removesuffix(TUNED))}, best constant in hindsight"
     return f"**{style_of(agent).label}**" if agent == "rmft" else style_of(agent).label
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -30,6 +30,7 @@ from experiments.common import (
 from rmft_jax import RunDirectory, load_agent
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, make_agents
 from rmft_jax.plotting.style import DataFigure, sheet
+from theory.hedge import centring, rate
 
 PRESET = "single-layer"
 
@@ -62,7 +63,7 @@ def main(
         "device": summaries[0]["device"],
         "versions": summaries[0]["versions"],
         "matrices": [matrix.tolist() for matrix in matrices],
-        "rate": describe_seeds([rate(matrix) for matrix in matrices]),
+        "rate": describe_seeds([float(rate(matrix)) for matrix in matrices]),
         "share_beside_hedge": describe_seeds([share_beside_hedge(matrix) for matrix in matrices]),
         "hedge_rate": {"published": published, "best_in_hindsight": [one * published for one in constants]},
         "regret": [summary["evaluation"]["rmft"]["regret_mean"] for summary in summaries],
@@ -73,11 +74,6 @@ def main(
     write(results_folder(runs, quick) / "single_layer_weights", result, draw(shown))
 
 
-def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
-    """`P = I - 11'/K`."""
-    return np.eye(num_arms) - 1.0 / num_arms
-
-
 def trained_matrix(run: RunDirectory) -> Float[np.ndarray, "K K"]:
     """`P W P` of the policy that a run chose. `W = b V`, with `b` the score that all rounds share."""
     agent, _ = load_agent(run)
@@ -86,12 +82,6 @@ def trained_matrix(run: RunDirectory) -> Float[np.ndarray, "K K"]:
     score = params["kappa"] @ (params["Q"] @ params["c"] + params["q"])
     direction = centring(len(params["V"]))
     return direction @ (score * params["V"]) @ direction
-
-
-def rate(matrix: Float[np.ndarray, "K K"]) -> float:
-    """The rate eta for which `eta P` is nearest to a matrix."""
-    direction = centring(len(matrix))
-    return float(np.sum(matrix * direction) / np.sum(direction**2))
 
 
 def share_beside_hedge(matrix: Float[np.ndarray, "K K"]) -> float:

@@ -40,9 +40,7 @@ def test_the_strongest_agent_is_no_reference_that_knows_the_rewards():
         "ratio_to": {"best_arm": ratio(9.0), "thompson": ratio(0.5), "hedge_tuned_in_hindsight": ratio(1.2)},
         "wall_seconds": [60.0, 120.0],
     }
-    assert results_page._problem("one", "1.00", trained, None) == [
-        "one",
-        "1.00",
+    assert results_page.strongest(trained) == [
         "Hedge, best constant in hindsight",
         "1.20 [1.20, 1.20]",
         "0.50 [0.50, 0.50]",

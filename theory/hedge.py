@@ -20,9 +20,15 @@ from theory.statement import Effort, Row, Statement, close, closed_form, standar
 from theory.theorem1 import alpha, beta
 from theory.walks import SETTING, walk, with_environment
 
+
+def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
+    """`P = I - 11'/K`."""
+    return np.eye(num_arms) - 1 / num_arms
+
+
 NUM_ITERATIONS = 10
 ARMS = 3
-CENTRING = np.eye(ARMS) - 1 / ARMS
+CENTRING = centring(ARMS)
 SETTING_SOFTMAX = dataclasses.replace(
     with_environment(SETTING, prior_mean=10.0, prior_std=1.0, noise_std=0.3),
     horizon=10,
@@ -45,7 +51,8 @@ def hedge_step(config: RMFTConfig) -> float:
 
 def rate(values: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]:
     """The coefficient of W along P."""
-    return np.sum(values * CENTRING, axis=(-2, -1)) / np.sum(CENTRING**2)
+    direction = centring(values.shape[-1])
+    return np.sum(values * direction, axis=(-2, -1)) / np.sum(direction**2)
 
 
 def measure(effort: Effort) -> Float[np.ndarray, "S n K K"]:
