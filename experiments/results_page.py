@@ -40,9 +40,10 @@ def filled(text: str) -> str:
 
 def headline() -> str:
     """A row per problem: the trained policies, the strongest agent beside them, and Thompson sampling."""
-    k2, k5, fol, nsmab = (result(f"{name}_regret") for name in ("mab_k2", "mab_k5", "fol", "nsmab"))
+    k2, mab, k5, fol, nsmab = (result(f"{name}_regret") for name in ("mab_k2", "mab", "mab_k5", "fol", "nsmab"))
     found = {
         "K = 2, T = 50": (k2["agents"]["rmft"], k2["trained"]["mab-k2"]),
+        "K = 5, T = 50": (mab["agents"]["rmft"], mab["trained"]["mab"]),
         "K = 5, T = 100": (k5["agents"]["rmft"], k5["trained"]["mab-k5"]),
         "the same, gap 0.2, never trained on": (None, k5["instances"]["fixed_gap_hard"]),
         "the same, gap 0.5, never trained on": (None, k5["instances"]["fixed_gap_easy"]),
@@ -107,8 +108,8 @@ def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> lis
     rows = []
     for agent, first in tuned[0].items():
         name = agent if first["constant"] is None else agent + TUNED
-        ratio = ratios[name if name in ratios else agent + TUNED]  # Older files call all of them tuned.
-        rows.append([label(name), f"{np.mean([one[agent]['regret_mean'] for one in tuned]):.2f}", interval(ratio), ""])
+        mean = np.mean([one[agent]["regret_mean"] for one in tuned])
+        rows.append([label(name), f"{mean:.2f}", interval(ratios[name]), ""])
     return rows
 
 
@@ -153,15 +154,17 @@ def label(agent: str) -> str:
     return f"**{style_of(agent).label}**" if agent == "rmft" else style_of(agent).label
 
 
+COMPARISONS = ("paper", "rivals", "controls", "levers", "full_information")
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "mab_k2": lambda: bandit_agents("mab_k2_regret", "mab-k2"),
+    "mab": lambda: bandit_agents("mab_regret", "mab"),
     "mab_k5": lambda: bandit_agents("mab_k5_regret", "mab-k5"),
     "fol": lambda: setting_agents("fol_regret"),
     "nsmab": lambda: setting_agents("nsmab_regret"),
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
-    **{f"comparison_{name}": lambda name=name: comparison(name) for name in ("paper", "rivals", "controls")},
+    **{f"comparison_{name}": lambda name=name: comparison(name) for name in COMPARISONS},
     "pretrained": pretrained,
 }
 
