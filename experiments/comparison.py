@@ -180,7 +180,7 @@ def main(
         return
     summaries = dict(zip(rows, trained.summaries.values(), strict=True))
     result = describe(summaries, configs, chosen)
-    target, text = results_folder(runs, quick) / f"comparison_{group.replace('-', '_')}", table(result)
+    target, text = results_folder(runs, quick) / target_name(group), table(result)
     first = next(iter(summaries.values()))[0]
     provenance = {"seeds": list(seeds), "device": first["device"], "versions": first["versions"]}
     write(target, provenance | result, draw(result))
@@ -195,6 +195,11 @@ def config_of(changes: Changes, preset: str = "mab-per-scenario", quick: bool = 
     if quick:
         override["refresh_every"] = min(override.get("refresh_every", 1), QUICK["num_iterations"])
     return preset_config(preset, override, quick)
+
+
+def target_name(group: str) -> str:
+    """What the files of a group are called."""
+    return f"comparison_{group.replace('-', '_')}"
 
 
 def slug(name: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import tyro
 
-from rmft_jax import RunDirectory, get_preset, load_agent, train
+from experiments.common import run_directory
+from rmft_jax import ConfigError, RunDirectory, get_preset, load_agent, train
 from rmft_jax.pretrained import write_policy
 
 POLICIES = Path(__file__).parent.parent / "rmft_jax" / "policies"
@@ -24,8 +25,11 @@ def main(preset: tyro.conf.Positional[str], runs: Path = Path("runs/bandit_regre
       runs: where the run directory goes.
       seed: of the run.
     """
-    config = dataclasses.replace(get_preset(preset), seed=seed)
-    directory = runs / f"{preset}-seed{seed}"
+    try:
+        config = dataclasses.replace(get_preset(preset), seed=seed)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
+    directory = run_directory(runs, preset, seed)
     summary = train(config, directory, preset=preset, resume=True)
     agent, iteration = load_agent(RunDirectory.open(directory))
     own = {name: summary["evaluation"]["rmft"][name] for name in ("regret_mean", "regret_ci95", "suff_fail_freq")}

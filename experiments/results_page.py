@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from experiments.common import HINDSIGHT, RESULTS, TUNED, interval, markdown
+from experiments.comparison import GROUPS, target_name
 from rmft_jax import load_pretrained, pretrained_names
 from rmft_jax.plotting.style import style_of
 from rmft_jax.presets import PRESETS
@@ -128,7 +129,7 @@ def regret_parts(name: str) -> str:
 
 def comparison(group: str) -> str:
     """The table that `experiments.comparison` wrote."""
-    return (RESULTS / f"comparison_{group}.md").read_text(encoding="utf-8").strip()
+    return (RESULTS / f"{target_name(group)}.md").read_text(encoding="utf-8").strip()
 
 
 def pretrained() -> str:
@@ -154,7 +155,6 @@ def label(agent: str) -> str:
     return f"**{style_of(agent).label}**" if agent == "rmft" else style_of(agent).label
 
 
-COMPARISONS = ("paper", "rivals", "controls", "levers", "full_information")
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "mab_k2": lambda: bandit_agents("mab_k2_regret", "mab-k2"),
@@ -164,7 +164,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "nsmab": lambda: setting_agents("nsmab_regret"),
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
-    **{f"comparison_{name}": lambda name=name: comparison(name) for name in COMPARISONS},
+    **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},
     "pretrained": pretrained,
 }
 

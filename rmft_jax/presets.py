@@ -88,7 +88,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "fol": (
-        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about four minutes on two CPU cores",
+        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about two minutes on two CPU cores",
         _FOL,
     ),
     "nsmab": (
@@ -99,7 +99,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
         _SINGLE_LAYER,
     ),
-    "mab": ("Bernoulli bandit, K=5, T=50: about eight minutes on two CPU cores", _MAB),
+    "mab": ("Bernoulli bandit, K=5, T=50: about seven minutes on two CPU cores", _MAB),
     "mab-k2": (
         "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about six minutes on two CPU cores",
         _MAB_K2,

@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import bandit_regret, comparison, regret_by_round, settings_regret, single_layer_weights
+from experiments import bandit_regret, comparison, pretrain, regret_by_round, settings_regret, single_layer_weights
 from experiments.common import preset_config, run_directory, tuned_in_hindsight
 from rmft_jax import RunDirectory, evaluate, get_preset, make_agents, make_environment
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, catalogue
@@ -84,6 +84,12 @@ def test_differences_are_paired_by_seed():
 def test_unknown_rows_are_refused():
     with pytest.raises(SystemExit, match="got --only 'grpo', need one of 'rmft'"):
         comparison.main("rivals", only=("grpo",))
+
+
+def test_only_presets_can_become_policies(tmp_path):
+    with pytest.raises(SystemExit, match="got preset 'mab-k9', need one of quickstart"):
+        pretrain.main("mab-k9", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**32 - 1))
