@@ -12,7 +12,7 @@ LOCK ?= requirements.lock
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
-SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.npz' -o -name py.typed) README.md LICENSE
+SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name py.typed) README.md LICENSE
 
 .PHONY: quickstart test test-slow theory lint clean
 

@@ -1,9 +1,9 @@
-"""Who plays: one protocol for the Transformer and every classical algorithm."""
+"""Who plays: one protocol for trained policies and every classical algorithm."""
 
 from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
-from rmft_jax.agents.base import Agent
+from rmft_jax.agents.base import Agent, TrainedAgent
 from rmft_jax.agents.bayes_optimal import BayesOptimal, bayes_optimal_regret
-from rmft_jax.agents.catalogue import behavior_agent, make_agents, make_ball_baselines, make_baselines, reference_agent
+from rmft_jax.agents.catalogue import make_agents, make_baselines, reference_agent
 from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
 from rmft_jax.agents.index import (
     KLUCB,
@@ -17,12 +17,12 @@ from rmft_jax.agents.index import (
     Uniform,
 )
 from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
+from rmft_jax.agents.policy import Policy
 from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
-from rmft_jax.agents.projections import project_ball, project_simplex
-from rmft_jax.agents.scores import ScoreMap
-from rmft_jax.agents.single_layer import BanditSingleLayer, FullInformationSingleLayer, SingleLayerAgent
-from rmft_jax.agents.trained import TrainedAgent, init_params, trained_agent
-from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer, TransformerAgent
+from rmft_jax.agents.recurrent import RecurrentPolicy
+from rmft_jax.agents.single_layer import BanditSingleLayer, FullInformationSingleLayer, SingleLayer, SingleLayerAgent
+from rmft_jax.agents.statistics import IndexAgent, StatisticsAgent
+from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer, Transformer, TransformerAgent
 
 __all__ = [
     "EXP3",
@@ -52,22 +52,21 @@ __all__ = [
     "GaussianThompson",
     "Greedy",
     "Hedge",
+    "IndexAgent",
+    "Policy",
+    "RecurrentPolicy",
     "Rexp3",
-    "ScoreMap",
+    "SingleLayer",
     "SingleLayerAgent",
     "SlidingWindowUCB",
+    "StatisticsAgent",
     "TrainedAgent",
+    "Transformer",
     "TransformerAgent",
     "TsallisINF",
     "Uniform",
     "bayes_optimal_regret",
-    "behavior_agent",
-    "init_params",
     "make_agents",
-    "make_ball_baselines",
     "make_baselines",
-    "project_ball",
-    "project_simplex",
     "reference_agent",
-    "trained_agent",
 ]

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.base import Number
-from rmft_jax.agents.policies import Gains, PolicyAgent, exponential_weights
+from rmft_jax.agents.gains import Gains, PolicyAgent, exponential_weights
 from rmft_jax.agents.statistics import num_existing
-from rmft_jax.config import Feedback
-from rmft_jax.types import Context, Decision, ScalarKey, pytree
+from rmft_jax.config import Number, ScalarKey, pytree
+from rmft_jax.problems import Feedback
+from rmft_jax.problems.types import Context, Decision
 
 _NEWTON_STEPS = 8
 

@@ -5,12 +5,11 @@ from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.config import Feedback
-from rmft_jax.types import Context, Decision, ScalarKey
+from rmft_jax.config import Params, ScalarKey
+from rmft_jax.problems import Feedback
+from rmft_jax.problems.types import Context, Decision, Trajectory
 
 State = TypeVar("State")
-Number = Float[Array, ""] | float
-"""A parameter of an agent that is a leaf: it may be traced, and vmapped over."""
 _MAX_SEGMENTS = 8
 
 
@@ -70,3 +69,25 @@ def state_bytes(agent: Agent, num_arms: int, horizon: int) -> int:
     """Size of what the agent carries from round to round."""
     state = jax.eval_shape(lambda: agent.init(num_arms, horizon))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+@runtime_checkable
+class TrainedAgent(Agent[State], Protocol):
+    """An agent that learns: a network with parameters, whose outputs are known for a given past too."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters; training replaces them."""
+        ...
+
+    @property
+    def num_arms(self) -> int:
+        """The arm count that it was made for."""
+        ...
+
+    def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
+        """Logits, or scores, in every round of a given trajectory, teacher-forced; -inf for absent arms.
+
+        Row t depends on what was seen in rounds before t only.
+        """
+        ...

@@ -10,8 +10,8 @@ import scipy.special
 from jaxtyping import Array, Float, Int8
 
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
-from rmft_jax.config import ConfigError
-from rmft_jax.types import Context, ScalarKey, pytree, static_field
+from rmft_jax.config import ConfigError, ScalarKey, pytree, static_field
+from rmft_jax.problems.types import Context
 
 MAX_HORIZON = 100
 _TIE, _TOLERANCE = 2, 1e-12

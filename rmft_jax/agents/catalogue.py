@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Container, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 from jaxtyping import Array, Float
 
 from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
-from rmft_jax.agents.base import Agent, Number
+from rmft_jax.agents.base import Agent
 from rmft_jax.agents.bayes_optimal import MAX_HORIZON, BayesOptimal
 from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
 from rmft_jax.agents.index import (
@@ -24,18 +25,20 @@ from rmft_jax.agents.index import (
 )
 from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
 from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
-from rmft_jax.agents.scores import ScoreMap
 from rmft_jax.agents.single_layer import FullInformationSingleLayer
-from rmft_jax.config import AdaptiveConfig, BanditConfig, ConfigError, EnvironmentConfig
+from rmft_jax.config import ConfigError, Register, pytree
+from rmft_jax.config.checks import require
+from rmft_jax.problems import Ball, Environment, Problem, Stationary
 
-Build = Callable[[EnvironmentConfig, int], Agent | None]
+Build = Callable[[Problem], Agent | None]
 Grid = tuple[float, ...]
+M = TypeVar("M", bound=Callable[..., Any])
 
 
 class CatalogueEntry(NamedTuple):
     """How an agent is made.
 
-    build: from an environment and a horizon, with parameters that fit them; None if it does not fit.
+    build: from a problem, with parameters that fit it; None if it does not fit.
     constant: the parameter that tuning sets, if it has a free one.
     grid: the values that tuning tries.
     """
@@ -45,6 +48,58 @@ class CatalogueEntry(NamedTuple):
     grid: Grid = ()
 
 
+class AgentRegister(Register[CatalogueEntry]):
+    """The register of agents: a decorator of their classes, or of functions that make them, name first."""
+
+    def __call__(self, name: str, *, constant: str | None = None, grid: Iterable[float] = ()) -> Callable[[M], M]:
+        """Registers an agent, which from then on plays wherever it fits.
+
+        Args:
+          name: of the agent.
+          constant: the field that tuning sets, if it has a free one.
+          grid: the values that tuning tries.
+
+        Returns:
+          A decorator of a function that maps a problem to an agent, or to None where it does not fit; or of a class
+          with the methods of `Agent` and defaults for all fields, which fits wherever its `feedback` is given.
+
+        Raises:
+          ConfigError: if the class lacks a method, or the name is taken.
+        """
+        self.require_name(name)
+
+        def register(made: M) -> M:
+            given: Any = made
+            build = _builder_of(name, given, constant) if isinstance(given, type) else given
+            self.add(name, CatalogueEntry(build, constant, tuple(map(float, grid))), made)
+            return made
+
+        return register
+
+
+AGENTS = AgentRegister("agent")
+
+
+def _builder_of(name: str, made: Any, constant: str | None) -> Build:
+    what = f"agent {name!r} ({made.__name__})"
+    abstract = getattr(made, "__abstractmethods__", ())
+    missing = [part for part in ("init", "act", "observe", "feedback") if not hasattr(made, part)] + sorted(abstract)
+    advice = "feedback = ('bandit',)" if missing == ["feedback"] else f"def {(*missing, '')[0]}"
+    require(not missing, f"{what} without {', '.join(missing)}", "all that an agent has", advice)
+    try:
+        kind = made if "__dataclass_fields__" in vars(made) else pytree(made)
+        default = kind()
+    except TypeError as error:
+        raise ConfigError(f"got {what} ({error}), need a default for every field; try adding it") from None
+    is_pytree = not jax.tree_util.all_leaves([default])
+    require(
+        is_pytree, f"{what}, a dataclass of which JAX knows no fields", "one that it knows", "it without @dataclass"
+    )
+    known = constant is None or constant in kind.__dataclass_fields__
+    require(known, f"constant={constant!r} of {what}", "one of its fields", "constant=None")
+    return lambda problem: default if problem.feedback in kind.feedback else None
+
+
 _RATES = tuple(2.0**n for n in range(-3, 7))
 # Towards follow-the-leader, which is best where rewards are stationary.
 _FULL_RATES = (*_RATES, 128.0, 512.0, 2048.0)
@@ -52,74 +107,78 @@ _BONUSES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)
 _PADDINGS = (0.005, 0.01, 0.02, *_BONUSES)
 
 
-def _within_unit_interval(config: EnvironmentConfig) -> bool:
+def _within_unit_interval(config: Environment) -> bool:
     low, high = config.mean_range if config.noise == "none" else config.reward_range
     return config.noise != "gaussian" and low >= -1e-6 and high <= 1 + 1e-6
 
 
-def _width(config: EnvironmentConfig) -> float:
+def _width(config: Environment) -> float:
     """Width of the reward range; for Gaussian noise 2 std, which has the same sub-Gaussian constant (ours)."""
     return 2 * config.noise_std if config.noise == "gaussian" else _range(config)
 
 
-def _range(config: EnvironmentConfig) -> float:
+def _range(config: Environment) -> float:
     low, high = config.reward_range
     return high - low
 
 
-def _bandit(make: Build) -> Build:
-    return lambda config, horizon: make(config, horizon) if config.feedback == "bandit" else None
+Make = Callable[[Environment, int], Agent | None]
+
+
+def _anywhere(make: Make) -> Build:
+    return lambda problem: make(problem.environment, problem.horizon)
+
+
+def _bandit(make: Make) -> Build:
+    return lambda problem: make(problem.environment, problem.horizon) if problem.feedback == "bandit" else None
 
 
 def _full(make: Callable[[float], Agent]) -> Build:
-    def build(config: EnvironmentConfig, horizon: int) -> Agent | None:
-        return make(_range(config)) if config.feedback == "full" else None
-
-    return build
+    return lambda problem: make(_range(problem.environment)) if problem.feedback == "full" else None
 
 
-def _drifting(make: Build) -> Build:
+def _drifting(make: Make) -> Build:
     """Fits where something varies; elsewhere these agents are others."""
     return _bandit(lambda config, horizon: make(config, horizon) if config.variation_budget(horizon) > 0 else None)
 
 
-def _gaussian_model(config: EnvironmentConfig) -> dict[str, float]:
+def _gaussian_model(config: Environment) -> dict[str, float]:
     mean, std = config.prior_moments()
     noise_std = 0.0 if config.noise == "none" else config.noise_std
     return {"prior_mean": mean, "prior_std": max(std, 1e-6), "noise_std": noise_std}
 
 
-def _thompson(config: EnvironmentConfig, horizon: int) -> Agent:
+def _thompson(config: Environment, horizon: int) -> Agent:
     # Exact for Bernoulli rewards under the uniform prior, and for Gaussian ones under the Gaussian prior.
     if _within_unit_interval(config):
         return BetaThompson()
     return GaussianThompson(**_gaussian_model(config))
 
 
-def _posterior_index(config: EnvironmentConfig, horizon: int) -> Agent:
+def _posterior_index(config: Environment, horizon: int) -> Agent:
     if _within_unit_interval(config):
         return BetaIndex()
     return GaussianIndex(**_gaussian_model(config))
 
 
-def _discounted_thompson(config: EnvironmentConfig, horizon: int) -> Agent | None:
+def _discounted_thompson(config: Environment, horizon: int) -> Agent | None:
     if not _within_unit_interval(config):
         return None
     # The formula of `DiscountedUCB`, spelled out so that tuning can go beyond it.
     return DiscountedThompson(discount=1 - math.sqrt(max(config.variation_budget(horizon), 1) / horizon) / 4)
 
 
-def _bayes_optimal(config: EnvironmentConfig, horizon: int) -> Agent | None:
-    known = isinstance(config, BanditConfig) and config.prior == "uniform" and config.noise == "bernoulli"
+def _bayes_optimal(config: Environment, horizon: int) -> Agent | None:
+    known = isinstance(config, Stationary) and config.prior == "uniform" and config.noise == "bernoulli"
     return BayesOptimal.create(horizon) if known and config.num_arms == 2 and horizon <= MAX_HORIZON else None
 
 
-def _best_arm(config: EnvironmentConfig, horizon: int) -> Agent | None:
+def _best_arm(config: Environment, horizon: int) -> Agent | None:
     # Which arm is best is only settled after the decision.
-    return None if isinstance(config, AdaptiveConfig) and config.adversary != "crowding" else BestArm()
+    return None if config.reacts else BestArm()
 
 
-AGENTS: dict[str, CatalogueEntry] = {
+for _name, _entry in {
     "ucb1": CatalogueEntry(_bandit(lambda c, T: UCB(scale=_width(c)))),
     "ucb": CatalogueEntry(_bandit(lambda c, T: UCB(constant=1.0, scale=_width(c))), "constant", _BONUSES),
     "kl_ucb": CatalogueEntry(_bandit(lambda c, T: KLUCB() if _within_unit_interval(c) else None)),
@@ -159,10 +218,11 @@ AGENTS: dict[str, CatalogueEntry] = {
     "ftpl": CatalogueEntry(_full(lambda width: FTPL(width=width)), "rate", _FULL_RATES),
     "follow_the_leader": CatalogueEntry(_full(lambda width: FollowTheLeader())),
     "bayes_optimal": CatalogueEntry(_bandit(_bayes_optimal)),
-    "uniform": CatalogueEntry(lambda c, T: Uniform()),
-    "best_fixed_arm": CatalogueEntry(lambda c, T: None if isinstance(c, AdaptiveConfig) else BestFixedArm()),
-    "best_arm": CatalogueEntry(_best_arm),
-}
+    "uniform": CatalogueEntry(_anywhere(lambda c, T: Uniform())),
+    "best_fixed_arm": CatalogueEntry(_anywhere(lambda c, T: None if c.adaptive else BestFixedArm())),
+    "best_arm": CatalogueEntry(_anywhere(_best_arm)),
+}.items():
+    AGENTS(_name, constant=_entry.constant, grid=_entry.grid)(_entry.build)
 
 _BASELINES = {
     "pseudo": ("bayes_optimal", "ucb1", "posterior_index", "thompson", "greedy", "epsilon_greedy"),
@@ -172,8 +232,8 @@ _BASELINES = {
 _REFERENCES = {"pseudo": "thompson", "dynamic": "rexp3", "static": "hedge"}
 
 
-def make_agents(config: EnvironmentConfig, horizon: int, names: Iterable[str] | None = None) -> dict[str, Agent]:
-    """The classical agents that fit an environment, by name.
+def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[str, Agent]:
+    """The agents that fit a problem, by name, those that users registered included.
 
     Parameters are those of the papers, in units of the environment's reward range. Where an algorithm asks for the
     number of changes, it gets the variation budget (ours), which bounds it for abrupt changes alone. The Gaussian
@@ -181,61 +241,59 @@ def make_agents(config: EnvironmentConfig, horizon: int, names: Iterable[str] | 
     Beta posteriors, for rewards in [0, 1], start uniform.
 
     Args:
-      config: the environment.
-      horizon: rounds T.
+      problem: the world and how long it is played.
       names: which of `AGENTS`. None: all that fit.
 
     Raises:
       ConfigError: if a named agent does not exist, or does not fit.
     """
     built = {}
-    for name in AGENTS if names is None else names:
-        if name not in AGENTS:
-            raise ConfigError(f"got agent {name!r}, need one of {', '.join(AGENTS)}; try 'uniform'")
-        agent = AGENTS[name].build(config, horizon)
+    for name in AGENTS.names() if names is None else names:
+        agent = AGENTS[name].build(problem)
         if agent is not None:
             built[name] = agent
         elif names is not None:
-            fitting = ", ".join(make_agents(config, horizon))
+            fitting = ", ".join(make_agents(problem))
             raise ConfigError(
-                f"got agent {name!r} for {type(config).__name__.removesuffix('Config')} under {config.feedback!r} "
-                f"feedback with K={config.num_arms}, T={horizon}, need one that fits; try {fitting}"
+                f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} "
+                f"feedback with K={problem.num_arms}, T={problem.horizon}, need one that fits; try {fitting}"
             )
     return built
 
 
-def make_baselines(config: EnvironmentConfig, horizon: int, among: Container[str] | None = None) -> dict[str, Agent]:
-    """The agents that a trained policy is compared with, by name: those that its setting is known for.
+def make_baselines(
+    problem: Problem, among: Container[str] | None = None, *, size: int | None = None
+) -> dict[str, Agent]:
+    """The agents that a trained policy is compared with, by name: those that its setting is known for, and users'.
 
-    `among`: names beyond which none is made. None: there is no such limit.
+    Play in a ball is compared with FTRL at the step `radius / (G sqrt(T))` of its bound (theory/README.md, theorem 3),
+    where G is the norm of a vector of the largest rewards, and with follow-the-leader.
+
+    Args:
+      problem: the world and how long it is played.
+      among: names of this package's agents beyond which none is made. None: there is no such limit.
+      size: of arrays with arms that are only there to be masked. None: there are none.
     """
-    names = (*_BASELINES[config.standard_regret], "uniform", "best_fixed_arm", "best_arm")
-    built = {name: AGENTS[name].build(config, horizon) for name in names if among is None or name in among}
+    if problem.radius is not None:
+        step = problem.radius / (problem.largest_norm() * math.sqrt(problem.horizon))
+        steps, ball = {"ftrl": step, "follow_the_leader": 1e6}, Ball(0.0).with_radius(problem.radius)
+        size = size or problem.num_arms
+        return {name: FullInformationSingleLayer.ftrl(size, step, ball) for name, step in steps.items()}
+    known = (*_BASELINES[problem.environment.standard_regret], "uniform", "best_fixed_arm", "best_arm")
+    names = [*(name for name in known if among is None or name in among), *AGENTS.of_users()]
+    built = {name: AGENTS[name].build(problem) for name in names}
     return {name: agent for name, agent in built.items() if agent is not None}
 
 
-def make_ball_baselines(
-    config: EnvironmentConfig, horizon: int, radius: Number, *, size: int | None = None
-) -> dict[str, Agent]:
-    """What play in a ball is compared with: FTRL at the step of its bound, and follow-the-leader.
-
-    The step is `radius / (G sqrt(T))`, where G is the norm of a vector of the largest rewards (theory/README.md,
-    theorem 3); of unbounded rewards, of those that `reward_range` names. `size` is the number of arms with those that
-    are only there to be masked; None: there are no such.
-    """
-    norm = math.sqrt(config.num_arms) * max(map(abs, config.reward_range))
-    steps = {"ftrl": radius / (norm * math.sqrt(horizon)), "follow_the_leader": 1e6}
-    ball = ScoreMap("ball", radius)
-    size = size or config.num_arms
-    return {name: FullInformationSingleLayer.ftrl(size, step, ball) for name, step in steps.items()}
-
-
-def reference_agent(config: EnvironmentConfig, horizon: int) -> str:
+def reference_agent(problem: Problem) -> str:
     """The name of the baseline against which differences are taken in this setting."""
-    if config.standard_regret == "static" and config.feedback == "bandit":
+    if problem.radius is not None:
+        return "ftrl"
+    regret = problem.environment.standard_regret
+    if regret == "static" and problem.feedback == "bandit":
         return "exp3"
-    name = _REFERENCES[config.standard_regret]
-    return name if AGENTS[name].build(config, horizon) is not None else "ucb1"
+    name = _REFERENCES[regret]
+    return name if AGENTS[name].build(problem) is not None else "ucb1"
 
 
 def with_constant(agent: Agent, name: str, value: Float[Array, ""] | float) -> Agent:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.base import Number
-from rmft_jax.agents.policies import PolicyAgent, exponential_weights
-from rmft_jax.agents.projections import project_simplex
+from rmft_jax.agents.gains import PolicyAgent, exponential_weights
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent, num_existing
-from rmft_jax.config import Feedback
-from rmft_jax.types import Context, ScalarKey, pytree, static_field
+from rmft_jax.config import Number, ScalarKey, pytree, static_field
+from rmft_jax.problems import Feedback
+from rmft_jax.problems.projections import project_simplex
+from rmft_jax.problems.types import Context
 
 
 @pytree

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.scipy.special import xlog1py, xlogy
 from jaxtyping import Array, Float
 
-from rmft_jax.agents.base import Number
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent, num_existing, untried_first
-from rmft_jax.config import Feedback
-from rmft_jax.types import Context, ScalarKey, pytree
+from rmft_jax.config import Number, ScalarKey, pytree
+from rmft_jax.problems import Feedback
+from rmft_jax.problems.types import Context
 
 _BISECTIONS, _ALMOST_0 = 17, 2.0**-24
 

@@ -8,7 +8,7 @@ every arm has a stream of tokens of its own (`arms="token"`). Everything is writ
 import functools
 import itertools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.agents.base import segment_ends
-from rmft_jax.config import TransformerConfig
+from rmft_jax.agents.policy import Policy
+from rmft_jax.config.checks import largest_divisor, require, require_count
 
 # Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
 # rollout read memory in order. A single head has no axis: with one of length 1, XLA copies the caches every round.
@@ -25,7 +26,46 @@ LayerCache = tuple[Float[Array, "*KH T h"], Float[Array, "*KH T h"]]
 _PART_ROUNDS = 100
 
 
-def empty_cache(config: TransformerConfig, num_arms: int, horizon: int) -> list[LayerCache]:
+class NetworkSettings(Policy):
+    """The settings of the numerical Transformer: pre-norm, causal, numbers in and one number per arm out."""
+
+    num_layers: int = 2
+    """Number of blocks."""
+    width: int = 32
+    """Width of the residual stream."""
+    num_heads: int = 2
+    """Attention heads; must divide the width."""
+    mlp_ratio: int = 4
+    """Hidden width of the MLP, as a multiple of the width."""
+    position: Literal["none", "learned", "sinusoidal", "alibi"] = "none"
+    """Position encoding: none; a table or sine waves, added to the input; or `alibi`, a bias on attention scores that
+    falls linearly with age. With `learned`, no horizon beyond the trained one can be played."""
+    arms: Literal["one_hot", "token"] = "one_hot"
+    """How a round is told: as one token that lists the arms, or as a token per arm, with weights that all arms share.
+    With `token` the policy treats all arms alike and plays any number of them, at K times the cost."""
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate()
+        require_count(self.num_layers, "num_layers", 1, 2)
+        require_count(self.width, "width", 2, 32)
+        require_count(self.num_heads, "num_heads", 1, 2)
+        require_count(self.mlp_ratio, "mlp_ratio", 1, 4)
+        require(
+            self.width % self.num_heads == 0,
+            f"width={self.width} with num_heads={self.num_heads}",
+            "a width that the heads divide",
+            f"num_heads={largest_divisor(self.width, self.num_heads)}",
+        )
+        require(
+            self.position != "sinusoidal" or self.width % 2 == 0,
+            f"position='sinusoidal' with width={self.width}",
+            "an even width for sine and cosine pairs",
+            f"width={self.width + 1}",
+        )
+
+
+def empty_cache(config: NetworkSettings, num_arms: int, horizon: int) -> list[LayerCache]:
     """A cache for `horizon` rounds, none of them played."""
     heads = (config.num_heads,) if config.num_heads > 1 else ()
     streams = (num_arms,) if config.arms == "token" else ()
@@ -46,7 +86,7 @@ def grown_caches(caches: list[LayerCache], horizon: int) -> list[LayerCache]:
 class SelfAttention(nnx.Module):
     """What both kinds of multi-head self-attention share."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkSettings, *, rngs: nnx.Rngs):
         out_init = nnx.initializers.variance_scaling(0.5 / config.num_layers, "fan_in", "normal")
         self.num_heads, self.position = config.num_heads, config.position
         self.query_key_value = nnx.Linear(config.width, 3 * config.width, use_bias=False, rngs=rngs)
@@ -129,7 +169,7 @@ class ArmAttention(SelfAttention):
 class Block(nnx.Module):
     """Pre-norm attention and MLP, each added to the residual stream; between them, streams of arms attend to others."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkSettings, *, rngs: nnx.Rngs):
         hidden = config.mlp_ratio * config.width
         out_init = nnx.initializers.variance_scaling(0.5 / config.num_layers, "fan_in", "normal")
         self.attention_norm = nnx.LayerNorm(config.width, rngs=rngs)
@@ -162,7 +202,7 @@ class NumericalTransformer(nnx.Module):
     own with the arm's output at its end, and parameters, shared by all streams, know of no arm count.
     """
 
-    def __init__(self, config: TransformerConfig, token_size: int, num_arms: int, horizon: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkSettings, token_size: int, num_arms: int, horizon: int, *, rngs: nnx.Rngs):
         self.position, self.arms = config.position, config.arms
         self.embed = nnx.Linear(token_size, config.width, rngs=rngs)
         if config.position == "learned":
@@ -211,7 +251,7 @@ def alibi_slopes(num_heads: int) -> Float[Array, "H"]:
 
 
 @functools.cache
-def graph_definition(config: TransformerConfig, token_size: int, num_arms: int, horizon: int) -> Any:
+def graph_definition(config: NetworkSettings, token_size: int, num_arms: int, horizon: int) -> Any:
     """The static half of `nnx.split`, built without computing a single weight."""
     abstract = nnx.eval_shape(lambda: NumericalTransformer(config, token_size, num_arms, horizon, rngs=nnx.Rngs(0)))
     return nnx.split(abstract)[0]

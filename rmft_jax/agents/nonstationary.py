@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.base import Number
 from rmft_jax.agents.posterior import beta_posterior
 from rmft_jax.agents.statistics import ArmStatistics, IndexAgent, StatisticsAgent, untried_first
-from rmft_jax.types import Context, ScalarKey, pytree
+from rmft_jax.config import Number, ScalarKey, pytree
+from rmft_jax.problems.types import Context
 
 
 @pytree

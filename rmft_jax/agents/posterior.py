@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rmft_jax.agents.base import Number
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
-from rmft_jax.types import Context, ScalarKey, pytree
+from rmft_jax.config import Number, ScalarKey, pytree
+from rmft_jax.problems.types import Context
 
 
 def beta_posterior(state: ArmStatistics, alpha: Number, beta: Number) -> tuple[Float[Array, "K"], Float[Array, "K"]]:

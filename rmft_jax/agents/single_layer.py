@@ -11,7 +11,7 @@ state of follow-the-regularized-leader (see theory/README.md).
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,71 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.base import Number
-from rmft_jax.agents.scores import ScoreMap
-from rmft_jax.config import ConfigError, Feedback, SingleLayerConfig
-from rmft_jax.types import Context, Decision, Params, ScalarKey, Trajectory, pytree, static_field
+from rmft_jax.agents.base import TrainedAgent
+from rmft_jax.agents.policy import Policy, resized
+from rmft_jax.config import ConfigError, Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.config.checks import require_count, require_number
+from rmft_jax.problems import DecisionMap, Feedback, Problem, Softmax
+from rmft_jax.problems.types import Context, Decision, Trajectory
 
 _A = TypeVar("_A", bound="SingleLayerAgent")
+
+
+@Policy.register("single_layer")
+class SingleLayer(Policy):
+    """The theory's model: one layer of self-attention with a constant query over the past reward vectors.
+
+    It starts as `z_t = V S_{t-1}` with V = 0 under linear attention, and as V times the mean reward under softmax
+    attention: K = 0, v = 0, and all scores equal to 1.
+    """
+
+    attention: Literal["linear", "softmax"] = "linear"
+    """Weights of past rounds: the scores themselves, or their softmax."""
+    key_size: int = 8
+    """Size of keys and queries."""
+    trained: Literal["value", "all"] = "value"
+    """What gradient steps change: the value matrix V alone, as in the theorems, or every parameter."""
+    init_std: float = 0.0
+    """Standard deviation of Gaussian noise added to every parameter at the start; 0 is the theorems' start."""
+
+    paddable: ClassVar[bool] = True
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate()
+        require_count(self.key_size, "key_size", 1, 8)
+        require_number(self.init_std, "init_std", "of at least 0", self.init_std >= 0, 0.0)
+
+    def init_params(self, key: ScalarKey, problem: Problem) -> Params:
+        """Those of the theory, the same under either feedback."""
+        return FullInformationSingleLayer.create(key, self, problem.num_arms).params
+
+    def make_agent(
+        self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
+    ) -> TrainedAgent:
+        """See `Policy`."""
+        del temperature
+        kind = FullInformationSingleLayer if problem.feedback == "full" else BanditSingleLayer
+        return kind(self, problem.num_arms, params, decision_map)
+
+    def has_scores(self, feedback: Feedback) -> bool:
+        """Always."""
+        del feedback
+        return True
+
+    def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """See `Policy`."""
+        del own
+        shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), larger))
+        return jax.tree.map(lambda leaf, new: resized(leaf, new.shape), params, shapes)
+
+    def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """The inverse of `padded`."""
+        return self.padded(params, larger, own)
+
+    def round_flops(self, problem: Problem) -> float:
+        """A product with the value matrix, and a sum."""
+        return 4.0 * problem.num_arms**2
 
 
 class SingleLayerAttention(nnx.Module):
@@ -78,13 +137,13 @@ class SingleLayerAgent(abc.ABC):
 
     feedback: ClassVar[tuple[Feedback, ...]]
 
-    config: SingleLayerConfig
+    config: SingleLayer
     num_arms: int = static_field()
     params: Params
-    score_map: ScoreMap = ScoreMap()
+    score_map: DecisionMap = Softmax(0.0)
 
     @classmethod
-    def create(cls: type[_A], key: ScalarKey, config: SingleLayerConfig, num_arms: int) -> _A:
+    def create(cls: type[_A], key: ScalarKey, config: SingleLayer, num_arms: int) -> _A:
         """The agent at its start; `key` matters only where `init_std` is above 0."""
         start = nnx.to_pure_dict(nnx.split(SingleLayerAttention(num_arms, config.key_size))[1])
         noise = optax.tree.random_like(key, start)
@@ -184,9 +243,9 @@ class FullInformationSingleLayer(SingleLayerAgent):
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
 
     @classmethod
-    def ftrl(cls, num_arms: int, step: Number, score_map: ScoreMap) -> "FullInformationSingleLayer":
+    def ftrl(cls, num_arms: int, step: Number, score_map: DecisionMap) -> "FullInformationSingleLayer":
         """`z_t = step S_{t-1}`: follow-the-regularized-leader with `|x|^2 / (2 step)`, or Hedge under softmax."""
-        agent = cls.create(jax.random.key(0), SingleLayerConfig(key_size=1), num_arms)
+        agent = cls.create(jax.random.key(0), SingleLayer(key_size=1), num_arms)
         return dataclasses.replace(agent.with_value(step * jnp.eye(num_arms)), score_map=score_map)
 
     @staticmethod

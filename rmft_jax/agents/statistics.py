@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.config import Feedback
-from rmft_jax.types import Context, Decision, ScalarKey, pytree
+from rmft_jax.config import ScalarKey, pytree
+from rmft_jax.problems import Feedback
+from rmft_jax.problems.types import Context, Decision
 
 
 @pytree

@@ -1,23 +1,26 @@
 """The numerical Transformer as an agent, under bandit feedback and under full information."""
 
 import abc
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from rmft_jax.agents.base import TrainedAgent
 from rmft_jax.agents.network import (
     LayerCache,
+    NetworkSettings,
     NumericalTransformer,
     empty_cache,
     graph_definition,
     grown_caches,
 )
-from rmft_jax.agents.scores import ScoreMap
-from rmft_jax.config import ConfigError, Feedback, TransformerConfig
-from rmft_jax.types import Context, Decision, Params, ScalarKey, Trajectory, pytree, static_field
+from rmft_jax.agents.policy import resized
+from rmft_jax.config import ConfigError, Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.problems import DecisionMap, Feedback, Problem, Softmax
+from rmft_jax.problems.types import Context, Decision, Trajectory
 
 _A = TypeVar("_A", bound="TransformerAgent")
 
@@ -50,19 +53,19 @@ class TransformerAgent(abc.ABC):
     num_features: ClassVar[int]
     """Numbers that a round tells of an arm."""
 
-    config: TransformerConfig = static_field()
+    config: NetworkSettings = static_field()
     num_arms: int = static_field()
     trained_horizon: int = static_field()
     params: Params
 
     @classmethod
-    def create(cls: type[_A], key: ScalarKey, config: TransformerConfig, num_arms: int, horizon: int) -> _A:
+    def create(cls: type[_A], key: ScalarKey, config: NetworkSettings, num_arms: int, horizon: int) -> _A:
         """An agent with random weights."""
         network = NumericalTransformer(config, cls._token_size(config, num_arms), num_arms, horizon, rngs=nnx.Rngs(key))
         return cls(config, num_arms, horizon, nnx.to_pure_dict(nnx.split(network)[1]))
 
     @classmethod
-    def _token_size(cls, config: TransformerConfig, num_arms: int) -> int:
+    def _token_size(cls, config: NetworkSettings, num_arms: int) -> int:
         return cls.num_features * (1 if config.arms == "token" else num_arms) + 1
 
     @abc.abstractmethod
@@ -165,9 +168,7 @@ class BanditTransformer(TransformerAgent):
     temperature: Float[Array, ""] | float = 1.0
 
     def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W"], num_arms: int) -> Float[Array, "*W 2 K"]:
-        # The last action as a one-hot vector, then the last reward at the place of that arm.
-        played = jax.nn.one_hot(action, num_arms)
-        return jnp.stack([played, played * reward[..., None]], axis=-2)
+        return told(action, reward, num_arms, "bandit")
 
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         del arm_mask
@@ -185,11 +186,80 @@ class FullInformationTransformer(TransformerAgent):
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
     num_features: ClassVar[int] = 1
 
-    score_map: ScoreMap = ScoreMap()
+    score_map: DecisionMap = Softmax(0.0)
 
     def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W K"], num_arms: int) -> Float[Array, "*W 1 K"]:
-        del action, num_arms
-        return reward[..., None, :]
+        return told(action, reward, num_arms, "full")
 
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         return self.score_map.decide(key, outputs, arm_mask)
+
+
+def told(
+    action: Int[Array, "*W"], reward: Float[Array, "..."], num_arms: int, feedback: Feedback
+) -> Float[Array, "*W F K"]:
+    """What a round tells of each arm: the last action as a one-hot vector and its reward, or the reward vector."""
+    if feedback == "full":
+        return reward[..., None, :]
+    played = jax.nn.one_hot(action, num_arms)
+    return jnp.stack([played, played * reward[..., None]], axis=-2)
+
+
+@NetworkSettings.register("transformer")
+class Transformer(NetworkSettings):
+    """The numerical Transformer: pre-norm, causal, numbers in and one number per arm out."""
+
+    paddable: ClassVar[bool] = True
+
+    def init_params(self, key: ScalarKey, problem: Problem) -> Params:
+        """Random weights."""
+        return _kind(problem).create(key, self, problem.num_arms, problem.horizon).params
+
+    def make_agent(
+        self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
+    ) -> TrainedAgent:
+        """See `Policy`."""
+        if problem.feedback == "full":
+            return FullInformationTransformer(self, problem.num_arms, problem.horizon, params, decision_map)
+        return BanditTransformer(self, problem.num_arms, problem.horizon, params, temperature)
+
+    @property
+    def any_num_arms(self) -> bool:
+        """With a token per arm."""
+        return self.arms == "token"
+
+    @property
+    def any_horizon(self) -> bool:
+        """Unless positions are learned."""
+        return self.position != "learned"
+
+    def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """See `Policy`. A token lists the features arm by arm, so its new rows stand in between."""
+        return self._laid_out(params, own, larger)
+
+    def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """The inverse of `padded`."""
+        return self._laid_out(params, larger, own)
+
+    def _laid_out(self, params: Params, before: Problem, after: Problem) -> Params:
+        def fit(path: Any, leaf: Float[Array, "..."], new: jax.ShapeDtypeStruct) -> Float[Array, "..."]:
+            if jax.tree_util.keystr(path) == "['embed']['kernel']" and leaf.shape != new.shape:
+                features = leaf[:-1].reshape(-1, before.num_arms, leaf.shape[1])
+                features = resized(features, (len(features), after.num_arms, leaf.shape[1]))
+                return jnp.concatenate([features.reshape(-1, leaf.shape[1]), leaf[-1:]])  # The start marker's row.
+            return resized(leaf, new.shape)
+
+        shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), after))
+        return jax.tree_util.tree_map_with_path(fit, params, shapes)
+
+    def round_flops(self, problem: Problem) -> float:
+        """A multiplication and an addition count as two; attention reads the whole cache."""
+        num_arms, width = problem.num_arms, self.width
+        block = 2 * (4 + 2 * self.mlp_ratio) * width**2 + 4 * width * problem.horizon
+        if self.arms == "token":
+            return num_arms * self.num_layers * (block + 8 * width**2 + 4.0 * width * num_arms)
+        return self.num_layers * block + 6.0 * num_arms * width
+
+
+def _kind(problem: Problem) -> type[TransformerAgent]:
+    return FullInformationTransformer if problem.feedback == "full" else BanditTransformer

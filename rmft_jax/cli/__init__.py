@@ -1,14 +1,8 @@
-"""The command `rmft`. Thin: it parses, calls, and turns errors into one line and an exit code.
-
-JAX is imported by the commands that need it, after their arguments have been checked.
-"""
-
+"""The command `rmft`. Thin: it parses, calls, and turns errors into one line and an exit code."""
 import importlib
 import signal
 import sys
 from collections.abc import Sequence
-
-from rmft_jax.config import ConfigError
 
 # By name: the module in this package and its function, which maps words to an exit code.
 _COMMANDS = {
@@ -18,8 +12,9 @@ _COMMANDS = {
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
     "table": ("plot", "table"),
-    "presets": ("bench", "presets"),
-    "environments": ("bench", "environments"),
+    "presets": ("names", "presets"),
+    "environments": ("names", "environments"),
+    "choices": ("names", "choices"),
 }
 
 _HELP = """usage: rmft COMMAND [OPTIONS]
@@ -35,8 +30,10 @@ commands:
   table DIR                   its regrets as Markdown, LaTeX or CSV
   presets                     the named configurations
   environments                the named environments
+  choices                     every choice of a configuration: policies, selections, objectives, ...
 
-`rmft COMMAND --help` lists a command's options.
+`rmft COMMAND --help` lists a command's options. Every command takes --import FILE.py or --import MODULE, as often as
+wanted: code of your own that registers environments, agents, policies, selections, objectives or figures.
 """
 
 
@@ -49,15 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP, end="")
         return 0
-    # Here, because they load xarray and tyro, which `rmft --help` does not need.
-    from rmft_jax.cli.common import fail
-    from rmft_jax.storage import RunError
+    # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
+    from rmft_jax.cli.common import fail, without_imports
+    from rmft_jax.config import ConfigError
+    from rmft_jax.config.plugins import import_all, load_plugins
+    from rmft_jax.running.storage import RunError
 
     try:
         if argv[0] not in _COMMANDS:
             raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(_COMMANDS)}; try `rmft --help`")
         module, function = _COMMANDS[argv[0]]
-        return getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)(argv[1:])
+        words, imports = without_imports(argv[1:])
+        command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
+        load_plugins()
+        import_all(imports)
+        return command(words)
     except (ConfigError, RunError) as error:
         return fail(str(error), 2)
     except KeyboardInterrupt as stopped:

@@ -1,16 +1,22 @@
-"""The commands `rmft bench-agents`, `rmft presets` and `rmft environments`."""
+"""The command `rmft bench-agents`."""
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
+from rmft_jax.agents import make_agents
 from rmft_jax.cli.common import parse, print_summary
-from rmft_jax.config import BanditConfig, ConfigError, EnvironmentConfig, environment_to_dict
+from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
-from rmft_jax.presets import ENVIRONMENTS, PRESETS, get_environment
+from rmft_jax.plotting import plot_evaluation
+from rmft_jax.problems import Environment, Problem, Stationary, get_environment
+from rmft_jax.running import benchmark
+from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.running.storage import write_dataset, write_json
+from rmft_jax.statistics.report import summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +39,7 @@ class BenchArguments:
     """File for the mean regrets with their intervals."""
     out: Path | None = None
     """Directory for the dataset (agents.nc) and the figures."""
-    config: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=BanditConfig)
+    config: Annotated[Environment, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Stationary)
 
 
 def bench_agents(argv: list[str]) -> int:
@@ -47,15 +53,7 @@ def bench_agents(argv: list[str]) -> int:
     for field, minimum in (("horizon", 1), ("num_scenarios", 2)):
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
     require_seed(arguments.seed)
-    config.validate(horizon)
-
-    from rmft_jax import benchmark
-    from rmft_jax.agents import make_agents
-    from rmft_jax.progress import ProgressReporter
-    from rmft_jax.report import summarize
-    from rmft_jax.storage import write_dataset, write_json
-
-    agents = make_agents(config, horizon, arguments.agents or None)
+    agents = make_agents(Problem.checked(config, horizon), arguments.agents or None)
     for directory in (arguments.json and arguments.json.parent, arguments.out):
         if directory is not None:  # Fails now, not after the work, where nothing can be written.
             directory.mkdir(parents=True, exist_ok=True)
@@ -84,7 +82,7 @@ def bench_agents(argv: list[str]) -> int:
             "num_arms": config.num_arms,
             "num_scenarios": arguments.num_scenarios,
             "seed": arguments.seed,
-            "settings": environment_to_dict(config),
+            "settings": config.flat(),
             "regret": dataset.attrs["regret"],
             "constants": constants,
             "agents": {agent: {key: row[key] for key in intervals} for agent, row in summary.items()},
@@ -92,28 +90,6 @@ def bench_agents(argv: list[str]) -> int:
         write_json(arguments.json, content)
     if arguments.out is not None:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-
-        from rmft_jax import plotting
-
-        for path in plotting.plot_evaluation(dataset, arguments.out):
+        for path in plot_evaluation(dataset, arguments.out):
             print(f"figure: {path} (and .pdf)")
-    return 0
-
-
-def presets(argv: list[str]) -> int:
-    """Lists the named configurations."""
-    return _list("presets", PRESETS, argv)
-
-
-def environments(argv: list[str]) -> int:
-    """Lists the named environments."""
-    return _list("environments", ENVIRONMENTS, argv)
-
-
-def _list(command: str, register: dict[str, Any], argv: list[str]) -> int:
-    if argv and not {"-h", "--help"} & set(argv):
-        raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft {command}`")
-    width = max(map(len, register))
-    for name, (description, _) in register.items():
-        print(f"{name:{width}}  {description}")
     return 0

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tyro
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import require
 
 _T = TypeVar("_T")
 _TABLE_WIDTH = 120
@@ -40,6 +41,24 @@ def parse(kind: type[_T], command: str, argv: list[str], default: _T | None = No
         rows = itertools.dropwhile(lambda row: not _has_words(row), rows)
         text = " ".join(itertools.takewhile(_has_words, rows))
         raise ConfigError(f"{text.rstrip('.')}; try `rmft {command} --help`") from None
+
+
+def without_imports(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The words without `--import NAME`, and the names.
+
+    Raises:
+      ConfigError: for the option without a name.
+    """
+    rest, names, words = [], [], iter(argv)
+    for word in words:
+        option, equals, name = word.partition("=")
+        if option != "--import":
+            rest.append(word)
+            continue
+        name = name if equals else next(words, "")
+        require(bool(name) and not name.startswith("-"), "--import without a name", "a file or module", "a.py")
+        names.append(name)
+    return rest, names
 
 
 def value_of(argv: list[str], option: str) -> str:
@@ -74,7 +93,7 @@ def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: di
     """Prints the table of an evaluation, whose attributes name the regret and the reference."""
     from rich.console import Console
 
-    from rmft_jax.report import table
+    from rmft_jax.statistics.report import table
 
     # A pipe has no width, and a table cut to a narrow terminal would lose digits: wide lines wrap instead.
     rows = table(summary, title, attributes["regret"], attributes["reference"])

@@ -76,7 +76,7 @@ def plot(argv: list[str]) -> int:
     source = _read(arguments.directory)
 
     from rmft_jax import plotting
-    from rmft_jax.estimates import is_sweep
+    from rmft_jax.statistics.estimates import is_sweep
 
     if arguments.kind is None:
         if is_sweep(source.dataset):
@@ -106,8 +106,8 @@ def table(argv: list[str]) -> int:
     choice, baselines = _selection(arguments.select), _baselines(arguments.baselines)
     dataset = _read(arguments.directory).dataset
 
-    from rmft_jax import tables
-    from rmft_jax.storage import replacing
+    from rmft_jax.running.storage import replacing
+    from rmft_jax.statistics import tables
 
     text = tables.table(
         dataset, arguments.rows, arguments.columns, arguments.format, select=choice, baselines=baselines
@@ -155,7 +155,7 @@ def _read(path: Path) -> _Source:
     Raises:
       RunError: if it holds nothing to draw.
     """
-    from rmft_jax.storage import RunDirectory, RunError, read_dataset
+    from rmft_jax.running.storage import RunDirectory, RunError, read_dataset
     from rmft_jax.sweeps.store import load_sweep
 
     if path.is_file():

@@ -11,7 +11,11 @@ import tyro
 from rmft_jax.cli.common import fail, parse
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
+from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.sweeps.estimate import estimate
 from rmft_jax.sweeps.plan import Group, describe
+from rmft_jax.sweeps.ray_executor import require_ray, run_on_ray
+from rmft_jax.sweeps.run import checked_plan, run_locally, run_sweep
 from rmft_jax.sweeps.spec import Sweep
 
 
@@ -31,7 +35,8 @@ class SweepArguments:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say which cells share a program and why, and how long all would take, after a short trial; run nothing."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Run what is missing or failed in --out; begin there if there is nothing."""
+    """Run what is missing or failed in --out, and what is new where the sweep has grown; begin there if there is
+    nothing."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the sweep in --out."""
     executor: Literal["local", "ray"] = "local"
@@ -40,6 +45,8 @@ class SweepArguments:
     """CPUs that a task on Ray reserves, 1 by default: as many tasks run at once as fit."""
     gpus_per_task: float | None = None
     """GPUs that a task on Ray reserves, 1 by default if the cluster has any; a fraction shares one."""
+    keep_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the policy of every cell that finishes, for --from, evaluate and load_policy."""
     max_failures: int | None = None
     """Stop when so many cells have failed."""
     cells_per_batch: int = 0
@@ -55,12 +62,8 @@ def sweep(argv: list[str]) -> int:
     if arguments.max_failures is not None:
         require_count(arguments.max_failures, "max_failures", 1, 1)
     require_count(arguments.cells_per_batch, "cells_per_batch", 0, 0)
-    declared.expand()  # Refuses before JAX is loaded.
-
-    from rmft_jax.engine.sweep import checked_plan, run_sweep
-
     executor = _executor(arguments)
-    groups = checked_plan(declared)
+    groups = checked_plan(declared.expand(), declared.baselines)
     print("\n".join(describe(groups)))
     if arguments.dry_run:
         return _estimate(declared, groups, arguments.cells_per_batch)
@@ -73,6 +76,7 @@ def sweep(argv: list[str]) -> int:
         executor=executor,
         max_failures=arguments.max_failures,
         cells_per_batch=arguments.cells_per_batch,
+        keep_weights=arguments.keep_weights,
     )
     print(f"{outcome.finished} cells finished in {_duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
     if outcome.failures:
@@ -88,22 +92,15 @@ def _executor(arguments: SweepArguments) -> Any:
     if arguments.executor == "ray":
         # JAX in this process takes no more of the GPUs than it needs: they are for the workers.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from rmft_jax.engine.ray_executor import require_ray, run_on_ray
-
         require_ray(**given)
         return functools.partial(run_on_ray, **given)
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         raise ConfigError(f"got {option} {value:g} with --executor local, need --executor ray; try without {option}")
-    from rmft_jax.engine.sweep import run_locally
-
     return run_locally
 
 
 def _estimate(declared: Sweep, groups: list[Group], cells_per_batch: int) -> int:
-    from rmft_jax.engine.estimate import estimate
-    from rmft_jax.progress import ProgressReporter
-
     with ProgressReporter().status("trying the largest program"):
         expected = estimate(groups, declared.baselines, cells_per_batch)
     compiling, running = expected.compiling, expected.running

@@ -8,9 +8,14 @@ import tyro
 
 from rmft_jax.cli.common import fail, parse, print_summary, value_of
 from rmft_jax.cli.plot import plot
-from rmft_jax.config import ConfigError, RunConfig
+from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
-from rmft_jax.presets import get_environment, get_preset
+from rmft_jax.config.choices import ChoiceRegister
+from rmft_jax.method.presets import get_preset
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.running import processes, training
+from rmft_jax.running.storage import RunDirectory
+from rmft_jax.sweeps.store import load_policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +30,22 @@ class TrainArguments:
     """Continue the run in --out, bit for bit as if it had never stopped; with a preset, start it if there is none."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run in --out."""
+    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Start from trained weights: of a run, a file, pretrained:NAME, or of a sweep with --from-cell."""
+    from_cell: int | None = None
+    """Index of the sweep's cell to start from."""
     environment: str | None = None
-    """Named environment, instead of the preset's; `rmft environments` lists them."""
+    """Named environment, instead of the preset's; `rmft environments` lists them. Its options replace the others'."""
+    policy: str | None = None
+    """Named policy; `rmft choices` lists them, and all further choices."""
+    selection: str | None = None
+    """Rule by which trajectories are kept."""
+    objective: str | None = None
+    """What the kept trajectories are used for."""
+    update: str | None = None
+    """How an iteration fine-tunes."""
+    decision_map: str | None = None
+    """What maps scores to play."""
     num_devices: int | None = None
     """GPUs, TPU or CPU cores that share the scenarios. Default: as many as there are and divide num_scenarios."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -42,35 +61,28 @@ class TrainArguments:
 
 
 def _train_defaults(argv: list[str]) -> TrainArguments:
-    """What the options start from: the preset, or the run to resume, with the environment that `argv` names.
+    """What the options start from: the preset, or the run to resume, with the choices that `argv` names.
 
-    Known before parsing, because every environment has options of its own.
+    Known before parsing, because every choice has options of its own.
     """
     preset, out = argv[0] if argv and not argv[0].startswith("-") else None, value_of(argv, "--out")
     if preset is None and out and "--resume" in argv:
         # A bare `--resume --out DIR` continues with the run's own configuration.
-        from rmft_jax.storage import RunDirectory
-
         config, preset = RunDirectory.open(Path(out)).read_config()
     else:
         preset = preset or "quickstart"
         config = get_preset(preset)
-    if name := value_of(argv, "--environment"):
-        rmft = dataclasses.replace(config.rmft, environment=get_environment(name))
-        config = dataclasses.replace(config, rmft=rmft)
-    return TrainArguments(preset, config=config)
+    named = {kind: value_of(argv, f"--{kind.replace('_', '-')}") for kind in ChoiceRegister.kinds}
+    return TrainArguments(preset, config=config.replace(**{kind: name for kind, name in named.items() if name}))
 
 
-def _require_distributed(arguments: TrainArguments) -> None:
-    for name in ("coordinator_address", "num_processes", "process_id"):
-        value = getattr(arguments, name)
-        option = f"--{name.replace('_', '-')}"
-        require(
-            value is None or arguments.distributed,
-            f"{option} {value}",
-            "--distributed beside it",
-            "adding --distributed",
-        )
+def _require_together(arguments: TrainArguments) -> None:
+    """Refuses what only another option gives a meaning to."""
+    pairs = [(name, "distributed") for name in ("coordinator_address", "num_processes", "process_id")]
+    for name, other in (*pairs, ("from_cell", "start")):
+        value, beside = getattr(arguments, name), "--from" if other == "start" else "--distributed"
+        got = f"--{name.replace('_', '-')} {value}"
+        require(value is None or bool(getattr(arguments, other)), got, f"{beside} beside it", f"adding {beside}")
 
 
 def train(argv: list[str]) -> int:
@@ -83,10 +95,8 @@ def train(argv: list[str]) -> int:
     if arguments.out is None:
         raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
     config.validate()
-    _require_distributed(arguments)
-
-    from rmft_jax import processes, training
-
+    _require_together(arguments)
+    start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
     if arguments.distributed:
         processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     try:
@@ -94,6 +104,7 @@ def train(argv: list[str]) -> int:
             config,
             arguments.out,
             preset=f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name,
+            start=start,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
             num_devices=arguments.num_devices,
@@ -102,8 +113,6 @@ def train(argv: list[str]) -> int:
         return fail(str(error), 1)
     if not processes.is_first():
         return 0
-    from rmft_jax.storage import RunDirectory
-
     title = f"{preset_name}, {config.num_test_scenarios} held-out scenarios"
     print_summary(summary["evaluation"], title, RunDirectory.open(arguments.out).read_dataset("evaluation.nc").attrs)
     print(

@@ -1,4 +1,4 @@
-"""Figures with a row or a panel per agent. Imports no JAX."""
+"""Figures with a row or a panel per agent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from rmft_jax.estimates import TRAINED, is_sweep
-from rmft_jax.plotting.panels import closed, named_agents, parts, require_variable
+from rmft_jax.plotting.panels import closed, named_agents, parts, require_any
+from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     DataFigure,
     StyleName,
@@ -22,11 +22,13 @@ from rmft_jax.plotting.style import (
     style_of,
     title_of,
 )
-from rmft_jax.report import regret_name, summarize
+from rmft_jax.statistics.estimates import TRAINED, is_sweep, is_trained
+from rmft_jax.statistics.report import regret_of, summarize
 
 _MAX_PANELS = 6
 
 
+@register_figure("arms", needs=("rank_frequency", "rank"))
 def plot_arms(
     dataset: xr.Dataset,
     *,
@@ -48,7 +50,8 @@ def plot_arms(
     Raises:
       ConfigError: for names or values that the dataset does not have, dimensions left open, and play in a ball.
     """
-    panels = _sweep_shares(dataset, by, select) if is_sweep(dataset) else _evaluation_shares(dataset)
+    dataset = closed(dataset, by, select)
+    panels = _sweep_shares(dataset, by) if is_sweep(dataset) else _evaluation_shares(dataset)
     num_rows, scale = -(-len(panels) // 2), ScalarMappable(Normalize(0, 1), "cividis")
     with sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
         places = figure.subplots(num_rows, min(2, len(panels)), sharex=by is None, sharey=by is None, squeeze=False)
@@ -76,6 +79,7 @@ def plot_arms(
 
 
 def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K T"]]:
+    require_any(evaluation, ["rank"])
     names = named_agents(evaluation, limit=_MAX_PANELS) or [str(n) for n in evaluation["agent"].values[:_MAX_PANELS]]
     ranks = evaluation["rank"].sel(agent=names).transpose("agent", "scenario", "round").to_numpy()
     num_ranks = max(int(evaluation.attrs.get("num_arms", 1)), int(ranks.max()) + 1)
@@ -85,12 +89,10 @@ def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K
     }
 
 
-def _sweep_shares(
-    dataset: xr.Dataset, by: str | None, choice: Mapping[str, Any] | None
-) -> dict[str, Float[np.ndarray, "K T"]]:
-    require_variable(dataset, "rank_frequency")
+def _sweep_shares(dataset: xr.Dataset, by: str | None) -> dict[str, Float[np.ndarray, "K T"]]:
+    require_any(dataset, ["rank_frequency"])
     found = {}
-    for title, part in parts(closed(dataset, by, choice), by).items():
+    for title, part in parts(dataset, by).items():
         share = part["rank_frequency"].transpose("rank", "round", ...)
         share = share.mean([dim for dim in share.dims if dim not in ("rank", "round")]).to_numpy()
         known = np.isfinite(share)  # Fewer arms and shorter horizons are padded with NaN.
@@ -99,6 +101,7 @@ def _sweep_shares(
     return found
 
 
+@register_figure("final_regret", needs="scenario")
 def plot_final_regret(
     evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]] | None = None, *, style: StyleName = "paper"
 ) -> DataFigure:
@@ -122,14 +125,13 @@ def plot_final_regret(
             axes.plot(summary[name]["regret_mean"], row, marker="o", markersize=3.5, color=color)
         axes.set_yticks(range(len(names)), [style_of(name).label for name in names])
         for name, label in zip(names, axes.get_yticklabels(), strict=True):
-            label.set_fontweight("bold" if name.startswith("rmft") else "normal")
+            label.set_fontweight("bold" if is_trained(name) else "normal")
         axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
         if names and bounds.min() > 0 and (span := bounds.max() / bounds.min()) > 10:
             axes.set_xscale("log")
             plain_log_ticks(axes.xaxis, 1.0, span)
         # Beneath the whole figure, because the names leave the axes little width.
-        kind = regret_name(evaluation.attrs.get("regret", "pseudo"))
-        figure.supxlabel(f"{kind} at T = {evaluation.sizes['round']} (reward units)")
+        figure.supxlabel(f"{regret_of(evaluation)} at T = {evaluation.sizes['round']} (reward units)")
         figure.rows = [
             {"agent": name, "mean": summary[name]["regret_mean"], "low": float(low), "high": float(high),
              "interval": "bootstrap over scenarios"}

@@ -1,97 +1,84 @@
-"""All figures, by kind and in files. Imports no JAX."""
+"""All figures, by kind and in files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
-from rmft_jax import estimates
 from rmft_jax.config.checks import require
-from rmft_jax.estimates import is_sweep, open_dims, text_of
-from rmft_jax.plotting.agents import plot_arms, plot_final_regret
-from rmft_jax.plotting.curves import plot_loglog, plot_regret, plot_suff_fail
 from rmft_jax.plotting.export import save_figure
-from rmft_jax.plotting.heatmap import plot_heatmap
-from rmft_jax.plotting.panels import require_variable
-from rmft_jax.plotting.style import DataFigure, StyleName
-from rmft_jax.plotting.sweep import default_axis, plot_sweep
-from rmft_jax.plotting.training import plot_training
-from rmft_jax.report import summarize
+from rmft_jax.plotting.panels import require_any
+from rmft_jax.plotting.register import FIGURES
+from rmft_jax.plotting.style import StyleName
+from rmft_jax.plotting.sweep import default_axis
+from rmft_jax.statistics import estimates
+from rmft_jax.statistics.estimates import open_dims, text_of
+from rmft_jax.statistics.report import summarize
 
-KINDS: dict[str, Callable[..., DataFigure]] = {
-    "regret": plot_regret,
-    "loglog": plot_loglog,
-    "sweep": plot_sweep,
-    "heatmap": plot_heatmap,
-    "training": plot_training,
-    "suffail": plot_suff_fail,
-    "arms": plot_arms,
-}
-_NEEDED = {
-    "regret": "regret",
-    "loglog": "regret",
-    "sweep": "final_regret",
-    "heatmap": "final_regret",
-    "training": "training_regret",
-    "suffail": "suff_fail_freq",
-    "arms": "rank_frequency",
-}
-_OPTIONS = {
-    "by": {"regret", "loglog", "sweep", "heatmap", "training", "suffail", "arms"},
-    "select": {"regret", "loglog", "sweep", "heatmap", "training", "suffail", "arms"},
-    "baselines": {"regret", "loglog", "sweep", "heatmap", "suffail"},
-    "relative_to": {"heatmap"},
-}
 _FEW = 6
 
 
-def plot_kind(kind: str, dataset: xr.Dataset, **options: Any) -> DataFigure:
+def plot_kind(
+    kind: str, dataset: xr.Dataset, metrics: xr.Dataset | None = None, *, style: StyleName = "paper", **options: Any
+) -> Figure:
     """A figure by the name of its kind.
 
     Args:
-      kind: one of `KINDS`.
-      dataset: what that kind draws.
+      kind: one of `FIGURES`, those of users among them.
+      dataset: an evaluation or a sweep.
+      metrics: of the run that was evaluated, for kinds that show how it was trained.
+      style: `paper` or `slides`, for kinds that have a style.
       options: of its function; those that are None or empty are as not given.
 
     Raises:
-      ConfigError: for an unknown kind, an option that it does not have, and whatever the function refuses.
+      ConfigError: for an unknown kind, an option or a dataset that it cannot draw, whatever its function refuses, and
+        one that returns no figure.
     """
-    require(kind in KINDS, f"kind={kind!r}", f"one of {', '.join(KINDS)}", "--kind regret")
+    entry = FIGURES[kind]
     given = {name: value for name, value in options.items() if value is not None and value != {}}
     for name in given:
-        able = _OPTIONS.get(name)
-        option = f"--{name.replace('_', '-')} with --kind {kind}"
-        require(able is None or kind in able, option, f"--kind {' or '.join(sorted(able or ()))} for it", "without")
-    if is_sweep(dataset):
-        require_variable(dataset, _NEEDED[kind])
-    return KINDS[kind](dataset, **given)
+        option, able = f"--{name.replace('_', '-')}", [one for one in FIGURES if name in FIGURES[one].options]
+        need = f"--kind {' or '.join(able)} for it" if able else "an option that a figure has"
+        require(name in entry.options, f"{option} with --kind {kind}", need, "without")
+    if metrics is not None and not entry.fits(dataset):
+        dataset, given["evaluation"] = metrics, dataset
+    require_any(dataset, entry.needs)
+    given["style"] = style
+    figure = entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
+    got = f"{type(figure).__name__} from the function of figure {kind!r}"
+    require(isinstance(figure, Figure), got, "a matplotlib Figure", "return figure")
+    return figure
 
 
-def plot_run(metrics: xr.Dataset, evaluation: xr.Dataset, directory: Path, style: StyleName = "paper") -> list[Path]:
-    """All figures of a run; returns the paths of the PNGs."""
-    training = save_figure(plot_training(metrics, evaluation, style=style), directory / "training")[0]
-    return [training, *plot_evaluation(evaluation, directory, style)]
+def plot_run(
+    metrics: xr.Dataset | None, evaluation: xr.Dataset, directory: Path, style: StyleName = "paper"
+) -> list[Path]:
+    """All figures of a run; returns the paths of the PNGs.
+
+    What it does not hold is not drawn: which arms are played, where play is a point of a ball.
+
+    Args:
+      metrics: how it was trained; None if that is not known.
+      evaluation: how it plays.
+      directory: for the files.
+      style: `paper` or `slides`.
+    """
+    summary, written = summarize(evaluation), []
+    for name in FIGURES.names():
+        kind = FIGURES[name]
+        if kind.fits(evaluation) or (metrics is not None and kind.fits(metrics)):
+            known = {"summary": summary} if "summary" in kind.options else {}
+            figure = plot_kind(name, evaluation, metrics, style=style, **known)
+            written.append(save_figure(figure, directory / name)[0])
+    return written
 
 
 def plot_evaluation(evaluation: xr.Dataset, directory: Path, style: StyleName = "paper") -> list[Path]:
-    """All figures of an evaluation; returns the paths of the PNGs.
-
-    What it does not hold is not drawn: which arms are played, where play is a point of a ball.
-    """
-    summary = summarize(evaluation)
-    figures = {
-        "regret": plot_regret(evaluation, style=style),
-        "loglog": plot_loglog(evaluation, summary, style=style),
-        "final_regret": plot_final_regret(evaluation, summary, style=style),
-    }
-    if "rank" in evaluation:
-        figures |= {
-            "suff_fail": plot_suff_fail(evaluation, style=style),
-            "arms": plot_arms(evaluation, style=style),
-        }
-    return [save_figure(figure, directory / name)[0] for name, figure in figures.items()]
+    """All figures of an evaluation, as `plot_run` draws them."""
+    return plot_run(None, evaluation, directory, style)
 
 
 def plot_all(
@@ -106,32 +93,27 @@ def plot_all(
       sweep: the dataset.
       directory: for the files.
       style: `paper` or `slides`.
-      select: values to fix beforehand (`rmft_jax.estimates.select`).
+      select: values to fix beforehand (`rmft_jax.statistics.estimates.select`).
     """
     sweep = estimates.select(sweep, select or {})
-    dims = open_dims(sweep)
-    panels = next((dim for dim in dims if dim != "horizon"), dims[0] if dims else None)
+    dims, written = open_dims(sweep), []
+    panels = [dim for dim in dims if dim != "horizon"][:1] or dims[:1]
     axis = [default_axis(sweep)] if dims else []
-    plans: list[tuple[str, list[str], dict[str, Any]]] = [
-        (kind, [panels] if panels else [], {"by": panels})
-        for kind in ("regret", "loglog", "training", "suffail", "arms")
-    ]
-    if dims:
-        plans.append(("sweep", axis + [dim for dim in dims if dim not in axis][:1], {"by": axis[0]}))
-    if len(dims) >= 2:
-        plans.append(("heatmap", dims[:2], {}))
-        if reference := sweep.attrs.get("reference"):
-            plans.append(("heatmap", dims[:2], {"relative_to": reference}))
-    written = []
-    for kind, kept, options in plans:
-        if _NEEDED[kind] not in sweep:
+    shown = panels, axis + [dim for dim in dims if dim not in axis][:1], dims[:2]
+    for name in FIGURES.names():
+        kind = FIGURES[name]
+        if len(dims) < kind.axes or not kind.fits(sweep):
             continue
+        kept = shown[kind.axes] if kind.axes or "by" in kind.options else []
         fixed = {dim: sweep[dim].values[-1] for dim in dims if dim not in kept}
-        few = {dim: _few(sweep[dim].values) for dim in kept[-1:] if kind != "heatmap"}
-        words = [kind, *(["relative"] if "relative_to" in options else [])]
-        words += [f"{dim}={text_of(value)}" for dim, value in fixed.items()]
-        figure = plot_kind(kind, sweep, style=style, select=fixed | few, **options)
-        written.append(save_figure(figure, directory / "_".join(words))[0])
+        few = {dim: _few(sweep[dim].values) for dim in kept[kind.axes :]}
+        by = kept[0] if kept and kind.axes < 2 and "by" in kind.options else None
+        reference = sweep.attrs.get("reference") if "relative_to" in kind.options else None
+        for relative in dict.fromkeys([None, reference]):
+            options = {"by": by, "relative_to": relative}
+            figure = plot_kind(name, estimates.select(sweep, fixed | few), style=style, **options)
+            words = [name, *(["relative"] if relative else []), *(f"{d}={text_of(v)}" for d, v in fixed.items())]
+            written.append(save_figure(figure, directory / "_".join(words))[0])
     return written
 
 

@@ -1,4 +1,4 @@
-"""Regret at the horizon over two dimensions. Imports no JAX."""
+"""Regret at the horizon over two dimensions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.patches import Patch, Rectangle
 
-from rmft_jax import estimates
 from rmft_jax.config.checks import require
-from rmft_jax.estimates import is_sweep, open_dims, sweep_dims, text_of
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
+from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
-from rmft_jax.report import regret_name
+from rmft_jax.statistics import estimates
+from rmft_jax.statistics.estimates import is_sweep, numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.report import regret_of
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}
 _MAX_PANELS = 12
@@ -31,6 +32,7 @@ class _Map(NamedTuple):
     status: np.ndarray
 
 
+@register_figure("heatmap", needs="final_regret", axes=2)
 def plot_heatmap(
     dataset: xr.Dataset,
     *,
@@ -68,7 +70,7 @@ def plot_heatmap(
     got = f"{len(maps)} panels"
     require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
     ratio = relative_to is not None
-    label = f"{regret_name(dataset.attrs.get('regret', 'pseudo'))} at T"
+    label = f"{regret_of(dataset)} at T"
     label += f"\nrelative to {_relative(references)}" if ratio else " (reward units)"
     figure = _draw_maps(maps, (y, x), _colors(maps, ratio), label, style)
     figure.rows, figure.caption = _rows(maps, (y, x)), _caption(maps) + fixed_of(dataset)
@@ -195,9 +197,7 @@ def _rows(maps: Sequence[_Map], dims: tuple[str, str]) -> list[dict[str, Any]]:
         for (i, j), status in np.ndenumerate(one.status):
             cell = one.found.isel({dims[0]: i, dims[1]: j})
             at = {dim: text_of(cell[dim].values[()]) for dim in dims}
-            numbers = {side: float(cell[side]) for side in ("mean", "low", "high")}
-            count = {"num_seeds": int(cell["num_seeds"]), "interval": str(cell["interval"].values), "status": status}
-            rows.append(one.head | at | numbers | count)
+            rows.append(one.head | at | numbers_of(cell) | {"status": status})
     return rows
 
 

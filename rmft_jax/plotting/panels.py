@@ -1,4 +1,4 @@
-"""What the curves of a figure are: of an evaluation or of a sweep, in one panel or several. Imports no JAX."""
+"""What the curves of a figure are: of an evaluation or of a sweep, in one panel or several."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,24 +7,25 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from rmft_jax.bootstrap import Interval, frequency_interval, mean_interval
-from rmft_jax.config import ConfigError
-from rmft_jax.config.checks import require
-from rmft_jax.estimates import (
+from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.plotting.style import Style, styles_of, value_styles
+from rmft_jax.statistics.bootstrap import Interval, frequency_interval, mean_interval
+from rmft_jax.statistics.estimates import (
+    NO_INTERVAL,
     TRAINED,
+    agents_among,
     estimates,
+    intervals_by_agent,
     is_sweep,
-    open_dims,
+    is_trained,
     require_closed,
     select,
-    sweep_dims,
     text_of,
 )
-from rmft_jax.growth import suff_fail_freq
-from rmft_jax.plotting.style import Style, styles_of, value_styles
+from rmft_jax.statistics.growth import suff_fail_freq
+from rmft_jax.statistics.report import regret_of
 
 MAX_CURVES, MAX_PANELS = 8, 8
-EXPONENT_COLUMNS = ("exponent", "exponent_low", "exponent_high")
 
 
 class Curve(NamedTuple):
@@ -54,14 +55,14 @@ class View(NamedTuple):
 
     panels: in order.
     styles: by name of a curve, in the order of the legend.
-    kind: which regret the dataset holds.
+    regret: what the regret of the dataset is called.
     by: the dimension that panels or curves differ in, if any.
     fixed: what the other dimensions are, as a sentence.
     """
 
     panels: list[Panel]
     styles: dict[str, Style]
-    kind: str
+    regret: str
     by: str | None
     fixed: str = ""
 
@@ -88,10 +89,10 @@ def choose_agents(final_regret: Mapping[str, float], reference: str | None, limi
     candidates = sorted((name for name, value in by_regret.items() if value != 0), key=lambda n: by_regret[n])
 
     def rank(name: str) -> int:
-        return 0 if name.startswith("rmft") else 1 if name in (reference, "uniform") else 2
+        return 0 if is_trained(name) else 1 if name in (reference, "uniform") else 2
 
     chosen = sorted(candidates, key=rank)[:limit]
-    return sorted(chosen, key=lambda name: (not name.startswith("rmft"), by_regret[name]))
+    return sorted(chosen, key=lambda name: (not is_trained(name), by_regret[name]))
 
 
 def final_regrets(dataset: xr.Dataset) -> dict[str, float]:
@@ -125,11 +126,7 @@ def named_agents(
         final = {TRAINED: final[TRAINED]}
     if baselines is None:
         return choose_agents(final, dataset.attrs.get("reference"), limit)
-    trained = [name for name in final if name.startswith("rmft")]
-    known = [name for name in final if name not in trained]
-    for name in baselines:
-        require(name in known, f"baseline {name!r}", f"one of {', '.join(known) or 'none'}", "another name")
-    names = [*trained, *dict.fromkeys(baselines)]
+    names = agents_among(list(final), baselines)
     require(len(names) <= limit, f"{len(names)} agents", f"at most {limit} in one figure", "fewer --baselines")
     return names
 
@@ -149,21 +146,19 @@ def view(
     Raises:
       ConfigError: for dimensions of a sweep that are left open, names it does not have, or too many values.
     """
-    kind = dataset.attrs.get("regret", "pseudo")
+    dataset, regret = closed(dataset, by, choice), regret_of(dataset)
     if not is_sweep(dataset):
-        require(not by and not choice, f"by={by!r}, select={dict(choice or {})}", "a sweep for them", "neither")
         names = named_agents(dataset, baselines)
-        return View([_of_evaluation(dataset.sel(agent=names), variable)], styles_of(names), kind, None)
-    dataset = closed(dataset, by, choice)
-    require_variable(dataset, variable)
+        return View([_of_evaluation(dataset.sel(agent=names), variable)], styles_of(names), regret, None)
+    require_any(dataset, [variable])
     names = named_agents(dataset, baselines, variable=variable)
-    panels = [_of_cell(part, variable, names, title) for title, part in parts(dataset, by).items()]
+    cells = {title: estimates(part, variable) for title, part in parts(dataset, by).items()}
     if by and names == [TRAINED]:
-        intervals = {panel.title: panel.intervals[TRAINED] for panel in panels}
-        longest = max((p.rounds for p in panels), key=len)
-        padded = {panel.title: _padded(panel.curves[TRAINED], len(longest)) for panel in panels}
-        return View([Panel("", longest, padded, intervals)], value_styles(list(padded)), kind, by, fixed_of(dataset))
-    return View(panels, styles_of(names), kind, by, fixed_of(dataset))
+        cells, styles = {"": {title: cell[TRAINED] for title, cell in cells.items()}}, value_styles(list(cells))
+    else:
+        styles = styles_of(names)
+    panels = [_of_cell(cell, list(styles), title) for title, cell in cells.items()]
+    return View(panels, styles, regret, by, fixed_of(dataset))
 
 
 def closed(
@@ -171,11 +166,14 @@ def closed(
 ) -> xr.Dataset:
     """The part of a sweep that a figure with one panel, curve or colour per value of `by` shows.
 
-    Along `kept`, further dimensions, a figure has room for any number of values.
+    Along `kept`, further dimensions, a figure has room for any number of values. An evaluation is all there is of it.
 
     Raises:
       ConfigError: as `select` and `require_closed` do, or if `by` has more values than a figure has room for.
     """
+    if not is_sweep(dataset):
+        require(not by and not choice, f"by={by!r}, select={dict(choice or {})}", "a sweep for them", "neither")
+        return dataset
     dataset = require_closed(select(dataset, choice or {}), [*([by] if by else []), *kept])
     if by and dataset.sizes[by] > MAX_PANELS:
         values = [text_of(value) for value in dataset[by].values]
@@ -197,15 +195,12 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
     return {f"{by} = {text_of(value)}": dataset.isel({by: i}) for i, value in enumerate(dataset[by].values)}
 
 
-def require_variable(dataset: xr.Dataset, variable: str) -> None:
-    """Raises `ConfigError` unless the dataset has a variable."""
-    need = "one with it: play in a ball has no arms, and a grid of evaluations no curves"
-    require(variable in dataset, f"a dataset without {variable}", need, "another --kind")
-
-
-def open_without(dataset: xr.Dataset, dim: str) -> list[str]:
-    """Dimensions of a sweep, `dim` excepted, that are open; those of one value if none is."""
-    return [name for name in open_dims(dataset) or sweep_dims(dataset) if name != dim]
+def require_any(dataset: xr.Dataset, names: Sequence[str]) -> None:
+    """Raises `ConfigError` unless the dataset has one of some variables or dimensions."""
+    ok = any(name in dataset.variables or name in dataset.dims for name in names)
+    got = f"a {'sweep' if is_sweep(dataset) else 'single run'} without {' or '.join(names)}"
+    need = "one with it: a run has no dimensions, play in a ball no arms, and what was only evaluated no training"
+    require(ok, got, need, "another --kind, or the directory of a run or a sweep")
 
 
 def rows_of(drawn: View, extra: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
@@ -218,70 +213,52 @@ def rows_of(drawn: View, extra: Mapping[str, Mapping[str, float]] | None = None)
     rows = []
     for panel in drawn.panels:
         for name in (name for name in drawn.styles if name in panel.curves):
-            mean, (low, high) = panel.curves[name]
             value = (panel.title or name).partition(" = ")[2]
             head = ({drawn.by: value} if drawn.by else {}) | {"agent": name if panel.title or not drawn.by else TRAINED}
             tail = {"interval": panel.intervals.get(name, "95%")} | dict((extra or {}).get(f"{panel.title}{name}", {}))
-            for i, number in enumerate(panel.rounds):
-                point = {"round": int(number), "mean": float(mean[i]), "low": float(low[i]), "high": float(high[i])}
-                if not np.isnan(mean[i]):
-                    rows.append(head | point | tail)
+            rows += [head | point | tail for point in points_of("round", panel.rounds, panel.curves[name])]
     return rows
+
+
+def points_of(dim: str, places: Int[np.ndarray, "T"], curve: Curve) -> list[dict[str, Any]]:
+    """The points of a curve that exist as rows."""
+    return [
+        {dim: int(place), "mean": float(mean), "low": float(low), "high": float(high)}
+        for place, mean, low, high in zip(places, curve.mean, *curve.band, strict=True)
+        if not np.isnan(mean)
+    ]
 
 
 def caption_of(drawn: View) -> str:
     """What the bands are, as one sentence."""
-    found: dict[str, list[str]] = {}
-    for panel in drawn.panels:
-        for name, interval in panel.intervals.items():
-            found.setdefault(interval, []).append(name)
-    said = [f"{interval} ({', '.join(dict.fromkeys(names))})" for interval, names in found.items()]
+    pairs = [pair for panel in drawn.panels for pair in panel.intervals.items()]
     by = f" By {drawn.by}." if drawn.by else ""
-    return f"95% bands: {'; '.join(said)}.{by}{drawn.fixed}" if said else ""
+    return f"95% bands: {intervals_by_agent(pairs)}.{by}{drawn.fixed}" if pairs else ""
 
 
 def curve_of(estimated: xr.Dataset) -> tuple[Curve, str]:
     """A curve of an estimate over one dimension, and what its band is."""
     mean, low, high = (estimated[name].to_numpy() for name in ("mean", "low", "high"))
-    known = [str(text) for text in estimated["interval"].to_numpy().ravel() if text != "none"]
-    return Curve(mean, Interval(low, high)), known[-1] if known else "none"
+    known = [str(text) for text in estimated["interval"].to_numpy().ravel() if text != NO_INTERVAL]
+    return Curve(mean, Interval(low, high)), known[-1] if known else NO_INTERVAL
 
 
 def _of_evaluation(evaluation: xr.Dataset, variable: str) -> Panel:
-    rounds, names = evaluation["round"].to_numpy(), [str(name) for name in evaluation["agent"].values]
+    rounds, curves, text = evaluation["round"].to_numpy(), {}, "Wilson over scenarios"
     if variable == "regret":
-        return Panel(
-            "", rounds, scenario_curves(evaluation["regret"]), dict.fromkeys(names, "bootstrap over scenarios")
-        )
-    curves = {}
-    for name in names:
-        last = evaluation["last_best_round"].sel(agent=name).to_numpy()
-        frequency = suff_fail_freq(last, len(rounds))
-        curves[name] = Curve(frequency, frequency_interval(frequency, len(last)))
-    return Panel("", rounds, curves, dict.fromkeys(names, "Wilson over scenarios"))
+        curves, text = scenario_curves(evaluation["regret"]), "bootstrap over scenarios"
+    else:
+        require_any(evaluation, ["last_best_round"])
+        for name in map(str, evaluation["agent"].values):
+            last = evaluation["last_best_round"].sel(agent=name).to_numpy()
+            frequency = suff_fail_freq(last, len(rounds))
+            curves[name] = Curve(frequency, frequency_interval(frequency, len(last)))
+    return Panel("", rounds, curves, dict.fromkeys(curves, text))
 
 
-def _of_cell(cell: xr.Dataset, variable: str, names: Sequence[str], title: str) -> Panel:
-    found = estimates(cell, variable)
-    drawn = {name: curve_of(found[name]) for name in names}
+def _of_cell(cell: Mapping[str, xr.Dataset], names: Sequence[str], title: str) -> Panel:
+    drawn, rounds = {name: curve_of(cell[name]) for name in names}, cell[names[0]]["round"].to_numpy()
     played = np.flatnonzero(np.any([np.isfinite(curve.mean) for curve, _ in drawn.values()], axis=0))
-    end = played[-1] + 1 if len(played) else len(cell["round"])  # Shorter horizons are padded with NaN.
+    end = played[-1] + 1 if len(played) else len(rounds)  # Shorter horizons are padded with NaN.
     curves = {n: Curve(c.mean[:end], Interval(*(bound[:end] for bound in c.band))) for n, (c, _) in drawn.items()}
-    return Panel(title, cell["round"].to_numpy()[:end], curves, {name: text for name, (_, text) in drawn.items()})
-
-
-def _padded(curve: Curve, length: int) -> Curve:
-    missing = (0, length - len(curve.mean))
-    mean, low, high = (
-        np.pad(np.asarray(array, float), missing, constant_values=np.nan) for array in (curve.mean, *curve.band)
-    )
-    return Curve(mean, Interval(low, high))
-
-
-def exponents_of(cell: xr.Dataset, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The exponent of each agent in a cell with its interval, as columns."""
-    found = estimates(cell, "exponent")
-    sides = dict(zip(EXPONENT_COLUMNS, ("mean", "low", "high"), strict=True))
-    return {
-        name: {column: float(found[name][side]) for column, side in sides.items()} for name in names if name in found
-    }
+    return Panel(title, rounds[:end], curves, {name: text for name, (_, text) in drawn.items()})

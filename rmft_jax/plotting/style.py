@@ -1,9 +1,9 @@
-"""How figures look: the agents' lines, the sizes and fonts of a paper's column. Imports no JAX."""
+"""How figures look: the agents' lines, the sizes and fonts of a paper's column."""
 
 import contextlib
 import textwrap
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ _ORANGE, SKY, _GREEN, _BLUE, _VERMILION, _PURPLE, _BLACK, _GREY = (
 )  # fmt: skip
 _SOLID, _DASH, _DOTS, _DASH_DOT = "-", "--", ":", "-."
 _LONG, _WIDE_DOTS, _DASH_DOT_DOT, _SHORT = (0, (6, 1)), (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))
+_UNKNOWN = (0, (7, 1, 2, 1)), (0, (3, 1, 3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1, 1, 1))
 STYLES = {
     "rmft": Style("RMFT Transformer", _VERMILION, _SOLID),
     "rmft_plain": Style("RMFT, whole trajectories", SKY, _LONG),
@@ -118,12 +119,10 @@ class DataFigure(Figure):
 
 
 def style_of(name: str) -> Style:
-    """The style of an agent; one of an unknown name depends on the name alone."""
-    if name in STYLES:
-        return STYLES[name]
+    """The style of an agent; one that is not in `STYLES` has lines that those have not, and its name alone chooses."""
     number = zlib.crc32(name.encode())
-    dashes = (0, (3 + number % 3, 1, 1 + number % 2, 1))
-    return Style(name.replace("_", " "), COLORS[number % 5], dashes)
+    unknown = Style(name.replace("_", " "), COLORS[number % 5], _UNKNOWN[number // 5 % len(_UNKNOWN)])
+    return STYLES.get(name, unknown)
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
@@ -191,6 +190,14 @@ def title_of(text: str) -> str:
     return textwrap.fill(text.partition(" = ")[2].replace("_", " ") or text, _TITLE_LENGTH)
 
 
+def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
+    """Vertical limits that show 0 and all numbers of some arrays; those that are not finite do not count."""
+    values = np.concatenate([[0.0], *(np.ravel(numbers) for numbers in shown)])
+    low, high = (float(bound(values[np.isfinite(values)])) for bound in (np.min, np.max))
+    margin = 0.05 * (high - low) or 1.0
+    axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+
+
 def no_finished_run(axes: Axes) -> None:
     """Says so in axes that have nothing to show."""
     axes.set_xticks([])
@@ -218,9 +225,9 @@ def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
         figure.supylabel(y if len(axes) <= 2 else y.replace("\n", " "))  # One row of panels is low.
 
 
-def height_for(names: Sequence[str], columns: int) -> float:
-    """Height in inches of a figure whose legend stands above its axes."""
-    return 2.2 + 0.15 * -(-len(names) // columns)
+def height_for(number: int, columns: int) -> float:
+    """Height in inches of a figure whose legend of so many labels stands above its axes."""
+    return 2.2 + 0.15 * -(-number // columns)
 
 
 def legend_above(figure: Figure, axes: Sequence[Axes], columns: int) -> None:

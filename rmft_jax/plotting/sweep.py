@@ -1,7 +1,7 @@
-"""Regret at the horizon against what a sweep varies. Imports no JAX."""
+"""Regret at the horizon against what a sweep varies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -9,15 +9,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from rmft_jax import estimates
 from rmft_jax.config.checks import require
-from rmft_jax.estimates import TRAINED, is_numeric, is_sweep, text_of
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents, open_without
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents
+from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     DataFigure,
     Style,
     StyleName,
     column_figure,
+    fit_vertically,
     height_for,
     legend_above,
     no_finished_run,
@@ -25,7 +25,9 @@ from rmft_jax.plotting.style import (
     styles_of,
     value_styles,
 )
-from rmft_jax.report import regret_name
+from rmft_jax.statistics import estimates
+from rmft_jax.statistics.estimates import TRAINED, is_numeric, is_sweep, numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.report import regret_of
 
 _GUIDE = "∝ √T"
 _MARKERS = "osD^vP*X"
@@ -34,16 +36,7 @@ _SHARED = "#555555"
 _FAR_ABOVE = 1.5
 
 
-class _Place(NamedTuple):
-    """Where and how a point is drawn whose value along the axis is no number."""
-
-    shift: float
-    marker: str
-
-
-_MIDDLE = _Place(0.0, "o")
-
-
+@register_figure("sweep", needs="final_regret", axes=1)
 def plot_sweep(
     dataset: xr.Dataset,
     *,
@@ -71,7 +64,7 @@ def plot_sweep(
     require(is_sweep(dataset), "a single run", "a sweep for this figure", "--kind regret")
     dataset = estimates.select(dataset, select or {})
     by = by or default_axis(dataset)
-    left = [dim for dim in estimates.open_dims(dataset) if dim != by]
+    left = [dim for dim in open_dims(dataset) if dim != by]
     second = left[0] if left else None
     dataset = closed(dataset, second, {}, [by])
     if second is not None and baselines is None:
@@ -80,16 +73,16 @@ def plot_sweep(
     names = named_agents(dataset, baselines)
     found = {name: one.transpose(by, ...) for name, one in estimates.estimates(dataset, "final_regret").items()}
     num_labels = len(names) if second is None else dataset.sizes[second] + len(names)
-    height = height_for([""] * (num_labels + 1), columns=2) + _room_for_labels(dataset, by)
+    height = height_for(num_labels + 1, columns=2) + _room_for_labels(dataset, by)
     with column_figure(height, style) as (figure, axes):
         x = _axis(axes, dataset, by)
         if second is None:
             for (name, line), shift in zip(styles_of(names).items(), _places(len(names)), strict=True):
-                _draw(axes, line, x, found[name], is_numeric(dataset, by), place=_Place(float(shift), "o"))
+                _draw(axes, line, x, found[name], is_numeric(dataset, by), shift)
         else:
             _draw_families(axes, {name: found[name] for name in names}, dataset[second], x, is_numeric(dataset, by))
         _limits(axes, by, x, found, names)
-        axes.set_ylabel(f"{regret_name(dataset.attrs.get('regret', 'pseudo'))} at T\n(reward units)")
+        axes.set_ylabel(f"{regret_of(dataset)} at T\n(reward units)")
         legend_above(figure, [axes], columns=2)
         _tell(figure, {name: found[name] for name in names}, by, second, fixed_of(dataset))
         return figure
@@ -101,7 +94,7 @@ def default_axis(dataset: xr.Dataset) -> str:
     Raises:
       ConfigError: if the sweep has none.
     """
-    candidates = open_without(dataset, "")
+    candidates = open_dims(dataset) or sweep_dims(dataset)
     require(bool(candidates), "a sweep of one cell", "a dimension to draw along", "--kind regret")
     return next((dim for dim in candidates if is_numeric(dataset, dim)), candidates[0])
 
@@ -129,27 +122,26 @@ def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
 
 def _room_for_labels(dataset: xr.Dataset, by: str) -> float:
     """Inches that slanted labels take, 0 where they need not be slanted."""
-    labels = [text_of(value) for value in dataset[by].values]
-    return (
-        0.035 * max(map(len, labels))
-        if not is_numeric(dataset, by) and max(map(len, labels)) * len(labels) > 36
-        else 0.0
-    )
+    longest = max(len(text_of(value)) for value in dataset[by].values)
+    return 0.0 if is_numeric(dataset, by) or longest * dataset.sizes[by] <= 36 else 0.035 * longest
 
 
 def _draw(
-    axes: Axes, line: Style, x: np.ndarray, found: xr.Dataset, joined: bool, alpha: float = 0.2, place: _Place = _MIDDLE
+    axes: Axes, line: Style, x: np.ndarray, found: xr.Dataset, joined: bool, shift: float = 0.0, marker: str = ""
 ) -> None:
-    """One agent: a line with a band where the values are numbers, else points with bars, beside those of others."""
+    """One agent: a line with a band where the values are numbers, else points with bars, beside those of others.
+
+    Where agents differ in their markers, they share colours, and bands are lighter.
+    """
     order = np.argsort(x)
     mean, low, high = (found[name].to_numpy()[order] for name in ("mean", "low", "high"))
     if joined:
         axes.plot(x[order], mean, color=line.color, linestyle=line.line, marker="o", markersize=2.5, label=line.label)
-        axes.fill_between(x[order], low, high, color=line.color, alpha=alpha, linewidth=0)
+        axes.fill_between(x[order], low, high, color=line.color, alpha=0.1 if marker else 0.2, linewidth=0)
         return
     bars = np.nan_to_num(np.stack([mean - low, high - mean]))
     axes.errorbar(
-        x + place.shift, mean, bars, color=line.color, fmt=place.marker, markersize=3.5, linewidth=1.2, label=line.label
+        x + shift, mean, bars, color=line.color, fmt=marker or "o", markersize=3.5, linewidth=1.2, label=line.label
     )  # fmt: skip
 
 
@@ -167,12 +159,11 @@ def _draw_families(
     second = str(values.name)
     for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
         if name != TRAINED and _is_constant(one["mean"], second):
-            place = _Place(0.0, marker)
-            _draw(axes, Style("_", _SHARED, lines[name].line), x, one.isel({second: 0}), joined, 0.1, place)
+            _draw(axes, Style("_", _SHARED, lines[name].line), x, one.isel({second: 0}), joined, 0.0, marker)
             continue
         for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
             line = Style(shade.label if name == TRAINED else "_", shade.color, lines[name].line)
-            _draw(axes, line, x, one.isel({second: i}), joined, 0.1, _Place(float(shift), marker))
+            _draw(axes, line, x, one.isel({second: i}), joined, shift, marker)
     for line, marker in zip(lines.values(), _MARKERS, strict=False):
         mark = {"linestyle": line.line} if joined else {"linestyle": "", "marker": marker, "markersize": 3.5}
         axes.plot([], [], color=_SHARED, label=line.label, **mark)
@@ -202,10 +193,7 @@ def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset],
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis, float(means.min()), float(means.max()))
             return
-    lows, highs = ([one[side].fillna(one["mean"]).to_numpy() for one in shown] for side in ("low", "high"))
-    low, high = min(0.0, *(float(np.nanmin(a)) for a in lows)), max(0.0, *(float(np.nanmax(a)) for a in highs))
-    margin = 0.06 * (high - low) or 1.0
-    axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+    fit_vertically(axes, [one[side] for one in shown for side in ("mean", "low", "high")])
 
 
 def _means(found: Sequence[xr.Dataset]) -> Float[np.ndarray, "N"]:
@@ -214,14 +202,11 @@ def _means(found: Sequence[xr.Dataset]) -> Float[np.ndarray, "N"]:
 
 
 def _tell(figure: DataFigure, found: Mapping[str, xr.Dataset], by: str, second: str | None, fixed: str) -> None:
-    rows = []
-    for name, one in found.items():
-        for value in one[by].values:
-            at = one.sel({by: value})
-            for part in [at] if second is None else [at.isel({second: i}) for i in range(at.sizes[second])]:
-                row = {by: text_of(value)} | ({} if second is None else {second: text_of(part[second].values[()])})
-                numbers = {side: float(part[side]) for side in ("mean", "low", "high")}
-                text = str(part["interval"].values)
-                rows.append(row | {"agent": name} | numbers | {"num_seeds": int(part["num_seeds"]), "interval": text})
-    figure.rows = rows
+    dims = [by, *([second] if second else [])]
+    figure.rows = [
+        {dim: text_of(part[dim].values[()]) for dim in dims} | {"agent": name} | numbers_of(part)
+        for name, one in found.items()
+        for places in np.ndindex(*(one.sizes[dim] for dim in dims))
+        for part in [one.isel(dict(zip(dims, places, strict=True)))]
+    ]
     figure.caption = f"{estimates.bands_of(found, list(found))}.{fixed}"

@@ -1,4 +1,4 @@
-"""How a policy was trained, of a run or of a sweep. Imports no JAX."""
+"""How a policy was trained, of a run or of a sweep."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from rmft_jax.bootstrap import Interval
-from rmft_jax.estimates import TRAINED, estimate, is_sweep
 from rmft_jax.plotting.curves import draw
-from rmft_jax.plotting.panels import Curve, closed, curve_of, final_regrets, fixed_of, parts
+from rmft_jax.plotting.panels import Curve, closed, curve_of, final_regrets, fixed_of, parts, points_of
+from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     SKY,
     STYLES,
@@ -22,17 +21,13 @@ from rmft_jax.plotting.style import (
     style_of,
     value_styles,
 )
+from rmft_jax.statistics.estimates import NO_INTERVAL, TRAINED, estimate, is_sweep
 
-# By variable of a sweep: that of a run's metrics.
-_METRICS = {
-    "training_regret": "regret",
-    "selected_regret": "selected_regret",
-    "validation_regret": "validation_regret",
-    "entropy": "entropy",
-}
+_VARIABLES = ("training_regret", "selected_regret", "validation_regret", "entropy")
 _Lines = dict[str, tuple[np.ndarray, Curve, str]]
 
 
+@register_figure("training", needs="validation_regret")
 def plot_training(
     dataset: xr.Dataset,
     evaluation: xr.Dataset | None = None,
@@ -57,54 +52,43 @@ def plot_training(
     Raises:
       ConfigError: for names or values that the sweep does not have, and dimensions left open.
     """
-    compared = evaluation
-    if is_sweep(dataset):
-        compared = dataset = closed(dataset, by, select)
-    lines = _of_sweep(dataset, by) if is_sweep(dataset) else {"": _of_run(dataset)}
-    entropies = {title: one.pop("entropy") for title, one in lines.items() if "entropy" in one}
+    dataset = closed(dataset, by, select)
+    compared = dataset if is_sweep(dataset) else evaluation
+    if not is_sweep(dataset):
+        dataset = dataset.rename(regret="training_regret")
+    lines = {title: _lines_of(part) for title, part in parts(dataset, by).items()}
     styles = value_styles(list(lines)) if by else {"": STYLES[TRAINED]}
-    with sheet(style, 3.4 if entropies else 2.5) as figure:
-        ratios = {"height_ratios": [2.2, 1.0]} if entropies else {}
+    with_entropy = any("entropy" in one for one in lines.values())
+    with sheet(style, 3.4 if with_entropy else 2.5) as figure:
+        ratios = {"height_ratios": [2.2, 1.0]} if with_entropy else {}
         axes = list(figure.subplots(len(ratios) + 1, 1, sharex=True, squeeze=False, gridspec_kw=ratios).flat)
         for title, one in lines.items():
             _draw_regrets(axes[0], one, styles[title], with_kept=by is None)
-        for title, (iterations, curve, _) in entropies.items():
-            draw(axes[1], styles[title], iterations, curve, "")
+            if "entropy" in one:
+                draw(axes[1], styles[title], *one["entropy"][:2], "")
         if by is None:
             _draw_reference(axes[0], compared)
         else:
             axes[0].plot([], [], color="#777777", linewidth=0.6, label="thin: rollouts")
         _finish(figure, axes, lines)
-        figure.rows = _rows(lines, entropies, by)
-        bands = dict.fromkeys(text for one in lines.values() for _, _, text in one.values() if text != "none")
-        fixed = fixed_of(dataset) if is_sweep(dataset) else ""
-        figure.caption = f"95% bands: {', '.join(bands) or 'none'}.{fixed}"
+        figure.rows = [
+            ({by: title.partition(" = ")[2]} if by else {}) | {"variable": variable} | point | {"interval": text}
+            for title, one in lines.items()
+            for variable, (iterations, curve, text) in one.items()
+            for point in points_of("iteration", iterations, curve)
+        ]
+        bands = dict.fromkeys(text for one in lines.values() for _, _, text in one.values() if text != NO_INTERVAL)
+        figure.caption = f"95% bands: {', '.join(bands) or NO_INTERVAL}.{fixed_of(dataset)}"
         return figure
 
 
-def _of_run(metrics: xr.Dataset) -> _Lines:
+def _lines_of(dataset: xr.Dataset) -> _Lines:
     found = {}
-    for name, variable in _METRICS.items():
-        if variable not in metrics or (variable == "entropy" and not np.any(metrics[variable])):
-            continue  # Entropy is recorded as 0 where play is a point of a ball.
-        mean, error = metrics[variable], metrics.get(f"{variable}_sem")
-        half = np.nan if error is None else 1.96 * error
-        band = Interval(*((mean + sign * half).to_numpy() for sign in (-1, 1)))
-        text = "none" if error is None else "1.96 standard errors over scenarios"
-        found[name] = metrics[mean.dims[0]].to_numpy(), Curve(mean.to_numpy(), band), text
+    for name in (name for name in _VARIABLES if name in dataset):
+        estimated = estimate(dataset, name)
+        if name != "entropy" or bool((estimated["mean"] != 0).any()):  # It is 0 where play is a point of a ball.
+            found[name] = estimated[estimated["mean"].dims[0]].to_numpy(), *curve_of(estimated)
     return found
-
-
-def _of_sweep(dataset: xr.Dataset, by: str | None) -> dict[str, _Lines]:
-    lines = {}
-    for title, part in parts(dataset, by).items():
-        one = {}
-        for name in (name for name in _METRICS if name in part):
-            estimated = estimate(part, name)
-            if name != "entropy" or bool((estimated["mean"] != 0).any()):
-                one[name] = estimated[estimated["mean"].dims[0]].to_numpy(), *curve_of(estimated)
-        lines[title] = one
-    return lines
 
 
 def _draw_regrets(axes: Axes, lines: _Lines, style: Style, with_kept: bool) -> None:
@@ -137,17 +121,3 @@ def _finish(figure: DataFigure, axes: list[Axes], lines: Mapping[str, _Lines]) -
         axes[1].set_ylabel("entropy\n(nats)")
         axes[1].set_ylim(bottom=0)
     legend_above(figure, axes[:1], columns=2)
-
-
-def _rows(lines: Mapping[str, _Lines], entropies: Mapping[str, Any], by: str | None) -> list[dict[str, Any]]:
-    rows = []
-    for title, one in lines.items():
-        shown = one | ({"entropy": entropies[title]} if title in entropies else {})
-        for variable, (iterations, (mean, (low, high)), text) in shown.items():
-            head = ({by: title.partition(" = ")[2]} if by else {}) | {"variable": variable}
-            points = zip(iterations, mean, low, high, strict=True)
-            rows += [
-                head | {"iteration": int(i), "mean": float(m), "low": float(a), "high": float(b), "interval": text}
-                for i, m, a, b in points if not np.isnan(m)
-            ]  # fmt: skip
-    return rows

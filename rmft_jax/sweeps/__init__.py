@@ -1,1 +1,1 @@
-"""Ablation sweeps: what they consist of, and where their results are kept. Imports no JAX."""
+"""Ablation sweeps: what they consist of, and where their results are kept."""

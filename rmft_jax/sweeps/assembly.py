@@ -1,4 +1,4 @@
-"""Puts the datasets of cells side by side, along the dimensions of their sweep. Imports no JAX."""
+"""Puts the datasets of cells side by side, along the dimensions of their sweep."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

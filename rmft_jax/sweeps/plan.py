@@ -1,4 +1,4 @@
-"""Which cells of a sweep share a compiled program. Imports no JAX.
+"""Which cells of a sweep share a compiled program.
 
 Cells that differ in nothing that fixes shapes or structure, in seeds and in numbers such as the step size, are one
 program with other inputs. Horizons and arm counts do fix shapes; they can be padded to larger ones and masked, which
@@ -7,11 +7,11 @@ wastes work but saves compilations. A group is padded where that is estimated to
 
 import dataclasses
 import itertools
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rmft_jax.config import RMFTConfig, RunConfig, TransformerConfig
+from rmft_jax.config.settings import Settings, hints_of
+from rmft_jax.method.settings import RunConfig, differing_settings
 from rmft_jax.sweeps.spec import Cell
 
 PROGRAMS_PER_GROUP = 3
@@ -65,7 +65,8 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
     groups = []
     for members in structures.values():
         apart = _differences(members[0], cells[0])
-        parts = [part for by_horizon in _split(members, _horizon, pad) for part in _split(by_horizon, _arms, pad)]
+        fits = pad and members[0].config.rmft.policy.paddable
+        parts = [part for by_horizon in _split(members, _horizon, fits) for part in _split(by_horizon, _arms, fits)]
         groups += [_group(part, apart, len(parts) > 1, pad) for part in parts]
     return sorted(groups, key=lambda group: group.cells[0].index)
 
@@ -84,42 +85,30 @@ def describe(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def structure(config: Any, without: Sequence[str] = ()) -> tuple[Any, ...]:
+def structure(config: Settings, without: Sequence[str] = ()) -> tuple[Any, ...]:
     """What fixes shapes and structure of a configuration: all but the fields of type float, the seed, and `without`."""
-    hints = typing.get_type_hints(type(config))
     found: list[Any] = [type(config).__name__]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found.append((field.name, structure(value, without)))
-        elif hints[field.name] is not float and field.name not in ("seed", *without):
-            found.append((field.name, value))
+    for name, hint in hints_of(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, Settings):
+            found.append((name, structure(value, without)))
+        elif hint is not float and name not in ("seed", *without):
+            found.append((name, value))
     return tuple(found)
 
 
 def run_flops(config: RunConfig, num_arms: int, horizon: int) -> float:
     """Rough floating-point operations of a run that is padded to these sizes.
 
-    A multiplication and an addition count as two. Training passes cost three times a forward pass; attention reads the
-    whole cache in every round of a rollout.
+    Training passes cost three times a forward pass.
     """
     rmft = config.rmft
-    per_round = _forward_flops(rmft, num_arms, horizon)
+    per_round = rmft.policy.round_flops(rmft.problem().of_size(num_arms, horizon))
     played = rmft.num_iterations * rmft.num_scenarios * rmft.num_rollouts
-    trained = 3 * rmft.num_iterations * rmft.num_scenarios * rmft.k * rmft.num_epochs
+    epochs = getattr(rmft.update, "num_epochs", 1)
+    trained = 3 * rmft.num_iterations * rmft.num_scenarios * rmft.selection.k * epochs
     evaluated = config.num_validation_scenarios * (rmft.num_iterations // config.chunk_size + 1)
     return (played + trained + evaluated + config.num_test_scenarios) * horizon * per_round
-
-
-def _forward_flops(rmft: RMFTConfig, num_arms: int, horizon: int) -> float:
-    policy = rmft.policy
-    if not isinstance(policy, TransformerConfig):
-        return 4.0 * num_arms**2
-    width = policy.width
-    block = 2 * (4 + 2 * policy.mlp_ratio) * width**2 + 4 * width * horizon
-    if policy.arms == "token":
-        return num_arms * policy.num_layers * (block + 8 * width**2 + 4.0 * width * num_arms)
-    return policy.num_layers * block + 6.0 * num_arms * width
 
 
 def _horizon(config: RunConfig) -> int:
@@ -161,8 +150,7 @@ def _split(cells: Sequence[Cell], size: Callable[[RunConfig], int], pad: bool) -
 
 def _group(cells: Sequence[Cell], apart: str, shares_structure: bool, pad: bool) -> Group:
     largest = max(cells, key=lambda cell: _horizon(cell.config)).config
-    environment = dataclasses.replace(largest.rmft.environment, num_arms=max(_arms(cell.config) for cell in cells))
-    config = dataclasses.replace(largest, rmft=dataclasses.replace(largest.rmft, environment=environment))
+    config = largest.replace(num_arms=max(_arms(cell.config) for cell in cells))
     reason = [apart] if apart else []
     own, padded = _seconds(cells)
     waste = padded / own - 1
@@ -171,20 +159,9 @@ def _group(cells: Sequence[Cell], apart: str, shares_structure: bool, pad: bool)
     if shares_structure:
         why = ": to pad them would cost more than further programs" if pad else ", as asked"
         reason.append(f"apart from other sizes{why}")
-    inputs = sorted({field for cell in cells for field in _inputs(cell.config, cells[0].config)})
+    inputs = sorted({name for cell in cells for name, *_ in differing_settings(cell.config, cells[0].config)})
     reason.append(f"one program, with {', '.join(inputs)} as inputs" if inputs else "a single cell")
     return Group(tuple(cells), config, tuple(reason))
-
-
-def _inputs(first: Any, second: Any) -> set[str]:
-    found = set()
-    for field in dataclasses.fields(first):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if dataclasses.is_dataclass(a):
-            found |= _inputs(a, b)
-        elif a != b:
-            found.add(field.name)
-    return found
 
 
 def _differences(cell: Cell, first: Cell) -> str:

@@ -1,32 +1,32 @@
-"""Declares a sweep: a preset, the fields that vary, and those that stay fixed. Imports no JAX, evaluates no code.
+"""Declares a sweep: a preset, the settings that vary, and those that stay fixed. Evaluates no code.
 
-Any field of the configuration can be named without a prefix, and so can `environment` (a named environment) and
-`policy` (a family of policies, with its default settings); these two are applied before the others.
+Any setting can be named without a prefix, and so can every choice, such as `environment` or `selection`; choices are
+applied before the others.
 """
 
 import dataclasses
-import difflib
-import functools
 import itertools
 import math
-import numbers
 import tomllib
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmft_jax.config import CONFIG_CLASSES, POLICIES, ConfigError, RunConfig
+from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import largest_divisor, require
-from rmft_jax.presets import ENVIRONMENTS, get_environment, get_preset
+from rmft_jax.config.choices import closest, setting_types
+from rmft_jax.config.plugins import import_all
+from rmft_jax.config.settings import KINDS, checked, shown
+from rmft_jax.method.presets import get_preset
+from rmft_jax.method.settings import RMFTConfig, RunConfig
+from rmft_jax.problems import Environment
 
-Value = int | float | str | bool
 Group = tuple[str, ...]
 
 MAX_CELLS = 100_000
 _MAX_SLOTS_PER_CELL = 20
-_NAMED: dict[str, Mapping[str, Any]] = {"environment": ENVIRONMENTS, "policy": POLICIES}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a name"}
+# What a field is called in a file, where that is no name for a variable, or one of several.
+_KEYS = {"cells": "cell", "imports": "import"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,26 +74,32 @@ class Sweep:
     """Fields that stay fixed, but in `cells` that name them."""
     baselines: Sequence[str] | None = None
     """Classical agents to play beside. None leaves the choice to the engine."""
+    imports: Sequence[str] = ()
+    """Files and modules of users' code that bring what is named here; they are imported first."""
 
     def __post_init__(self) -> None:
-        require(isinstance(self.preset, str), f"preset={_shown(self.preset)}", "a name", "preset='mab'")
+        ok = _is_list(self.imports) and all(isinstance(name, str) for name in self.imports)
+        require(ok, f"import={shown(self.imports)}", "a list of files and modules", 'import = ["worlds.py"]')
+        object.__setattr__(self, "imports", tuple(self.imports))
+        import_all(self.imports)
+        require(isinstance(self.preset, str), f"preset={shown(self.preset)}", "a name", "preset='mab'")
         for name in ("grid", "zip"):
             table = _table(getattr(self, name), f"[{name}]", "horizon = [25, 50]")
             axes = {field: _axis(field, values, f"[{name}]") for field, values in table.items()}
             object.__setattr__(self, name, axes)
         object.__setattr__(self, "override", _point(self.override, "[override]"))
-        require(_is_list(self.cells), f"cell={_shown(self.cells)}", "a list of tables", "[[cell]]")
+        require(_is_list(self.cells), f"cell={shown(self.cells)}", "a list of tables", "[[cell]]")
         cells = tuple(_point(cell, "[[cell]]") for cell in self.cells)
         require(all(cells), "a [[cell]] without a field", "at least one", "horizon = 50 below it, or leaving it out")
         object.__setattr__(self, "cells", cells)
         if self.baselines is not None:
             ok = _is_list(self.baselines) and all(isinstance(name, str) for name in self.baselines)
-            require(ok, f"baselines={_shown(self.baselines)}", "a list of names", 'baselines = ["thompson"]')
+            require(ok, f"baselines={shown(self.baselines)}", "a list of names", 'baselines = ["thompson"]')
             require(
                 len(set(self.baselines)) == len(self.baselines),
-                f"baselines={_shown(self.baselines)}",
+                f"baselines={shown(self.baselines)}",
                 "each once",
-                f"baselines = {_shown(list(dict.fromkeys(self.baselines)))}",
+                f"baselines = {shown(list(dict.fromkeys(self.baselines)))}",
             )
             object.__setattr__(self, "baselines", tuple(self.baselines))
         self._check_axes()
@@ -101,7 +107,7 @@ class Sweep:
     def _check_axes(self) -> None:
         for field, values in self.grid.items():
             repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
-            require(repeated is None, f"{field}={_shown(repeated)} twice in [grid]", "different values", "it once")
+            require(repeated is None, f"{field}={shown(repeated)} twice in [grid]", "different values", "it once")
         lengths = {field: len(values) for field, values in self.zip.items()}
         require(
             len(set(lengths.values())) <= 1,
@@ -116,7 +122,9 @@ class Sweep:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
-        """A sweep from a file: `preset`, `baselines`, `[grid]`, `[zip]`, `[override]`, and any number of `[[cell]]`.
+        """A sweep from a file: `preset`, `baselines`, `import`, `[grid]`, `[zip]`, `[override]`, and any `[[cell]]`.
+
+        Files to import are looked for beside this one first.
 
         Raises:
           ConfigError: if the file cannot be read, is no TOML, or does not describe a sweep.
@@ -131,6 +139,10 @@ class Sweep:
             values = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"got {path} ({error}), need TOML; try https://toml.io for what it looks like") from None
+        names = values.get("import")
+        if isinstance(names, list):
+            beside = [Path(path).parent / str(name) for name in names]
+            values["import"] = [str(b) if b.is_file() else name for b, name in zip(beside, names, strict=True)]
         return cls.from_dict(values)
 
     @classmethod
@@ -140,11 +152,11 @@ class Sweep:
         Raises:
           ConfigError: if it does not describe a sweep.
         """
-        names = {"cell" if field.name == "cells" else field.name: field.name for field in dataclasses.fields(cls)}
-        require(isinstance(values, Mapping), _shown(values), "the tables of a sweep", "[grid]")
+        names = {_KEYS.get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+        require(isinstance(values, Mapping), shown(values), "the tables of a sweep", "[grid]")
         for key in values:
             known = ", ".join(names)
-            require(key in names, f"{_shown(key)} in the sweep", f"one of {known}", _closest(key, names) or "[grid]")
+            require(key in names, f"{shown(key)} in the sweep", f"one of {known}", closest(key, names) or "[grid]")
         return cls(**{names[key]: value for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +168,8 @@ class Sweep:
             "cell": [dict(cell) for cell in self.cells],
             "override": dict(self.override),
         }
+        if self.imports:
+            values["import"] = list(self.imports)
         return values if self.baselines is None else values | {"baselines": list(self.baselines)}
 
     @property
@@ -251,113 +265,62 @@ def parsed_axis(field: str, words: Sequence[str]) -> tuple[Value, ...]:
     Raises:
       ConfigError: for an unknown field, or a word that is no value of it.
     """
-    kind, default = sweep_fields()[next(iter(_table({field: None}, "words", "horizon")))]
-    read: Mapping[type, Any] = {bool: lambda word: {"true": True, "false": False}[word.lower()]}
+    hint, default = _settings()[next(iter(_table({field: None}, "words", "horizon")))]
+    read: Mapping[Any, Any] = {bool: lambda word: {"true": True, "false": False}[word.lower()], int: int, float: float}
     try:
-        return _axis(field, [read.get(kind, kind)(word) for word in words], "words")
-    except (ValueError, KeyError):
+        return _axis(field, [read.get(hint, str)(word) for word in words], "words")
+    except (ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
         shown = ",".join(words)
-        raise ConfigError(f"got {field}={shown}, need {_KINDS[kind]} each time; try {field}={default}") from None
+        raise ConfigError(f"got {field}={shown}, need {KINDS[hint]} each time; try {field}={default}") from None
 
 
-@functools.cache
-def sweep_fields() -> dict[str, tuple[type, Any]]:
-    """Every field that a sweep can name: its type (int, float, str or bool), and a value that works somewhere."""
-    fields: dict[str, tuple[type, Any]] = {name: (str, next(iter(known))) for name, known in _NAMED.items()}
-    for kind in CONFIG_CLASSES:
-        hints = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):
-            hint = str if typing.get_origin(hints[field.name]) is typing.Literal else hints[field.name]
-            if hint in _KINDS:
-                fields.setdefault(field.name, (hint, field.default))
-    return fields
+def _settings() -> dict[str, tuple[Any, Any]]:
+    """Every setting that a sweep can name: its type, and a value that works somewhere."""
+    return setting_types(RMFTConfig, RunConfig)
 
 
 def _configure(base: RunConfig, values: Mapping[str, Value], fit_chunks: bool) -> RunConfig:
-    environment, policy = base.rmft.environment, base.rmft.policy
-    if "environment" in values:
-        environment = get_environment(str(values["environment"]))
-    if "policy" in values:
-        name = str(values["policy"])
-        require(name in POLICIES, f"policy={name!r}", f"one of {', '.join(POLICIES)}", "policy='transformer'")
-        policy = POLICIES[name]()
-    plain = {field: value for field, value in values.items() if field not in _NAMED}
-    iterations = plain.get("num_iterations")
+    iterations = values.get("num_iterations")
     if fit_chunks and isinstance(iterations, int) and iterations > 0:
-        plain.setdefault("chunk_size", largest_divisor(iterations, base.chunk_size))
-    present = {field.name for part in (environment, policy, base.rmft, base) for field in dataclasses.fields(part)}
-    for field in plain:
-        owners = [kind.__name__ for kind in CONFIG_CLASSES if field in kind.__dataclass_fields__]
-        require(
-            field in present,
-            f"{field} with {type(environment).__name__} and {type(policy).__name__}",
-            f"{' or '.join(owners)}, which has it",
-            "another environment or policy",
-        )
-    parts = {"environment": _replaced(environment, plain), "policy": _replaced(policy, plain)}
-    return _replaced(base, {**plain, "rmft": _replaced(base.rmft, {**plain, **parts})})
-
-
-def _replaced(part: Any, values: Mapping[str, Any]) -> Any:
-    return dataclasses.replace(part, **{name: values[name] for name in part.__dataclass_fields__ if name in values})
+        values = {"chunk_size": largest_divisor(iterations, base.chunk_size), **values}
+    return base.replace(**values)
 
 
 def _all_values(base: RunConfig, config: RunConfig) -> dict[str, Value]:
-    """The value of every field, of the environment and of the policy, as a sweep would name them."""
-    kinds = {kind: name for name, kind in POLICIES.items()}
-    named = (name for name, entry in ENVIRONMENTS.items() if entry.config == base.rmft.environment)
-    found: dict[str, Value] = {"environment": next(named, "preset"), "policy": kinds[type(config.rmft.policy)]}
-    for part in (config, config.rmft, config.rmft.environment, config.rmft.policy):
-        names = part.__dataclass_fields__.keys() & sweep_fields().keys() - _NAMED.keys()
-        found |= {name: getattr(part, name) for name in names}
-    return found
+    """The value of every setting, as a sweep would name it; of a named environment, its name."""
+    register = Environment.register
+    named = (name for name in register if register[name].choice == base.rmft.environment)
+    return config.flat() | {"environment": next(named, "preset")}
 
 
 def _table(values: Any, where: str, example: str) -> Mapping[str, Any]:
-    require(isinstance(values, Mapping), f"{where} = {_shown(values)}", "a table of fields", example)
-    fields = sweep_fields()
+    require(isinstance(values, Mapping), f"{where} = {shown(values)}", "a table of settings", example)
+    known = _settings()
     for field in values:
-        if field not in fields:
-            outside = f"{field} = ... above the first table" if field in ("preset", "baselines") else ""
-            suggestion = outside or _closest(field, fields) or "`rmft train --help`, which lists most"
-            raise ConfigError(f"got {_shown(field)} in {where}, need a field of the configuration; try {suggestion}")
+        if field not in known:
+            outside = f"{field} = ... above the first table" if field in ("preset", "baselines", "import") else ""
+            suggestion = outside or closest(field, known) or "`rmft train --help`, which lists most"
+            raise ConfigError(f"got {shown(field)} in {where}, need the name of a setting; try {suggestion}")
     return values
 
 
 def _point(values: Any, where: str) -> dict[str, Value]:
-    table = _table(values, where, "horizon = 50")
-    return {field: _value(field, value, where) for field, value in table.items()}
+    table, known = _table(values, where, "horizon = 50"), _settings()
+    return {field: checked(field, value, *known[field], f" in {where}") for field, value in table.items()}
 
 
 def _axis(field: str, values: Any, where: str) -> tuple[Value, ...]:
-    default = sweep_fields()[field][1]
-    got, suggestion = f"{field}={_shown(values)} in {where}", f"{field} = [{_shown(default)}]"
+    hint, default = _settings()[field]
+    got, suggestion = f"{field}={shown(values)} in {where}", f"{field} = [{shown(default)}]"
     require(_is_list(values), got, "a list of values", suggestion)
     require(len(values) > 0, got, "at least one value", suggestion)
-    return tuple(_value(field, value, where) for value in values)
-
-
-def _value(field: str, value: Any, where: str) -> Value:
-    kind, default = sweep_fields()[field]
-    # The abstract types know the numbers of NumPy.
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
-    fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) and math.isfinite(value)
-    ok = {bool: isinstance(value, bool), int: whole, float: whole or fraction, str: isinstance(value, str)}[kind]
-    require(ok, f"{field}={_shown(value)} in {where}", _KINDS[kind], f"{field}={_shown(default)}")
-    return kind(value)
+    return tuple(checked(field, value, hint, default, f" in {where}") for value in values)
 
 
 def _is_list(values: Any) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str | bytes)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
-
-
-def _closest(name: Any, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(str(name), known, n=1)), "")
 
 
 def _distinct(rows: Iterable[tuple[Value, ...]]) -> list[tuple[Value, ...]]:

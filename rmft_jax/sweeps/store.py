@@ -1,4 +1,4 @@
-"""The files of a sweep. Imports no JAX.
+"""The files of a sweep.
 
 Every cell that finishes is one netCDF file, written under a temporary name and renamed, and one more is assembled from
 them at the end. So a kill leaves every cell whole or absent, cells can be written in any order, and a sweep can be
@@ -11,16 +11,20 @@ import contextlib
 import dataclasses
 import functools
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from rmft_jax import config as config_lib
-from rmft_jax.config import differing_fields
-from rmft_jax.storage import RunError, is_vacant, locked, write_dataset, write_json
+from rmft_jax.config import Params, Value
+from rmft_jax.config.checks import require
+from rmft_jax.config.plugins import import_all, imported
+from rmft_jax.config.settings import shown
+from rmft_jax.method.settings import from_dict
+from rmft_jax.running.storage import RunError, is_vacant, locked, remove_folder, write_dataset, write_json
+from rmft_jax.running.training import load_run
+from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
 from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
 from rmft_jax.sweeps.spec import Cell, Sweep, label_of
 
@@ -36,8 +40,8 @@ class SweepDirectory:
     """The files of one sweep.
 
     `sweep.json` (the specification, every cell's configuration, provenance), `cells/00042.nc` for every cell that
-    finished, `failures/00042.json` for every one that failed last time, `unfinished/` for what is in training, and
-    `sweep.nc`, assembled from the cells.
+    finished, `weights/00042.npz` with its policy where that is kept, `failures/00042.json` for every one that failed
+    last time, `unfinished/` for what is in training, and `sweep.nc`, assembled from the cells.
     """
 
     path: Path
@@ -59,14 +63,7 @@ class SweepDirectory:
           RunError: if the directory holds a sweep and `overwrite` is false, or holds other files, or cannot be written.
         """
         directory = cls(path)
-        content = {
-            "spec": sweep.to_dict(),
-            "provenance": dict(provenance or {}),
-            "cells": [
-                {"index": cell.index, "coordinates": cell.coordinates, "config": config_lib.to_dict(cell.config)}
-                for cell in sweep.expand()
-            ],
-        }
+        content = _content(sweep, provenance or {}, [_record(cell) for cell in sweep.expand()])
         if directory.exists():
             if not overwrite:
                 raise RunError(
@@ -87,23 +84,45 @@ class SweepDirectory:
         return directory
 
     @classmethod
-    def open(cls, path: Path, sweep: Sweep | None = None) -> "SweepDirectory":
+    def open(cls, path: Path) -> "SweepDirectory":
         """An existing sweep directory.
 
-        Args:
-          path: the directory.
-          sweep: what it must hold, to resume it. None: whatever it holds.
-
         Raises:
-          ConfigError: if the sweep cannot work.
-          RunError: if there is none at `path`, or another one than `sweep`.
+          RunError: if there is none at `path`.
         """
         directory = cls(path)
         if not directory.exists():
             raise RunError(f"{path} is not a sweep directory (it has no sweep.json); try one that `rmft sweep` made")
-        if sweep is not None and (difference := directory._difference(sweep)):
-            raise RunError(f"{path} holds another sweep: {difference}; try the spec that it holds, or another --out")
+        import_all(directory._content.get("import", ()))
         return directory
+
+    def grown(self, sweep: Sweep, provenance: Mapping[str, Any] | None = None) -> "SweepDirectory":
+        """The directory of a sweep that holds at least the cells that are here; these keep their places and results.
+
+        Raises:
+          ConfigError: if the sweep cannot work.
+          RunError: if a cell that is here is not one of the sweep's.
+        """
+        wanted = {cell.config: cell for cell in sweep.expand()}
+        here = {cell.config: cell.index for cell in self.cells}
+        lost = next((cell for cell in self.cells if cell.config not in wanted), None)
+        if lost is not None:
+            difference = self._difference(sweep) or f"its cell {lost.label} is not in this one"
+            raise RunError(
+                f"{self.path} holds another sweep: {difference}; try the spec that it holds with more cells, "
+                "or another --out"
+            )
+        if self._content["spec"] == sweep.to_dict():
+            return self
+        fresh = iter(range(len(here), len(wanted)))
+        cells = [
+            dataclasses.replace(c, index=here[c.config] if c.config in here else next(fresh)) for c in wanted.values()
+        ]
+        records = [_record(cell) for cell in sorted(cells, key=lambda cell: cell.index)]
+        before, after = self._content["provenance"], dict(provenance or {})
+        both = {name: _joined(before.get(name), value) for name, value in after.items()}
+        write_json(self._spec, _content(sweep, before | both, records))
+        return SweepDirectory(self.path)
 
     def exists(self) -> bool:
         """Whether a sweep was ever started here."""
@@ -124,11 +143,8 @@ class SweepDirectory:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """Every cell, as the sweep began: a preset that has changed since does not change them."""
-        return [
-            Cell(record["index"], record["coordinates"], config_lib.from_dict(record["config"]))
-            for record in self._records
-        ]
+        """Every cell by its index, as the sweep began: a preset that has changed since does not change them."""
+        return [Cell(record["index"], record["coordinates"], from_dict(record["config"])) for record in self._records]
 
     def finished(self, warn: Warn = print) -> set[int]:
         """Indices of the cells whose files are there and whole; `warn` is called with a line for every damaged one."""
@@ -152,6 +168,33 @@ class SweepDirectory:
         path = write_dataset(self._cell_path(cell.index), stamped)
         self._failure_path(cell.index).unlink(missing_ok=True)
         return path
+
+    def write_weights(self, cell: Cell, params: Params) -> Path:
+        """Writes a cell's policy."""
+        provenance = {"cell": cell.label} | self._content["provenance"]
+        path = self.weights_path(cell.index)
+        write_policy(path, params, cell.config, self.sweep.preset, provenance)
+        return path
+
+    def read_weights(self, cell: int | Mapping[str, Value]) -> TrainedPolicy:
+        """The policy of a cell, by its index or by values that no other cell has.
+
+        Raises:
+          ConfigError: if there is no such cell, or several.
+          RunError: if its policy was not kept.
+        """
+        found = [c for c in self.cells if (c.index == cell if isinstance(cell, int) else _matches(c, cell))]
+        labels = ", ".join(f"{c.index} ({c.label})" for c in (found or self.cells)[:5])
+        words = shown(cell) if isinstance(cell, int) else label_of(cell)
+        require(len(found) == 1, f"cell {words}, which {len(found)} have", f"one of {labels}, ...", "--cell 0")
+        path = self.weights_path(found[0].index)
+        if not path.is_file():
+            raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with --keep-weights")
+        return read_policy(path)
+
+    def weights_path(self, index: int) -> Path:
+        """Where the policy of a cell is kept."""
+        return self.path / "weights" / f"{index:05d}.npz"
 
     def write_failure(self, cell: Cell, message: str) -> None:
         """Records why a cell failed."""
@@ -243,7 +286,7 @@ class SweepDirectory:
             try:
                 if path.exists():
                     content = read_cell(path)
-                    if json.loads(content.attrs.pop(_STAMP, "null")) != record:
+                    if json.loads(content.attrs.pop(_STAMP, "null"))["config"] != record["config"]:
                         raise ValueError("it holds another cell")
                     contents[index] = content
             except _DAMAGE as error:
@@ -263,15 +306,12 @@ class SweepDirectory:
                     return f"[{part}] has its fields in another order"
             elif old != new:
                 return f"{part} is {_told(old)} there and {_told(new)} now"
-        for old, new in zip(self.cells, sweep.expand(), strict=True):
-            for field, before, after in differing_fields(old.config, new.config):
-                return f"{field} of {new.label} is {_told(before)} there and {_told(after)} now, with the same spec"
         return ""
 
     def _clear(self) -> None:
         # The specification goes last, so that an interrupted clearing still reads as a sweep.
-        for folder in (self._cells, self._failures, self.unfinished, self.path / "figures"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self._cells, self._failures, self.unfinished, self.path / "weights", self.path / "figures"):
+            remove_folder(folder)
         for path in (self._assembled, self._spec):
             path.unlink(missing_ok=True)
 
@@ -292,6 +332,48 @@ def load_sweep(directory: str | Path, warn: Warn = print) -> xr.Dataset:
     sweep = SweepDirectory.open(Path(directory))
     assembled = sweep.read_assembled()
     return sweep.assemble(warn) if assembled is None else assembled
+
+
+def load_policy(
+    source: str | Path, cell: int | Mapping[str, Value] | None = None, *, which: str = "best"
+) -> TrainedPolicy:
+    """A trained policy: of a run, of a sweep's cell, of a file, or one that comes with the package.
+
+    Args:
+      source: directory of a run; directory of a sweep that kept its weights; a file of weights; or `pretrained:NAME`.
+      cell: of a sweep, its index, or values by which it is the only one, such as `{"num_arms": 3, "seed": 0}`.
+      which: of a run, the checkpoint: `best` by validation regret, or `last`.
+
+    Raises:
+      ConfigError: if there is no such cell or name.
+      RunError: if there is nothing usable at `source`.
+    """
+    name, path = str(source), Path(source)
+    is_sweep = (path / "sweep.json").is_file()
+    require(is_sweep == (cell is not None), f"cell {cell} of {source}", "a cell of a sweep", "a sweep and its cell")
+    if is_sweep and cell is not None:
+        return SweepDirectory.open(path).read_weights(cell)
+    if name.startswith(PREFIX):
+        return load_pretrained(name.removeprefix(PREFIX))
+    return read_policy(path) if path.is_file() else load_run(path, which)
+
+
+def _content(sweep: Sweep, provenance: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"spec": sweep.to_dict(), "provenance": dict(provenance), "import": imported(), "cells": records}
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    return {"index": cell.index, "coordinates": cell.coordinates, "config": cell.config.flat()}
+
+
+def _joined(before: Any, after: Any) -> Any:
+    """What is known of a sweep that was made in several goes."""
+    return after if before in (None, after) else f"{before}, {after}"
+
+
+def _matches(cell: Cell, values: Mapping[str, Value]) -> bool:
+    known = cell.config.flat() | cell.coordinates
+    return all(known.get(name) == value for name, value in values.items())
 
 
 def _attribute(value: Any) -> str | int | float:

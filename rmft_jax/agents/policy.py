@@ -1,0 +1,87 @@
+"""What a policy is that can be trained: its settings, its parameters, and the agent that plays them."""
+
+import abc
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rmft_jax.agents.base import TrainedAgent
+from rmft_jax.config import Choice, Number, Params, ScalarKey
+from rmft_jax.problems import DecisionMap, Feedback, Problem
+
+
+class Policy(Choice, kind="policy"):
+    """A network that RMFT trains. A new one derives from this class, or from `RecurrentPolicy`, which asks for less.
+
+    Where it emits scores it explores by Gaussian noise on them, and a decision map says what they play; elsewhere its
+    outputs are logits, and it explores by drawing from their softmax at a temperature.
+
+    paddable: whether parameters of few arms and rounds can be laid out as those of more (`padded`), so that sweeps
+      may train several sizes in one program.
+    """
+
+    carries: ClassVar[bool] = False
+    paddable: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        self.require_types()
+
+    @abc.abstractmethod
+    def init_params(self, key: ScalarKey, problem: Problem) -> Params:
+        """The parameters from which training starts."""
+
+    @abc.abstractmethod
+    def make_agent(
+        self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
+    ) -> TrainedAgent:
+        """The agent that plays these parameters.
+
+        Args:
+          params: of the shapes of `init_params`.
+          problem: whose arms, feedback and horizon the network was made for.
+          decision_map: what it plays at given scores, if it emits scores.
+          temperature: else, actions are drawn from softmax(logits / temperature).
+        """
+
+    def has_scores(self, feedback: Feedback) -> bool:
+        """Whether it emits scores under this feedback, rather than logits of arms."""
+        return feedback == "full"
+
+    @property
+    def any_num_arms(self) -> bool:
+        """Whether it plays arm counts that it was not made for."""
+        return False
+
+    @property
+    def any_horizon(self) -> bool:
+        """Whether the shapes of its parameters know no horizon."""
+        return True
+
+    def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """The parameters for the arms and rounds of one problem in the layout of a larger one; they play alike.
+
+        What is new is zero: outputs that the arm mask hides, positions that are not reached. Its gradients are zero
+        too, so that it also learns alike, but for rounding.
+        """
+        del own, larger
+        return params
+
+    def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
+        """The inverse of `padded`."""
+        del own, larger
+        return params
+
+    def round_flops(self, problem: Problem) -> float:
+        """Floating-point operations of a round, roughly; here two for every parameter."""
+        shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), problem))
+        return 2.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def resized(leaf: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """The array cut, or filled up with zeros, at the end of every axis."""
+    kept = leaf[tuple(slice(size) for size in shape)]
+    return jnp.pad(kept, [(0, after - before) for before, after in zip(kept.shape, shape, strict=True)])

@@ -1,0 +1,128 @@
+"""Settings: frozen dataclasses whose fields are known by name everywhere, without a prefix.
+
+A field is a number, a truth value or a name. Choices (`choices.py`) are settings among several kinds of which one is
+taken by its name; they may stand in a field of other settings. All fields together are one flat table, and that is how
+the command line, `config.json`, TOML, sweeps and `replace` speak of them.
+"""
+
+import dataclasses
+import functools
+import numbers
+import typing
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+
+from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.config.pytrees import register_pytree
+
+Value = int | float | str | bool
+KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a name"}
+
+
+@typing.dataclass_transform(frozen_default=True)
+class Settings:
+    """The base of all settings. A subclass is a frozen dataclass and a pytree without a decorator.
+
+    Fields of type `float` and settings inside settings are the pytree's leaves and children, which can be traced and
+    vmapped over; all others are static, because they fix shapes or choose code.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_dataclass(cls)
+        hints = hints_of(cls)
+        data = [name for name, hint in hints.items() if hint is float or is_settings(hint)]
+        register_pytree(cls, data, [name for name in hints if name not in data])
+
+    def __post_init__(self) -> None:
+        """Takes numbers of NumPy for Python's, and whole numbers for fractions where a fraction is meant."""
+        for name, hint in hints_of(type(self)).items():
+            value = getattr(self, name)
+            plain = value.item() if isinstance(value, np.generic) else value
+            if hint is float and isinstance(plain, int) and not isinstance(plain, bool):
+                plain = float(plain)
+            if plain is not value:
+                object.__setattr__(self, name, plain)
+
+    def values(self) -> dict[str, Value]:
+        """Its own settings by name, without those of settings inside it."""
+        names = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if not isinstance(getattr(self, name), Settings)}
+
+    def require_types(self) -> None:
+        """Raises `ConfigError` for the first setting whose value is of the wrong type, or none of the names."""
+        for field in dataclasses.fields(self):
+            hint = hints_of(type(self))[field.name]
+            if not is_settings(hint):
+                checked(field.name, getattr(self, field.name), hint, field.default)
+
+
+def _make_dataclass(cls: type) -> None:
+    """Makes a class a frozen dataclass; a docstring it has only if it was written.
+
+    Raises:
+      ConfigError: if one of its settings has no type or no default that can be one.
+    """
+    inherited, own, doc = getattr(cls, "__dataclass_fields__", {}), vars(cls).get("__annotations__", {}), cls.__doc__
+    for name in vars(cls):
+        typed = name not in inherited or name in own
+        require(typed, f"{name} of {cls.__name__} without a type", "one for every setting", f"{name}: int = ...")
+    try:
+        dataclasses.dataclass(frozen=True)(cls)
+    except (TypeError, ValueError) as error:
+        got = f"got {cls.__name__} ({error})"
+        raise ConfigError(f"{got}, need a plain default for every setting; try adding it") from None
+    cls.__doc__ = doc
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The type of every field."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def is_settings(hint: Any) -> bool:
+    """Whether a field of this type holds settings, and not a value."""
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> Any:
+    """The value as one of a setting of this type.
+
+    Args:
+      name: of the setting.
+      value: whatever was given.
+      hint: the setting's type.
+      default: a value that works, to suggest.
+      where: added to the message after the value.
+
+    Raises:
+      ConfigError: if it is none.
+    """
+    got = f"{name}={shown(value)}{where}"
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        require(value in choices, got, f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
+        return value
+    if hint is float and isinstance(value, jax.Array):  # One of several that are vmapped over.
+        return value
+    # The abstract types know the numbers of NumPy.
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
+    fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    # Finite in float32, and not lost there; also false for NaN and infinity.
+    fits = whole or (fraction and (value == 0 or 2.0**-126 <= abs(float(value)) < 2.0**128))
+    kinds = {bool: isinstance(value, bool | np.bool_), int: whole, float: fits, str: isinstance(value, str)}
+    in_float32 = " in float32" if hint is float and fraction else ""
+    require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}={default}")
+    return hint(value)
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."

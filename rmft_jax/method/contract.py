@@ -1,0 +1,39 @@
+"""Whether all parts of a configuration fit together, found out by tracing small shapes, before anything compiles."""
+
+import dataclasses
+
+import jax
+
+from rmft_jax.config import ConfigError
+from rmft_jax.config.choices import Choice, is_built_in
+from rmft_jax.method.rmft import iteration
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import init
+
+
+def require_contract(config: RMFTConfig) -> None:
+    """Traces an iteration with the parts that users brought, if there are any.
+
+    Raises:
+      ConfigError: if a part returns other shapes or types than its base class says, or fails; the message names the
+        parts that are not this package's.
+    """
+    parts = [getattr(config, field.name) for field in dataclasses.fields(config)]
+    foreign = [part for part in parts if isinstance(part, Choice) and not is_built_in(type(part))]
+    if not foreign:
+        return
+    names = " and ".join(f"{part.kind} {part.name!r}" for part in foreign)
+    try:
+        state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+        before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.params)
+        after = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(iteration, state)[0].params)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(
+            f"got {names}, in which {reason}; need what the docstrings of its base class say; "
+            "try jax.eval_shape(rmft_jax.iterate, state), which shows where"
+        ) from error
+    if before != after:
+        raise ConfigError(f"got {names}, after which the parameters have other shapes; try parameters of float32")

@@ -1,0 +1,203 @@
+"""Agents on held-out scenarios, all with the same problems and the same reward noise."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from rmft_jax.agents import Agent, BestFixedArm, reference_agent
+from rmft_jax.config import ScalarKey, pytree
+from rmft_jax.method.devices import Shares, on_mesh
+from rmft_jax.method.rollout import RolloutKeys, require_feedback, rollout_scenarios
+from rmft_jax.problems import Problem
+from rmft_jax.problems.regret import Regret, of_action
+from rmft_jax.problems.types import Trajectory
+from rmft_jax.statistics import diagnostics
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@pytree
+class Play:
+    """What an evaluation keeps of one agent's trajectories, one per scenario.
+
+    regret: `[N, T]` cumulative regret.
+    action: `[N, T]` arms played.
+    rank: `[N, T]` rank of the arm played by expected reward of the round, 0 for a best one.
+    last_best_round: `[N]` last round in which a best arm was played, counted from 1; 0 if there is none.
+    min_frac: `[N]` K * MinFrac(T).
+    greedy_frac: `[N]` GreedyFrac.
+    mean_rewards: `[N, K]` expected rewards of the first round.
+    """
+
+    regret: Float[Array, "N T"]
+    action: Int[Array, "N T"]
+    rank: Int[Array, "N T"]
+    last_best_round: Int[Array, "N"]
+    min_frac: Float[Array, "N"]
+    greedy_frac: Float[Array, "N"]
+    mean_rewards: Float[Array, "N K"]
+
+    def cut(self, num_arms: int, horizon: int) -> "Play":
+        """Without what lies beyond the first arms and rounds."""
+        per_round = {name: getattr(self, name)[:, :horizon] for name in ("regret", "action", "rank")}
+        return dataclasses.replace(self, **per_round, mean_rewards=self.mean_rewards[:, :num_arms])
+
+
+def play_scenarios(
+    agent: Agent,
+    problem: Problem,
+    key: ScalarKey,
+    num_scenarios: int,
+    first_scenario: Int[Array, ""] | int = 0,
+) -> Trajectory:
+    """One trajectory on each of `num_scenarios` scenarios, batch axis `[N]`. `key` fixes scenarios and rewards."""
+    keys = RolloutKeys.create(key)
+    played = rollout_scenarios(agent, problem, keys, num_scenarios=num_scenarios, first_scenario=first_scenario)
+    trajectory = jax.tree.map(lambda leaf: leaf[:, 0], played)
+    return in_hindsight(trajectory) if isinstance(agent, BestFixedArm) else trajectory
+
+
+def in_hindsight(trajectory: Trajectory) -> Trajectory:
+    """The same rewards, with the arm of the highest sum over all rounds played throughout."""
+    earned = jnp.sum(trajectory.reward_table, axis=-2, where=trajectory.played[..., None])
+    sums = jnp.where(trajectory.arm_mask, earned, -jnp.inf)
+    actions = jnp.broadcast_to(jnp.argmax(sums, axis=-1)[..., None], trajectory.actions.shape)
+    return dataclasses.replace(
+        trajectory,
+        actions=actions,
+        rewards=of_action(trajectory.reward_table, actions),
+        probabilities=jax.nn.one_hot(actions, trajectory.reward_table.shape[-1]),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("num_scenarios", "mesh"))
+def final_regret(
+    agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int, mesh: Mesh | None = None
+) -> Float[Array, "N"]:
+    """Regret at the horizon, per scenario; the devices of a mesh deal them out, and play more to fill their shares."""
+
+    def play(shares: Shares, agent: Agent, problem: Problem, key: ScalarKey) -> Float[Array, "N"]:
+        share = -(-num_scenarios // shares.number)
+        played = play_scenarios(agent, problem, key, share, shares.first(share * shares.number))
+        return shares.joined(problem.regret.final(played))[:num_scenarios]
+
+    return on_mesh(mesh, play, agent, problem, key)
+
+
+def play_and_measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:
+    """Plays one agent and reduces its trajectories to what an evaluation keeps; compiled."""
+    return _compiled_measure(jax.default_backend())(agent, problem, key, num_scenarios)
+
+
+@functools.cache
+def _compiled_measure(backend: str) -> Callable[..., Play]:
+    return jax.jit(measure, static_argnums=3, compiler_options=quick_to_compile(backend))
+
+
+def quick_to_compile(backend: str) -> dict[str, Any] | None:
+    """Compiler options of programs that run for about as long as they compile, such as one agent's evaluation.
+
+    On CPU the compiler's lowest level of optimization takes two thirds of the time, and the programs were no slower.
+    """
+    return {"xla_backend_optimization_level": 1} if backend == "cpu" else None
+
+
+def measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:
+    """What `play_and_measure` compiles."""
+    trajectory = play_scenarios(agent, problem, key, num_scenarios)
+    return Play(
+        regret=problem.regret(trajectory),
+        action=trajectory.actions,
+        rank=diagnostics.played_rank(trajectory),
+        last_best_round=diagnostics.last_best_round(trajectory),
+        min_frac=diagnostics.min_frac(trajectory),
+        greedy_frac=diagnostics.greedy_frac(trajectory),
+        mean_rewards=trajectory.mean_rewards[:, 0],
+    )
+
+
+def in_threads(function: Callable[[S], T], arguments: Iterable[S]) -> list[T]:
+    """The function of every argument. Most of the time goes into compilation, which threads share well."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(pool.map(function, arguments))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: int, key: ScalarKey) -> xr.Dataset:
+    """Plays every agent on the same scenarios with common random numbers.
+
+    Args:
+      agents: by name.
+      problem: the distribution over scenarios, and how long they are played.
+      num_scenarios: N.
+      key: determines scenarios and reward noise, as far as these do not react to play.
+
+    Returns:
+      A dataset over `agent`, `scenario`, `round` (counted from 1) and `arm`: the arrays of `Play`; of play in a ball,
+      those that do not speak of arms.
+
+    Raises:
+      ConfigError: if an agent cannot play this many arms or rounds, or under the problem's feedback.
+    """
+
+    def play(agent: Agent) -> Play:
+        return jax.device_get(play_and_measure(agent, problem, key, num_scenarios))
+
+    for agent in agents.values():  # Refused here, before anything compiles.
+        require_feedback(agent, problem.feedback)
+        jax.eval_shape(functools.partial(agent.init, problem.num_arms, problem.horizon))
+    plays = dict(zip(agents, in_threads(play, agents.values()), strict=True))
+
+    dataset = _dataset(plays, problem.regret)
+    active = problem.num_arms if problem.extent is None else int(problem.extent.num_arms)
+    dataset.attrs |= {"num_arms": active, "feedback": problem.feedback, "reference": reference_agent(problem)}
+    # Play in a ball is no arm.
+    return dataset[["regret", "mean_rewards"]] if problem.points else dataset
+
+
+def _dataset(plays: Mapping[str, Play], regret: Regret) -> xr.Dataset:
+    def stacked(field: str, dtype: type) -> np.ndarray:
+        return np.stack([getattr(play, field) for play in plays.values()]).astype(dtype)
+
+    per_round, per_scenario = ("agent", "scenario", "round"), ("agent", "scenario")
+    num_scenarios, horizon = next(iter(plays.values())).regret.shape
+    means = stacked("mean_rewards", np.float32)
+    return xr.Dataset(
+        {
+            "regret": (per_round, stacked("regret", np.float32), {"long_name": f"cumulative {regret.kind} regret"}),
+            "action": (per_round, stacked("action", np.int16), {"long_name": "arm played"}),
+            "rank": (per_round, stacked("rank", np.int16), {"long_name": "rank of the arm played, 0 is best"}),
+            "last_best_round": (
+                per_scenario,
+                stacked("last_best_round", np.int32),
+                {"long_name": "last round with a best arm, 0 if none"},
+            ),
+            "min_frac": (per_scenario, stacked("min_frac", np.float32), {"long_name": "K * MinFrac(T)"}),
+            "greedy_frac": (per_scenario, stacked("greedy_frac", np.float32), {"long_name": "GreedyFrac"}),
+            "mean_rewards": (
+                ("scenario", "arm"),
+                np.where((means == means[0]).all(axis=0), means[0], np.nan),
+                {"long_name": "expected reward in the first round, NaN where it depends on the agent"},
+            ),
+        },
+        coords={"agent": list(plays), "round": np.arange(1, horizon + 1)},
+        attrs={
+            "horizon": horizon,
+            "num_scenarios": num_scenarios,
+            "regret": regret.kind,
+            "regret_form": regret.form,
+        },
+    )

@@ -1,0 +1,334 @@
+"""What fine-tuning minimizes: choices of an objective, and the losses per round that they are made of, each `[T]`."""
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rmft_jax.agents import Agent, TrainedAgent
+from rmft_jax.agents.catalogue import behavior_agent
+from rmft_jax.config import Choice
+from rmft_jax.config.checks import require, require_number
+from rmft_jax.method.advantages import grpo_advantages, reinforce_advantages
+from rmft_jax.method.judging import Judged, KeptBatch
+from rmft_jax.problems import Trajectory
+from rmft_jax.problems.regret import of_action
+
+if TYPE_CHECKING:
+    from rmft_jax.method.settings import RMFTConfig
+
+# How far GRPO lets a decision's probability move, as a factor, before it counts no more (Schulman et al. 2017).
+_CLIP = 0.2
+
+
+class Objective(Choice, kind="objective"):
+    """What the kept trajectories are used for. A new one derives from this class and says the loss (`losses`).
+
+    Under bandit feedback a bonus for the policy's entropy and a pull towards a reference policy are added to it.
+    """
+
+    entropy_weight: float = 0.01
+    """Weight of the policy-entropy bonus in the loss, in nats."""
+    kl_reference: Literal["none", "previous", "initial"] = "none"
+    """From whose decisions in the kept histories the policy is kept from straying, under bandit feedback: nobody's,
+    those of the policy that played them, or those of the policy at the start."""
+    kl_weight: float = 0.0
+    """Weight of KL(reference || policy) in the loss, per round, in nats."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        self.require_types()
+        require_number(self.entropy_weight, "entropy_weight", "of at least 0", self.entropy_weight >= 0, 0.01)
+        require_number(self.kl_weight, "kl_weight", "of at least 0", self.kl_weight >= 0, 0.0)
+        feedback = config.environment.feedback
+        require(
+            not config.has_scores or self.entropy_weight == 0,
+            f"entropy_weight={self.entropy_weight} with feedback={feedback!r} and a policy that emits scores",
+            "0, since exploration is exploration_std there",
+            "entropy_weight=0",
+        )
+        got = f"kl_reference={self.kl_reference!r} with kl_weight={self.kl_weight}"
+        together = (self.kl_reference == "none") == (self.kl_weight == 0)
+        require(together, got, "both or neither", "kl_reference='previous' and kl_weight=0.1")
+        require(
+            self.kl_reference == "none" or not (config.has_scores or self.player is not None),
+            f"{got}, feedback={feedback!r}",
+            "a policy that plays arms under bandit feedback",
+            "kl_reference='none' and kl_weight=0",
+        )
+
+    @property
+    def player(self) -> Agent | None:
+        """Who plays the rollouts in place of the policy in training; None: nobody."""
+        return None
+
+    def advantages(self, judged: Judged) -> Float[Array, "M L T"] | None:
+        """By what the decisions of all rollouts are weighed, for objectives that weigh them; else None."""
+        del judged
+        return None
+
+    @abc.abstractmethod
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """The loss of every round of one kept trajectory; a gradient is taken of it with respect to `outputs`.
+
+        Args:
+          outputs: logits or scores of the policy in every round, -inf for absent arms.
+          kept: a trajectory, without a batch axis.
+          config: the algorithm.
+        """
+
+    def round_losses(
+        self, config: "RMFTConfig", agent: TrainedAgent, kept: KeptBatch, reference: TrainedAgent | None = None
+    ) -> Float[Array, "T"]:
+        """The losses with the entropy bonus and the pull towards a reference policy.
+
+        Args:
+          config: the algorithm.
+          agent: the policy, without exploration.
+          kept: a trajectory, without a batch axis.
+          reference: the policy at the start, where that is what the policy is kept near to.
+        """
+        outputs = agent.outputs(kept.trajectory)
+        losses = self.losses(outputs, kept, config)
+        if config.has_scores:
+            return losses
+        log_probs = jax.nn.log_softmax(outputs)
+        losses = losses - self.entropy_weight * entropy(log_probs)
+        if self.kl_reference == "none":
+            return losses
+        target = kept.trajectory.probabilities
+        if reference is not None:
+            target = jax.nn.softmax(reference.outputs(kept.trajectory))
+        return losses + self.kl_weight * (cross_entropy(target, log_probs) - entropy(jnp.log(target)))
+
+
+@Objective.register("imitation")
+class Imitation(Objective):
+    """The kept decisions are imitated: maximum likelihood of the policy's own play (Park et al. 2025)."""
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        return decision_loss(config, outputs, kept.trajectory)
+
+
+class _OfBehavior(Objective):
+    """What the objectives share that learn from another agent's play."""
+
+    behavior: Literal["policy", "ucb1", "thompson", "exp3", "uniform"] = "policy"
+    """Who plays the rollouts: the policy in training, or a classical agent."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate(config)
+        environment = config.environment
+        require(
+            self.behavior == "policy"
+            or (
+                environment.feedback == "bandit"
+                and environment.noise in ("bernoulli", "beta")
+                and not config.has_scores
+            ),
+            f"behavior={self.behavior!r} with objective={self.name!r}, feedback={environment.feedback!r} "
+            f"and noise={environment.noise!r}",
+            "a Transformer under bandit feedback, and rewards in [0, 1]",
+            "environment='bernoulli'",
+        )
+
+    @property
+    def player(self) -> Agent | None:
+        """The agent of the setting."""
+        return None if self.behavior == "policy" else behavior_agent(self.behavior)
+
+
+@Objective.register("distillation")
+class Distillation(_OfBehavior):
+    """A rival: imitation of another agent's play (algorithm distillation, Laskin et al. 2023)."""
+
+    behavior: Literal["policy", "ucb1", "thompson", "exp3", "uniform"] = "thompson"
+    """Who plays the rollouts, and is imitated."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        got = f"behavior={self.behavior!r} with objective={self.name!r}"
+        require(self.behavior != "policy", got, "another agent to imitate", "behavior='thompson'")
+        super().validate(config)
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        return decision_loss(config, outputs, kept.trajectory)
+
+
+@Objective.register("dpt")
+class BestArm(_OfBehavior):
+    """A rival: prediction of the best arm from the history (DPT, Lee et al. 2023)."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate(config)
+        got = f"objective='dpt' with decision_map={config.decision_map.name!r}"
+        require(not config.problem().points, got, "arms, of which one is the best", "decision_map='softmax'")
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        return best_arm_loss(outputs, kept.trajectory, in_hindsight=config.environment.feedback == "full")
+
+
+@Objective.register("regret_loss")
+class RegretLoss(Objective):
+    """A rival: descent on the regret of the policy as a function of its weights, under full information.
+
+    `max(Reg_T, 0)^2 / T` in every round: the regret-loss of Park et al. (2024) with a single trajectory per term and
+    the square as its increasing function; it has a gradient because under full information play does not change what
+    is seen. The regret is static, of the policies or, in a ball, of the points.
+    """
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        feedback, adaptive = config.environment.feedback, config.environment.adaptive
+        require(
+            feedback == "full" and not adaptive,
+            f"objective='regret_loss' with feedback={feedback!r}" + " and rewards that react to play" * adaptive,
+            "rewards that are seen whole and do not depend on play, so that regret has a gradient",
+            "objective='reinforce', which is its counterpart elsewhere",
+        )
+        super().validate(config)
+        require(
+            config.branching == "none",
+            f"objective='regret_loss' with branching={config.branching!r}",
+            "the regret of all rounds",
+            "branching='none'",
+        )
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        trajectory = kept.trajectory
+        policy = config.decision_map.still.policy
+        policies = jax.vmap(policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
+        regret = config.problem().regret.final(dataclasses.replace(trajectory, probabilities=policies))
+        count = jnp.sum(trajectory.played)
+        return jnp.full(trajectory.actions.shape, jnp.square(jnp.maximum(regret, 0.0)) / count)
+
+
+class _PolicyGradient(Objective):
+    """What the policy gradients share: they weigh all rollouts, of the policy as it is."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate(config)
+        size, selection = config.num_rollouts, config.selection
+        require(
+            selection.k == size > 1 and selection.name == "regret",
+            f"objective={self.name!r} with k={selection.k}, num_rollouts={size} and selection={selection.name!r}",
+            "all of at least two rollouts, weighted by their regret",
+            f"k={max(2, size)}, num_rollouts={max(2, size)} and selection='regret'",
+        )
+        require(
+            config.temperature == 1 and config.refresh_every == 1,
+            f"objective={self.name!r} with temperature={config.temperature} and refresh_every={config.refresh_every}",
+            "rollouts of the policy as it is",
+            "temperature=1 and refresh_every=1",
+        )
+
+
+@Objective.register("reinforce")
+class Reinforce(_PolicyGradient):
+    """A rival: the policy gradient with the mean of the scenario's rollouts as baseline (Williams 1992)."""
+
+    def advantages(self, judged: Judged) -> Float[Array, "M L T"]:
+        """By regret to go."""
+        return reinforce_advantages(judged.regret, judged.final)
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        assert kept.advantages is not None
+        variance = config.decision_map.exploration_std**2 if config.has_scores else 1.0
+        return kept.advantages * decision_loss(config, outputs, kept.trajectory) / variance
+
+
+@Objective.register("grpo")
+class GRPO(_PolicyGradient):
+    """A rival: the clipped policy gradient with returns standardized in every scenario (Shao et al. 2024)."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        """Raises `ConfigError` for the first setting that cannot work."""
+        super().validate(config)
+        got = "objective='grpo' with a policy that emits scores"
+        require(not config.has_scores, got, "probabilities of actions, whose ratio it clips", "objective='reinforce'")
+
+    def advantages(self, judged: Judged) -> Float[Array, "M L T"]:
+        """By regret at the horizon."""
+        return grpo_advantages(judged.regret, judged.final)
+
+    def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
+        """See the class."""
+        assert kept.advantages is not None
+        return clipped_loss(outputs, kept.trajectory, kept.advantages)
+
+
+def decision_loss(config: "RMFTConfig", outputs: Float[Array, "T K"], trajectory: Trajectory) -> Float[Array, "T"]:
+    """Imitation of the decisions of a trajectory: of its scores where there are any, else of its actions."""
+    return squared_error(outputs, trajectory) if config.has_scores else action_loss(outputs, trajectory)
+
+
+def action_loss(outputs: Float[Array, "T K"], trajectory: Trajectory) -> Float[Array, "T"]:
+    """`-log pi(a_t | history)`: cross-entropy of the kept actions.
+
+    Maximum likelihood of the model's own decisions (Park et al. 2025), or of those of the agent that played
+    (algorithm distillation, Laskin et al. 2023). The temperature of rollouts plays no part: the loss is that of the
+    logits.
+    """
+    return -of_action(jax.nn.log_softmax(outputs), trajectory.actions)
+
+
+def squared_error(outputs: Float[Array, "T K"], trajectory: Trajectory) -> Float[Array, "T"]:
+    """`|z_t - y_t|^2 / 2` to the kept `y_t = z_t + sigma eps_t`, over existing arms.
+
+    Up to a factor and a constant the Gaussian log-likelihood of the model's own decisions (Park et al. 2025).
+    """
+    assert trajectory.scores is not None, "the trajectory must be of an agent that emits scores"
+    error = jnp.where(trajectory.arm_mask, outputs - trajectory.scores, 0.0)
+    return jnp.sum(jnp.square(error), axis=-1) / 2
+
+
+def best_arm_loss(
+    outputs: Float[Array, "T K"], trajectory: Trajectory, *, in_hindsight: bool = False
+) -> Float[Array, "T"]:
+    """`-log softmax(z_t)(a*)`: prediction of the best arm from the history (Lee et al. 2023, DPT).
+
+    The arm of highest expected reward in the round, or the best fixed one in hindsight. The best predictor is its
+    posterior, and drawing from that is Thompson sampling.
+    """
+    worth = trajectory.mean_rewards
+    if in_hindsight:
+        rewards = jnp.where(trajectory.played[:, None], trajectory.reward_table, 0.0)
+        worth = jnp.broadcast_to(jnp.sum(rewards, axis=0), worth.shape)
+    best = jnp.argmax(jnp.where(trajectory.arm_mask, worth, -jnp.inf), axis=-1)
+    return -of_action(jax.nn.log_softmax(outputs), best)
+
+
+def clipped_loss(
+    outputs: Float[Array, "T K"], trajectory: Trajectory, advantages: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """`-min(rho_t A_t, clip(rho_t, 0.8, 1.2) A_t)` with `rho_t` the ratio of new to old probability of the action.
+
+    The surrogate of Schulman et al. (2017) with the advantages of GRPO (Shao et al. 2024).
+    """
+    now = of_action(jax.nn.log_softmax(outputs), trajectory.actions)
+    before = jnp.log(of_action(trajectory.probabilities, trajectory.actions))
+    ratio = jnp.exp(now - before)
+    return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - _CLIP, 1 + _CLIP) * advantages)
+
+
+def cross_entropy(target: Float[Array, "*batch K"], log_probs: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
+    """`-sum_a target(a) log_probs(a)` over arms of positive probability."""
+    present = jnp.isfinite(log_probs)
+    return -jnp.sum(jnp.where(present, target * jnp.where(present, log_probs, 0.0), 0.0), axis=-1)
+
+
+def entropy(log_probs: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
+    """Entropy in nats; arms of probability zero add nothing, to value and gradient alike."""
+    finite = jnp.where(jnp.isfinite(log_probs), log_probs, 0.0)
+    return -jnp.sum(jnp.where(jnp.isfinite(log_probs), jnp.exp(finite), 0.0) * finite, axis=-1)

@@ -1,0 +1,80 @@
+"""Named configurations."""
+
+import dataclasses
+
+from rmft_jax.agents import SingleLayer
+from rmft_jax.config import ConfigError
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.problems import Abrupt, Stationary
+
+_GAUSSIAN = Stationary(feedback="full", prior="gaussian", noise="gaussian", prior_std=0.7)
+_DEFAULT = RunConfig()
+# Selection by advantage: ranks within a scenario do not tell a large gain from a small one (see `selection.py`).
+_ADVANTAGE = _DEFAULT.replace(selection="advantage", num_rollouts=16, k=1)
+_MAB = _ADVANTAGE.replace(num_iterations=200, num_scenarios=2048, num_minibatches=8, entropy_weight=0.0)
+
+PRESETS: dict[str, tuple[str, RunConfig]] = {
+    "quickstart": (
+        "Bernoulli bandit, K=3, T=30: about a minute on two CPU cores",
+        _DEFAULT.replace(num_arms=3, horizon=30, num_iterations=200, num_scenarios=512, chunk_size=10),
+    ),
+    "fol": (
+        "full information, Gaussian rewards around a drawn mean, K=5, T=50: about two minutes on two CPU cores",
+        _DEFAULT.replace(
+            environment=_GAUSSIAN,
+            num_iterations=300,
+            num_scenarios=512,
+            shared_reward_noise=True,
+            step_size=4e-3,
+            exploration_std=1.0,
+            entropy_weight=0.0,
+        ),
+    ),
+    "nsmab": (
+        "Bernoulli bandit with three abrupt changes, K=3, T=100: about twelve minutes on two CPU cores",
+        _DEFAULT.replace(environment=Abrupt(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512),
+    ),
+    "single-layer": (
+        "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
+        _DEFAULT.replace(
+            environment=dataclasses.replace(_GAUSSIAN, num_arms=3),
+            policy=SingleLayer(),
+            update="least_squares",
+            num_iterations=100,
+            num_scenarios=1024,
+            branching="none",
+            shared_reward_noise=True,
+            exploration_std=1.0,
+            entropy_weight=0.0,
+            chunk_size=10,
+        ),
+    ),
+    "mab": ("Bernoulli bandit, K=5, T=50: about seven minutes on two CPU cores", _MAB),
+    "mab-k2": (
+        "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about six minutes on two CPU cores",
+        _ADVANTAGE.replace(num_arms=2, num_iterations=300),
+    ),
+    "mab-k5": (
+        "Bernoulli bandit, K=5, T=100: about a quarter of an hour on two CPU cores",
+        _MAB.replace(horizon=100, num_iterations=160),
+    ),
+    "mab-per-scenario": (
+        "the bandit of `mab`, the lowest regrets of each scenario kept, 2 of 8: about three minutes on two CPU cores",
+        _DEFAULT,
+    ),
+    "mab-plain": (
+        "the same with whole-trajectory selection, as in the paper, and half of the trajectories kept",
+        _DEFAULT.replace(branching="none", k=4),
+    ),
+}
+
+
+def get_preset(name: str) -> RunConfig:
+    """The configuration of a preset.
+
+    Raises:
+      ConfigError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"got preset {name!r}, need one of {', '.join(PRESETS)}; try `rmft presets`")
+    return PRESETS[name][1]

@@ -1,0 +1,73 @@
+"""The register of figure kinds: those of this package, and those of users."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from rmft_jax.config import Register
+from rmft_jax.config.checks import require
+
+D = TypeVar("D", bound=Callable[..., Figure])
+
+
+class FigureKind(NamedTuple):
+    """How a kind of figure is drawn.
+
+    draw: from a dataset, and options by name.
+    needs: variables or dimensions of which the dataset must have one.
+    axes: how many dimensions of a sweep are along the axes of the figure.
+    options: those that `draw` takes.
+    """
+
+    draw: Callable[..., Figure]
+    needs: tuple[str, ...]
+    axes: int
+    options: tuple[str, ...]
+
+    def fits(self, dataset: xr.Dataset) -> bool:
+        """Whether a dataset has what the figure needs."""
+        return any(name in dataset.variables or name in dataset.dims for name in self.needs)
+
+
+class FigureRegister(Register[FigureKind]):
+    """The register of figure kinds: a decorator of functions that draw them, name first."""
+
+    def __call__(self, name: str, *, needs: str | tuple[str, ...], axes: int = 0) -> Callable[[D], D]:
+        """Registers a function from the dataset of a run or a sweep to a matplotlib figure.
+
+        Its other parameters are its options, each with a default. `rmft plot` knows `by`, the dimension of a sweep that
+        panels or curves differ in, `select`, `baselines`, `relative_to` and `style`. Of a run there is `summary`
+        (`summarize`) too, and for what draws the metrics of training `evaluation`.
+
+        Args:
+          name: of the kind.
+          needs: the variable, or dimension, that the dataset must have; or several of which it must have one.
+          axes: how many dimensions of a sweep are along the axes of the figure, 0, 1 or 2; it takes a sweep that varies
+            as many.
+
+        Raises:
+          ConfigError: if the function cannot be called with a dataset alone, or if the name is taken.
+        """
+        require(axes in (0, 1, 2), f"axes={axes} of figure {name!r}", "0, 1 or 2", "axes=0")
+
+        def register(draw: D) -> D:
+            any_of = (needs,) if isinstance(needs, str) else needs
+            self.add(name, FigureKind(draw, any_of, axes, _options_of(name, draw)), draw)
+            return draw
+
+        return register
+
+
+def _options_of(name: str, draw: Callable[..., Any]) -> tuple[str, ...]:
+    first, *others = inspect.signature(draw).parameters.values() or [None]
+    ok = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+    ok = ok and all(one.default is not one.empty for one in others)
+    need = "a parameter for the dataset, and a default for every other"
+    require(ok, f"figure {name!r} of {inspect.signature(draw)}", need, "(dataset, *, style='paper')")
+    return tuple(one.name for one in others)
+
+
+register_figure = FIGURES = FigureRegister("figure")

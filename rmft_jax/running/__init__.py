@@ -1,0 +1,1 @@
+"""Runs: training from start to end, and every file that it leaves."""

@@ -1,0 +1,91 @@
+"""Classical agents side by side on one environment, as the papers set them or tuned."""
+
+import functools
+import json
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import xarray as xr
+
+from rmft_jax.agents import Agent, catalogue
+from rmft_jax.config import ScalarKey
+from rmft_jax.config.checks import require_seed
+from rmft_jax.method.evaluation import evaluate, final_regret, in_threads
+from rmft_jax.problems import Environment, Problem
+
+_NUM_TUNING_SCENARIOS = 512
+
+
+def bench_agents(
+    environment: Environment,
+    *,
+    horizon: int,
+    num_scenarios: int,
+    seed: int = 0,
+    agents: Mapping[str, Agent] | None = None,
+    tune: bool = False,
+) -> tuple[xr.Dataset, dict[str, float]]:
+    """Plays the classical agents on the same scenarios.
+
+    Args:
+      environment: what is played.
+      horizon: rounds T.
+      num_scenarios: scenarios to play.
+      seed: determines scenarios and rewards; tuning has scenarios of its own.
+      agents: agents of the catalogue by name, as `make_agents` makes them. None: all that fit.
+      tune: whether the free constant of every agent that has one is set first, to the value of lowest mean regret.
+
+    Returns:
+      The dataset of `evaluate`, and the free constants by agent.
+
+    Raises:
+      ConfigError: if the environment cannot work, or an agent cannot play in it.
+    """
+    problem = Problem.checked(environment, horizon)
+    require_seed(seed)
+    agents = catalogue.make_agents(problem) if agents is None else agents
+    play_key, tune_key = jax.random.split(jax.random.key(seed))
+    if tune:
+        agents = tune_agents(agents, problem, key=tune_key)
+    dataset = evaluate(agents, problem, num_scenarios=num_scenarios, key=play_key)
+    constants = {
+        name: float(getattr(agent, constant))
+        for name, agent in agents.items()
+        if (constant := catalogue.AGENTS[name].constant) is not None
+    }
+    dataset.attrs |= {
+        "seed": seed,
+        "tuned": int(tune),
+        "environment": json.dumps(environment.flat()),
+        "constants": json.dumps(constants),
+    }
+    return dataset, constants
+
+
+def tune_agents(
+    agents: Mapping[str, Agent],
+    problem: Problem,
+    *,
+    key: ScalarKey,
+    num_scenarios: int = _NUM_TUNING_SCENARIOS,
+) -> dict[str, Agent]:
+    """Sets the free constant of each agent of the catalogue to the value of its grid with the lowest mean regret.
+
+    All values of all agents meet the same scenarios and rewards, those of `key`. On the scenarios of an evaluation
+    this gives the best constant in hindsight.
+    """
+
+    def tuned(name: str) -> Agent:
+        agent, entry = agents[name], catalogue.AGENTS[name]
+        if entry.constant is None:
+            return agent
+
+        def mean_regret(value: jax.Array) -> jax.Array:
+            candidate = catalogue.with_constant(agent, name, value)
+            return jnp.mean(final_regret(candidate, problem, key, num_scenarios))
+
+        means = jax.jit(functools.partial(jax.lax.map, mean_regret))(jnp.asarray(entry.grid))
+        return catalogue.with_constant(agent, name, entry.grid[int(jnp.argmin(means))])
+
+    return dict(zip(agents, in_threads(tuned, agents), strict=True))

@@ -1,0 +1,1 @@
+"""What is made of regrets: intervals, growth, diagnostics, tables."""

@@ -1,0 +1,105 @@
+"""Confidence intervals over scenarios, most of them by resampling, and over training seeds."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+
+class Interval(NamedTuple):
+    """Bounds of a 95% confidence interval."""
+
+    low: Float[np.ndarray, "..."]
+    high: Float[np.ndarray, "..."]
+
+
+class Difference(NamedTuple):
+    """Mean of a paired difference with its 95% interval, in the unit of what is compared."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def resample(
+    statistic: Callable[[Float[np.ndarray, "B N"]], Float[np.ndarray, "B ..."]],
+    num_rows: int,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Float[np.ndarray, "R ..."]:
+    """A statistic of `R = num_resamples` bootstrap samples of N rows.
+
+    Drawing N rows with replacement weights them multinomially, so a statistic of a mean is a function of
+    `weights @ rows`. Equal `num_rows`, `num_resamples` and `seed` draw the same rows, whatever the statistic.
+
+    Args:
+      statistic: maps weights `[B, N]` of a batch of samples, each row of sum 1, to one value per sample.
+      num_rows: N.
+      num_resamples: bootstrap samples.
+      seed: seed of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    uniform = np.full(num_rows, 1 / num_rows)
+    batches = np.array_split(np.arange(num_resamples), -(-num_resamples * num_rows // 4_000_000))
+    return np.concatenate([statistic(rng.multinomial(num_rows, uniform, size=len(b)) / num_rows) for b in batches])
+
+
+def percentiles(resampled: Float[np.ndarray, "R ..."]) -> Interval:
+    """The percentile interval of resampled values (Efron and Tibshirani 1993, section 13.3). NaN where any is NaN."""
+    return Interval(*np.quantile(resampled, [0.025, 0.975], axis=0))
+
+
+def mean_interval(values: Float[np.ndarray, "N ..."], num_resamples: int = 2000, seed: int = 0) -> Interval:
+    """Percentile bootstrap of the mean over the first axis.
+
+    All columns are resampled in one matrix product, with the same rows drawn for each. Columns of a paired comparison
+    therefore stay paired.
+
+    Args:
+      values: `[N, ...]` one row per scenario.
+      num_resamples: bootstrap samples.
+      seed: seed of the resampling.
+    """
+    rows = np.asarray(values, np.float64).reshape(len(values), -1)
+    low, high = percentiles(resample(lambda weights: weights @ rows, len(rows), num_resamples, seed))
+    return Interval(low.reshape(values.shape[1:]), high.reshape(values.shape[1:]))
+
+
+def paired_difference(
+    first: Float[np.ndarray, "N"], second: Float[np.ndarray, "N"], num_resamples: int = 2000, seed: int = 0
+) -> Difference:
+    """Mean of `first - second` on the same scenarios, with its percentile bootstrap.
+
+    Args:
+      first: `[N]` one value per scenario.
+      second: `[N]` the value to compare with, on the same scenario.
+      num_resamples: bootstrap samples.
+      seed: seed of the resampling.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"got shapes {first.shape} and {second.shape}, need the same scenarios in both")
+    difference = np.asarray(first, np.float64) - second
+    low, high = mean_interval(difference, num_resamples, seed)
+    return Difference(float(difference.mean()), float(low), float(high))
+
+
+def t_interval(values: Float[np.ndarray, "..."], axis: int = 0) -> Interval:
+    """Student-t interval of the mean along an axis. NaN does not count, and is the result of fewer than 2 values."""
+    known = np.ma.masked_invalid(np.asarray(values, np.float64))
+    count, mean = known.count(axis), known.mean(axis)
+    half = special.stdtrit(count - 1, 0.975) * known.std(axis, ddof=1) / np.sqrt(count)
+    return Interval(np.ma.filled(mean - half, np.nan), np.ma.filled(mean + half, np.nan))
+
+
+def frequency_interval(frequency: Float[np.ndarray, "..."], num_rows: int) -> Interval:
+    """Wilson's score interval (1927) of a frequency in `num_rows` independent scenarios.
+
+    Unlike a bootstrap it has a width where the event never or always happened.
+    """
+    z = 1.959964
+    centre = (frequency + z**2 / (2 * num_rows)) / (1 + z**2 / num_rows)
+    half = z / (1 + z**2 / num_rows) * np.sqrt(frequency * (1 - frequency) / num_rows + (z / (2 * num_rows)) ** 2)
+    # Exact bounds at 0 and 1, which rounding would miss.
+    return Interval(np.clip(centre - half, 0.0, frequency), np.clip(centre + half, frequency, 1.0))

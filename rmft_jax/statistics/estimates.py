@@ -1,0 +1,199 @@
+"""The dataset of a sweep to means with 95% intervals.
+
+A sweep's dataset holds `final_regret` over what the sweep varies, `regret` over that and `round`, and so on. Training
+seeds are averaged. The interval of a trained policy is Student's over seeds, which covers the test scenarios too,
+because each seed has its own; with a single seed it is 1.96 standard errors over scenarios. Classical agents are not
+trained: theirs is 1.96 standard errors over the scenarios of all seeds together.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import require
+from rmft_jax.statistics.bootstrap import t_interval
+
+TRAINED = "rmft"
+"""Name of the trained policy among the agents."""
+_SEED, NO_INTERVAL = "seed", "none"
+
+
+def is_trained(name: str) -> bool:
+    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_plain`."""
+    return name.startswith(TRAINED)
+
+
+def agents_among(known: Sequence[str], baselines: Sequence[str] | None) -> list[str]:
+    """All agents; or the trained ones and the classical ones that are named, as often as they are.
+
+    Raises:
+      ConfigError: for a name that is none of the classical agents.
+    """
+    classical = [name for name in known if not is_trained(name)]
+    for name in baselines or ():
+        require(name in classical, f"baseline {name!r}", f"one of {', '.join(classical) or 'none'}", "another name")
+    return list(known) if baselines is None else [*filter(is_trained, known), *dict.fromkeys(baselines)]
+
+
+def is_sweep(dataset: xr.Dataset) -> bool:
+    """Whether a dataset is a sweep's, and not one evaluation with all its scenarios."""
+    return "final_regret" in dataset
+
+
+def sweep_dims(dataset: xr.Dataset) -> list[str]:
+    """The dimensions of a sweep other than its training seeds."""
+    return [str(dim) for dim in dataset["final_regret"].dims if dim != _SEED]
+
+
+def open_dims(dataset: xr.Dataset) -> list[str]:
+    """Those of them with more than one value."""
+    return [dim for dim in sweep_dims(dataset) if dataset.sizes[dim] > 1]
+
+
+def is_numeric(dataset: xr.Dataset, dim: str) -> bool:
+    """Whether the values along a dimension are numbers."""
+    kind = dataset[dim].dtype.kind
+    return kind in "iuf" or (kind == "O" and all(isinstance(value, int | float) for value in dataset[dim].values))
+
+
+def text_of(value: Any) -> str:
+    """A value of a dimension, as figures and tables write it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def select(dataset: xr.Dataset, choice: Mapping[str, Any]) -> xr.Dataset:
+    """Part of a sweep: along each name one value, which removes the dimension, or a sequence of them, which keeps it.
+
+    Args:
+      dataset: a sweep.
+      choice: values by name of a dimension, `seed` included, or of a coordinate along one. A number may be a text.
+
+    Raises:
+      ConfigError: for a name or a value that the sweep does not have.
+    """
+    dataset = _labelled(dataset)
+    for name, wanted in choice.items():
+        lines = [str(c) for c in dataset.coords if set(dataset[c].dims) <= {_SEED, *sweep_dims(dataset)}]
+        lines = [c for c in lines if dataset[c].ndim == 1]
+        require(name in lines, f"a selection of {name!r}", f"one of {', '.join(lines) or 'none'}", "another name")
+        values, dim = dataset[name].values, dataset[name].dims[0]
+        several = isinstance(wanted, Sequence | np.ndarray) and not isinstance(wanted, str)
+        known = ", ".join(dict.fromkeys(map(text_of, values)))
+        places: list[int] = []
+        for one in wanted if several else [wanted]:
+            found = [i for i, value in enumerate(values) if _same(value, one)]
+            require(bool(found), f"{name}={one}", f"one of {known}", f"{name}={text_of(values[-1])}")
+            places += found
+        dataset = dataset.isel({dim: places[0] if not several and len(places) == 1 else places})
+    return dataset
+
+
+def _labelled(dataset: xr.Dataset) -> xr.Dataset:
+    """Dimensions without values of their own, such as that of scattered cells, get those along them, as texts."""
+    for dim in (dim for dim in sweep_dims(dataset) if dim not in dataset.coords):
+        along = [str(name) for name in dataset.coords if dataset[name].dims == (dim,)]
+        texts = [
+            ",".join(f"{name}={text_of(dataset[name].values[i])}" for name in along) or str(i)
+            for i in range(dataset.sizes[dim])
+        ]
+        dataset = dataset.assign_coords({dim: texts})
+    return dataset
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    try:
+        return bool(np.isclose(float(value), float(wanted), rtol=1e-6, atol=0))
+    except (TypeError, ValueError):
+        return text_of(value).lower() == text_of(wanted).lower()
+
+
+def require_closed(dataset: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
+    """The dataset without dimensions of one value, `kept` and seeds excepted.
+
+    Raises:
+      ConfigError: if another dimension has several values, or `kept` names none.
+    """
+    dims = sweep_dims(dataset)
+    for name in kept:
+        need = f"one of {', '.join(dims) or 'none, as there are none'}"
+        require(name in dims, f"dimension {name!r}", need, "another")
+    left = [dim for dim in open_dims(dataset) if dim not in kept]
+    if left:
+        known = "; ".join(f"{dim} ({', '.join(map(text_of, dataset[dim].values))})" for dim in left)
+        tried = " ".join(f"--select {dim}={text_of(dataset[dim].values[-1])}" for dim in left)
+        raise ConfigError(f"got several values of {known}, need one of each; try {tried}")
+    return dataset.squeeze([dim for dim in dims if dim not in kept])
+
+
+def estimate(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """A variable's mean over training seeds with its 95% interval.
+
+    Seeds whose value is NaN, those that failed, do not count.
+
+    Args:
+      dataset: a sweep; beside the variable `name` it may hold `name_sem`, a standard error over scenarios, or
+        `name_low` and `name_high`, an interval of each seed.
+      name: the variable. That of a classical agent begins with `baseline_`.
+
+    Returns:
+      `mean`, `low`, `high` (NaN where there is no interval), `num_seeds` and `interval`, which says what it is, over
+      the variable's dimensions but the seeds.
+    """
+    values = _with_seeds(dataset[name])
+    sem, low, high = (
+        _with_seeds(dataset[other]) if other in dataset else None
+        for other in (f"{name}_{suffix}" for suffix in ("sem", "low", "high"))
+    )
+    count, mean = values.notnull().sum(_SEED), values.mean(_SEED)
+    own = (mean.copy(data=bound) for bound in t_interval(values.to_numpy(), values.get_axis_num(_SEED)))
+    over_seeds: xr.DataArray = (count >= 2) & (sem is None or not name.startswith("baseline_"))
+    bounds = xr.Dataset(dict(zip(("mean", "low", "high", "num_seeds"), (mean, *own, count), strict=True)))
+    if sem is not None:
+        pooled = 1.96 * np.sqrt((sem.where(values.notnull()) ** 2).sum(_SEED)) / count
+        low, high = mean - pooled, mean + pooled
+    elif low is not None and high is not None:
+        low, high = low.mean(_SEED), high.mean(_SEED)
+    for side, array in (("low", low), ("high", high)):
+        bounds[side] = bounds[side].where(over_seeds, np.nan if array is None else array)
+    single = "1.96 standard errors over scenarios" if sem is not None else "bootstrap over scenarios"
+    words = xr.apply_ufunc(np.vectorize("Student-t over {} seeds".format, otypes=[object]), count)
+    bounds["interval"] = words.where(over_seeds, single).where(bounds["low"].notnull(), NO_INTERVAL)
+    return bounds
+
+
+def _with_seeds(array: xr.DataArray) -> xr.DataArray:
+    return array if _SEED in array.dims else array.expand_dims(_SEED)
+
+
+def estimates(dataset: xr.Dataset, name: str) -> dict[str, xr.Dataset]:
+    """`estimate` of the trained policy and of every classical agent that has the variable, by agent."""
+    found = {TRAINED: estimate(dataset, name)}
+    if f"baseline_{name}" in dataset:
+        classical = estimate(dataset, f"baseline_{name}")
+        found |= {str(agent): classical.sel(agent=agent) for agent in classical["agent"].values}
+    return found
+
+
+def bands_of(found: Mapping[str, xr.Dataset], names: Sequence[str]) -> str:
+    """What the intervals of some agents are, such as "95% intervals: Student-t over 3 seeds (rmft)"."""
+    pairs = ((name, str(text)) for name in names for text in found[name]["interval"].values.ravel())
+    return f"95% intervals: {intervals_by_agent(pairs)}"
+
+
+def intervals_by_agent(pairs: Iterable[tuple[str, str]]) -> str:
+    """Agents with what their intervals are, as text, such as "Student-t over 3 seeds (rmft, rmft_plain)"."""
+    said: dict[str, list[str]] = {}
+    for name, text in dict.fromkeys(pairs):
+        if text != NO_INTERVAL:
+            said.setdefault(text, []).append(name)
+    return "; ".join(f"{text} ({', '.join(names)})" for text, names in said.items()) or NO_INTERVAL
+
+
+def numbers_of(found: xr.Dataset) -> dict[str, Any]:
+    """An estimate of one value as the cells of a row."""
+    numbers = {side: float(found[side]) for side in ("mean", "low", "high")}
+    return numbers | {"num_seeds": int(found["num_seeds"]), "interval": str(found["interval"].values)}

@@ -1,0 +1,149 @@
+"""From an evaluation dataset to the numbers that people read."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+
+from rmft_jax.statistics.bootstrap import percentiles, resample
+from rmft_jax.statistics.growth import half_horizon, regression_test, slopes, suff_fail_freq, trend_test
+
+
+def regret_name(kind: str) -> str:
+    """What a figure or a table calls a regret, such as "dynamic regret"."""
+    return "pseudo-regret" if kind == "pseudo" else f"{kind} regret"
+
+
+def regret_of(dataset: xr.Dataset) -> str:
+    """The name of the regret that a dataset holds."""
+    return regret_name(dataset.attrs.get("regret", "pseudo"))
+
+
+def estimate_text(mean: float | None, interval: Sequence[float | None], digits: int = 2, sign: str = "") -> str:
+    """A number with its interval, such as "3.88 [3.65, 4.11]", or without one; a dash for none. `+` shows signs."""
+    if not _is_number(mean):
+        return "-"
+    bounds = ", ".join(f"{bound:{sign}.{digits}f}" for bound in interval if _is_number(bound))
+    return f"{mean:{sign}.{digits}f}" + (f" [{bounds}]" if "," in bounds else "")
+
+
+def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Per agent: regret at the horizon, how regret grows, and how the agent explores.
+
+    Intervals are 95% percentile bootstraps over scenarios, all of them from the same 2,000 resamples. The difference
+    to the reference (`minus_*`) is taken scenario by scenario; it is absent where the reference is. Exponents are of
+    the mean regret over all rounds, none left out but those of non-positive mean regret (`num_nonpositive`).
+
+    Args:
+      evaluation: variables `regret`, `last_best_round`, `min_frac`, `greedy_frac` over `agent`, `scenario` and `round`;
+        attributes `horizon` and `reference`, the name of the agent to compare with.
+
+    Returns:
+      For each agent `regret_mean`, `regret_ci95`, `exponent`, `exponent_ci95`, `trend_p`, `regression_p`,
+      `num_nonpositive`, `suff_fail_freq` (at T/2), `min_frac`, `greedy_frac`, and `minus_reference`,
+      `minus_reference_ci95`, if there is a reference. NaN is what cannot be computed; how arms are explored is
+      absent where play is a point of a ball.
+    """
+    names = [str(name) for name in evaluation["agent"].values]
+    curves = evaluation["regret"].transpose("agent", "scenario", "round").to_numpy()
+    half = half_horizon(curves.shape[-1]) - 1
+    final, exponent = np.moveaxis(_resampled_regret(curves), -1, 0)
+    reference = evaluation.attrs.get("reference")
+    summary = {}
+    for i, name in enumerate(names):
+        mean = curves[i].mean(axis=0, dtype=np.float64)
+        regression = regression_test(mean)
+        one = evaluation.sel(agent=name)
+        row: dict[str, Any] = {
+            "regret_mean": float(mean[-1]),
+            "regret_ci95": _ci95(final[:, i]),
+            "exponent": regression.exponent,
+            "exponent_ci95": _ci95(exponent[:, i]),
+            "trend_p": trend_test(mean).p_value,
+            "regression_p": regression.p_value,
+            "num_nonpositive": regression.num_nonpositive,
+        }
+        if "last_best_round" in one:
+            row |= {
+                "suff_fail_freq": float(suff_fail_freq(one["last_best_round"].to_numpy(), curves.shape[-1])[half]),
+                "min_frac": float(one["min_frac"].to_numpy().mean(dtype=np.float64)),
+                "greedy_frac": float(one["greedy_frac"].to_numpy().mean(dtype=np.float64)),
+            }
+        if reference in names:
+            other = names.index(reference)
+            row["minus_reference"] = float(np.mean(curves[i, :, -1] - curves[other, :, -1], dtype=np.float64))
+            # Resamples share their scenarios, so the difference of their means is the mean of paired differences.
+            row["minus_reference_ci95"] = _ci95(final[:, i] - final[:, other])
+        summary[name] = row
+    return summary
+
+
+def _resampled_regret(curves: Float[np.ndarray, "A N T"]) -> Float[np.ndarray, "R A 2"]:
+    """Bootstrap samples of the mean regret at the horizon, and of its exponent."""
+    rounds = np.arange(1, curves.shape[-1] + 1)
+
+    def statistic(weights: Float[np.ndarray, "B N"]) -> Float[np.ndarray, "B A 2"]:
+        columns = []
+        for curve in curves:  # One agent at a time: all of them at once would not fit into memory.
+            mean = weights @ curve.astype(np.float64)
+            columns.append(np.stack([mean[:, -1], slopes(mean, rounds)], axis=-1))
+        return np.stack(columns, axis=1)
+
+    return resample(statistic, curves.shape[1])
+
+
+def _ci95(resampled: Float[np.ndarray, "R"]) -> list[float]:
+    return [float(bound) for bound in percentiles(resampled)]
+
+
+def table(
+    summary: dict[str, dict[str, Any]], title: str, regret: str = "pseudo", reference: str | None = None
+) -> Table:
+    """The summary as a table of at most 120 columns for the terminal, lowest regret first.
+
+    Args:
+      summary: what `summarize` returns, or what a file holds of it.
+      title: printed above.
+      regret: which regret the dataset holds.
+      reference: name of the agent that differences are taken against; the column is left out where there are none.
+    """
+    caption = "brackets: 95% bootstrap intervals over scenarios; β: regret grows as T^β; trend p: of the trend test"
+    result = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    result.show_edge, result.pad_edge, result.collapse_padding = False, False, True
+    result.add_column("agent", overflow="fold", max_width=19)
+    compared = any("minus_reference" in row for row in summary.values())
+    heads = ["β", "trend\np", "SuffFail\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
+    for head in (regret_name(regret), *([f"minus\n{reference or 'reference'}"] if compared else []), *heads):
+        result.add_column(head, justify="right", no_wrap=True)
+    for name, row in sorted(summary.items(), key=lambda item: item[1]["regret_mean"]):
+        cells = [_estimate(row["regret_mean"], row["regret_ci95"], 20)]
+        if compared:
+            difference = row["minus_reference"], row["minus_reference_ci95"]
+            cells.append("-" if name == reference else _estimate(*difference, 23, sign="+"))
+        cells += [
+            _estimate(row["exponent"], row["exponent_ci95"], 17),
+            "<0.001" if row["trend_p"] < 0.001 else _number(row["trend_p"]),
+            *(_number(row.get(key)) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
+        ]
+        result.add_row(name, *cells)
+    return result
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    """What cannot be computed is NaN in memory and null in a file."""
+    return value is not None and not math.isnan(value)
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.3f}" if _is_number(value) else "-"
+
+
+def _estimate(mean: float | None, interval: Sequence[float | None], width: int, sign: str = "") -> str:
+    """A number with its interval, with two decimals or as many as fit into the width."""
+    texts = [estimate_text(mean, interval, digits, sign) for digits in (2, 1, 0)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
