@@ -1,6 +1,7 @@
-"""What the experiments share: presets trained on several seeds, and their evaluations put together."""
+"""What the experiments share: sweeps over training seeds, and their evaluations put together."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,19 +10,28 @@ import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from scipy import stats
 
-from rmft_jax import RunDirectory, Sweep, evaluate, make_agents, make_environment, train
+from experiments.benchmarks.measure import env_steps
 from rmft_jax.agents import catalogue
-from rmft_jax.benchmark import tune_agents
-from rmft_jax.bootstrap import Interval
-from rmft_jax.config import RunConfig
+from rmft_jax.config import ConfigError, Value
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
-from rmft_jax.storage import write_json
-from rmft_jax.training import RunKeys
+from rmft_jax.running.benchmark import tune_agents
+from rmft_jax.running.storage import RunError, write_json
+from rmft_jax.running.trainer import RunKeys
+from rmft_jax.running.training import evaluate_run
+from rmft_jax.running.weights import TrainedPolicy
+from rmft_jax.statistics.bootstrap import t_interval
+from rmft_jax.statistics.growth import half_horizon, suff_fail_freq
+from rmft_jax.statistics.report import estimate_text
+from rmft_jax.sweeps.ray_executor import run_on_ray
+from rmft_jax.sweeps.run import run_locally, run_sweep
+from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.sweeps.store import SweepDirectory, load_sweep
 
 RESULTS = Path(__file__).parent / "results"
-QUICK: dict[str, Any] = {
+QUICK: dict[str, Value] = {
     "horizon": 10,
     "num_iterations": 10,
     "chunk_size": 5,
@@ -36,60 +46,115 @@ TUNED = "_tuned_in_hindsight"
 """Ends the name of an agent with the constant that is best on the scenarios of the comparison."""
 
 
-class TrainedRuns(NamedTuple):
-    """The runs of some presets on some seeds.
+class Trained(NamedTuple):
+    """Policies of one configuration on several training seeds.
 
-    evaluations: by agent, the evaluation of each seed, in which the trained policy is named `rmft`.
-    summaries: by agent, the summary of each seed.
+    sweep: what `load_sweep` has of them, over `seed`.
+    policies: of each seed.
     """
 
-    evaluations: dict[str, list[xr.Dataset]]
-    summaries: dict[str, list[dict[str, Any]]]
+    sweep: xr.Dataset
+    policies: Sequence[TrainedPolicy]
+
+    @property
+    def config(self) -> RunConfig:
+        """That of the first seed."""
+        return self.policies[0].config
+
+    def per_seed(self, name: str) -> list[Any]:
+        """A number of the sweep for each seed."""
+        return self.sweep[name].transpose("seed").to_numpy().tolist()
+
+    def cost(self) -> dict[str, Any]:
+        """What training took; seconds are those without compilation."""
+        return {
+            "checkpoint_iteration": [int(iteration) for iteration in self.per_seed("best_iteration")],
+            "wall_seconds": self.per_seed("wall_seconds"),
+            "env_steps": env_steps(self.config.rmft) * self.config.rmft.num_iterations,
+        }
+
+    def evaluations(self) -> list[xr.Dataset]:
+        """Per seed the policy, named `rmft`, and the classical agents on its test scenarios, one by one."""
+        return [evaluate_run(one.config, one.agent, RunKeys.create(one.config.seed).test) for one in self.policies]
 
 
-def preset_config(preset: str, override: Mapping[str, Any] | None = None, quick: bool = False) -> RunConfig:
-    """A preset with some settings changed; `quick` makes it a run of seconds."""
-    changes = {**(override or {}), **(QUICK if quick else {})}
-    return next(iter(Sweep(preset, override=changes).expand())).config
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What every script can be asked for."""
+
+    runs: Path = Path("runs/experiments")
+    """Where the sweeps go."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds; at least two, for intervals."""
+    quick: bool = False
+    """Runs of seconds, to see that the script works; writes beside the runs."""
+    ray: bool = False
+    """Train seeds side by side, each on a core of its own, with Ray."""
+
+    @property
+    def results(self) -> Path:
+        """Where a script writes: `experiments/results`, or beside its runs if they are quick ones."""
+        return self.runs / "quick" if self.quick else RESULTS
+
+    def train(
+        self, name: str, preset: str = "", override: Mapping[str, Value] | None = None, baselines: Sequence[str] = ()
+    ) -> Trained:
+        """What `train_seeds` makes of a preset, by default the one of this name."""
+        if len(self.seeds) < 2:
+            raise SystemExit(f"got {len(self.seeds)} seed, need at least 2 for an interval; try --seeds 0 1 2")
+        changes = {**(override or {}), **(QUICK if self.quick else {})}
+        directory = self.runs / f"{name}{'-quick' * self.quick}"
+        return train_seeds(directory, preset or name, self.seeds, changes, baselines, self.ray)
 
 
-def results_folder(runs: Path, quick: bool = False) -> Path:
-    """Where a script writes: `experiments/results`, or beside its runs if they are quick ones."""
-    return runs / "quick" if quick else RESULTS
+def train_seeds(
+    directory: Path,
+    preset: str,
+    seeds: Sequence[int],
+    override: Mapping[str, Value] | None = None,
+    baselines: Sequence[str] = (),
+    ray: bool = False,
+) -> Trained:
+    """Trains what is missing of a preset, with some settings changed, on some seeds.
 
-
-def run_directory(runs: Path, name: str, seed: int, quick: bool = False) -> Path:
-    """Where `train_all` keeps a run."""
-    return runs / f"{name}{'-quick' * quick}-seed{seed}"
-
-
-def train_all(
-    configs: Mapping[str, RunConfig | str], runs: Path, seeds: Sequence[int], quick: bool = False
-) -> TrainedRuns:
-    """Trains what is missing: a preset, or a configuration, for each agent name on every seed.
-
-    Goes on where it was interrupted. Runs that differ in their seeds share their compiled programs, which are kept in
-    `runs/compiled`. A run's directory is named after its preset, or after the agent, and its seed. `quick` makes runs
-    of presets ones of seconds; a configuration is expected to be one.
+    Args:
+      directory: of the sweep; it may have been begun with other seeds, which stay.
+      preset: what is trained.
+      seeds: training seeds.
+      override: settings that differ from the preset.
+      baselines: the classical agents that the sweep plays beside.
+      ray: whether seeds are trained side by side.
     """
-    if len(seeds) < 2:
-        raise SystemExit(f"got {len(seeds)} seed, need at least 2 for an interval; try --seeds 0 1 2")
-    jax.config.update("jax_compilation_cache_dir", str((runs / "compiled").absolute()))
-    trained = TrainedRuns({agent: [] for agent in configs}, {agent: [] for agent in configs})
-    for agent, given in configs.items():
-        name, config = (given, preset_config(given, quick=quick)) if isinstance(given, str) else (agent, given)
-        for seed in seeds:
-            directory = run_directory(runs, name, seed, quick)
-            summary = train(dataclasses.replace(config, seed=seed), directory, preset=name, resume=True)
-            trained.summaries[agent].append(summary)
-            trained.evaluations[agent].append(RunDirectory.open(directory).read_dataset("evaluation.nc"))
-    return trained
+    earlier = SweepDirectory.open(directory).sweep.grid["seed"] if SweepDirectory(directory).exists() else ()
+    grid = {"seed": list(dict.fromkeys((*earlier, *seeds)))}
+    dataset = run(Sweep(preset, grid=grid, override=override or {}, baselines=baselines), directory, ray)
+    files = SweepDirectory.open(directory)
+    return Trained(dataset.sel(seed=list(seeds)), [files.read_weights({"seed": seed}) for seed in seeds])
+
+
+def run(sweep: Sweep, directory: Path, ray: bool = False) -> xr.Dataset:
+    """Trains what is missing of a sweep and keeps its policies; its dataset. Programs are kept in `compiled` beside."""
+    jax.config.update("jax_compilation_cache_dir", str((directory.parent / "compiled").absolute()))
+    executor = run_on_ray if ray else run_locally
+    try:
+        outcome = run_sweep(sweep, directory, resume=True, keep_weights=True, executor=executor)
+    except (ConfigError, RunError) as error:
+        raise SystemExit(str(error)) from None
+    if outcome.failures:
+        raise SystemExit("\n".join(f"{label}: {message}" for label, message in outcome.failures.items()))
+    return load_sweep(directory)
+
+
+def provenance(sweep: xr.Dataset) -> dict[str, Any]:
+    """Where the numbers of a sweep come from."""
+    found = {name: sweep.attrs[name] for name in ("device", "git_commit", "created")}
+    return found | {"versions": json.loads(sweep.attrs["versions"])}
 
 
 def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Curve]:
     """A curve per agent: over training seeds for the trained policies, over all scenarios for the others.
 
-    Runs of one seed share their test scenarios, so the classical agents are the same in all of them.
+    Policies of one seed share their test scenarios, so the classical agents are the same beside all of them.
     """
     pooled = xr.concat([dataset["regret"] for dataset in next(iter(evaluations.values()))], dim="scenario")
     return {str(name): scenario_curve(pooled.sel(agent=name)) for name in pooled["agent"].values if name != "rmft"} | {
@@ -101,14 +166,7 @@ def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Curve]:
 def over_seeds(regrets: Sequence[xr.DataArray]) -> Curve:
     """Mean over training seeds and Student-t band; each seed has its own test scenarios, so it covers both."""
     means = np.stack([regret.mean("scenario").to_numpy() for regret in regrets])
-    band = t_interval(means)
-    return Curve(means.mean(0), band)
-
-
-def t_interval(values: np.ndarray) -> Interval:
-    """Student-t interval of the mean over the first axis."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
-    return Interval(values.mean(0) - half, values.mean(0) + half)
+    return Curve(means.mean(0), t_interval(means))
 
 
 def describe_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -121,38 +179,50 @@ def describe_seeds(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def tuned_in_hindsight(config: RunConfig, seed: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Each rival with the constant, if it has one, that is best on the test scenarios of a seed; its regret there."""
-    environment, horizon, count = config.rmft.environment, config.rmft.horizon, config.num_test_scenarios
-    world, key = make_environment(environment), RunKeys.create(seed).test
-    agents = make_agents(environment, horizon, names)
-    best = tune_agents(agents, world, horizon=horizon, key=key, num_scenarios=count)
-    final = evaluate(best, world, horizon=horizon, num_scenarios=count, key=key)["regret"].isel(round=-1)
+def mean_final_regrets(evaluation: xr.Dataset) -> dict[str, float]:
+    """Per agent its mean regret at the horizon."""
+    means = evaluation["regret"].isel(round=-1).mean("scenario", dtype=np.float64)
+    return dict(zip(map(str, means["agent"].values), means.values.tolist(), strict=True))
+
+
+def missed_best_arm(evaluations: Sequence[xr.Dataset], agent: str) -> dict[str, Any]:
+    """SuffFailFreq(T/2) of an agent."""
+    half = half_horizon(evaluations[0].sizes["round"]) - 1
+    rounds = [one["last_best_round"].sel(agent=agent).to_numpy() for one in evaluations]
+    horizons = [one.sizes["round"] for one in evaluations]
+    return describe_seeds([suff_fail_freq(last, T)[half] for last, T in zip(rounds, horizons, strict=True)])
+
+
+def tuned_in_hindsight(config: RunConfig, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each rival with the constant, if it has one, that is best on the test scenarios of a run; its regret there."""
+    problem, count, key = config.rmft.problem(), config.num_test_scenarios, RunKeys.create(config.seed).test
+    best = tune_agents(catalogue.make_agents(problem, names), problem, key=key, num_scenarios=count)
+    regrets = mean_final_regrets(evaluate(best, problem, num_scenarios=count, key=key))
     return {
         name: {
             "constant": getattr(best[name], catalogue.AGENTS[name].constant or "", None),
-            "regret_mean": float(final.sel(agent=name).mean(dtype=np.float64)),
+            "regret_mean": regret,
         }
-        for name in best
+        for name, regret in regrets.items()
     }
 
 
-def ratios(summaries: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def ratios(evaluations: Sequence[xr.Dataset], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The trained policy's regret over that of every rival on the same scenarios, per seed.
 
     Args:
-      summaries: of the runs, one per seed.
+      evaluations: one per seed.
       tuned: what `tuned_in_hindsight` returns, for each of them.
     """
     found: dict[str, list[float]] = {}
-    for summary, best in zip(summaries, tuned, strict=True):
-        regrets = {name: row["regret_mean"] for name, row in summary["evaluation"].items() if row["regret_mean"] > 0}
+    for evaluation, best in zip(evaluations, tuned, strict=True):
+        regrets = {name: regret for name, regret in mean_final_regrets(evaluation).items() if regret > 0}
         for name, row in best.items():
             regrets[name if row["constant"] is None else name + TUNED] = row["regret_mean"]
         own = regrets.pop("rmft")
         for name, regret in regrets.items():
             found.setdefault(name, []).append(own / regret)
-    return {name: describe_seeds(values) for name, values in found.items() if len(values) == len(summaries)}
+    return {name: describe_seeds(values) for name, values in found.items() if len(values) == len(evaluations)}
 
 
 def final_regrets(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
@@ -172,13 +242,7 @@ def write(target: Path, result: dict[str, Any], figure: Figure) -> None:
 
 def interval(found: Mapping[str, Any], prefix: str = "", sign: str = "") -> str:
     """A number and its interval as text, such as "3.88 [3.65, 4.11]"; `sign="+"` shows the signs."""
-    low, high = found[f"{prefix}ci95"]
-    return f"{found[f'{prefix}mean']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    return estimate_text(found[f"{prefix}mean"], found[f"{prefix}ci95"], sign=sign)
 
 
 def draw_curves(curves: Mapping[str, Curve], regret: str = "pseudo") -> Figure:

@@ -2,48 +2,43 @@
 
 Every row of a group is the same network on the same problem, with 100 iterations of M = 512 scenarios, L = 8 rollouts
 of each and 4 updates, unless its name says otherwise. The problem is five Bernoulli arms over 50 rounds, that of
-`full-information` the preset `fol`. Runs of one seed start from the same weights and share their test scenarios, so
-differences to a group's first row are paired by seed. An interrupted script goes on where it stopped. Writes
-`comparison_GROUP.json`, `.md`, `.png` and `.pdf` into `experiments/results`.
+`full-information` the preset `fol`. A row is a sweep over training seeds, which all groups share that have it. Policies
+of one seed start from the same weights and share their test scenarios, so differences to a group's first row are paired
+by seed. An interrupted script goes on where it stopped. Writes `comparison_GROUP.json`, `.md`, `.png` and `.pdf` into
+`experiments/results`.
 
-    python -m experiments.comparison GROUP [--only NAME ...] [--seeds 0 1 2] [--quick]
+    python -m experiments.comparison GROUP [--only NAME ...] [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 
 with GROUP one of paper, rivals, controls, levers, full-information. `--only` trains some rows without writing anything.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 
-from experiments.common import (
-    QUICK,
-    describe_seeds,
-    interval,
-    markdown,
-    preset_config,
-    results_folder,
-    train_all,
-    write,
-)
-from rmft_jax.config import RunConfig
+from experiments.common import QUICK, Options, Trained, describe_seeds, interval, provenance, write
+from rmft_jax.config import Value
+from rmft_jax.method.fine_tuning import GradientSteps
 from rmft_jax.plotting.style import DataFigure, column_figure, style_of
-from rmft_jax.storage import replacing
+from rmft_jax.running.storage import replacing
+from rmft_jax.statistics.growth import half_horizon
+from rmft_jax.statistics.tables import markdown_table
 
-Changes = dict[str, Any]
+Changes = dict[str, Value]
 
 
 class Group(NamedTuple):
     """Rows that stand in one table: what each changes of the common settings. The first is what others are compared to.
 
-    preset, references: the problem, and the classical agents drawn beside the rows.
+    preset: the problem.
+    references: the classical agents beside the rows; the first three are drawn.
     """
 
     rows: dict[str, Changes]
     preset: str = "mab-per-scenario"
-    references: tuple[str, ...] = ("thompson", "greedy", "posterior_index")
+    references: tuple[str, ...] = ("thompson", "greedy", "posterior_index", "ucb1", "uniform")
 
 
 # Written out, though most are the preset's: the budget, which rows share unless they name another.
@@ -118,8 +113,6 @@ GROUPS: dict[str, Group] = {
         {
             "rmft": {},
             _PAPER_ROW: _PAPER,
-            "early branching": {"branching": "early"},
-            "late branching": {"branching": "late"},
             "no entropy bonus": {"entropy_weight": 0.0},
             "entropy 0.03": {"entropy_weight": 0.03},
             "temperature 1.2": {"temperature": 1.2},
@@ -128,8 +121,6 @@ GROUPS: dict[str, Group] = {
             "half the step size": {"step_size": 1e-3},
             "KL to the last policy": {"kl_reference": "previous", "kl_weight": 0.3},
             "KL to the first policy": {"kl_reference": "initial", "kl_weight": 0.03},
-            "replay of 3 iterations": {"replay": 3},
-            "averaged weights": {"average_window": 10},
             "twice M, half the iterations": {"num_scenarios": 1024, "num_iterations": 50},
             "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 200},
         }
@@ -148,53 +139,50 @@ GROUPS: dict[str, Group] = {
             "by regret of sampled arms": {"selection_form": "sampled"},
         },
         "fol",
-        ("follow_the_leader", "hedge_anytime", "ftrl"),
+        ("follow_the_leader", "hedge_anytime", "ftrl", "uniform"),
     ),
 }
 
 
 def main(
     group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "full-information"]],
-    runs: Path = Path("runs/comparison"),
-    seeds: tuple[int, ...] = (0, 1, 2),
+    options: tyro.conf.OmitArgPrefixes[Options],
     only: tuple[str, ...] = (),
-    quick: bool = False,
 ) -> None:
     """Trains what is missing, then writes the table and the figure.
 
     Args:
       group: which rows.
-      runs: where the run directories go.
-      seeds: training seeds; at least two, for intervals.
+      options: those of every script.
       only: names of rows to train, without writing the table.
-      quick: a problem of seconds, to see that everything runs; writes beside the runs.
     """
     chosen = GROUPS[group]
     if unknown := [name for name in only if name not in chosen.rows]:
         raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, chosen.rows))}")
-    rows = {name: changes for name, changes in chosen.rows.items() if not only or name in only}
-    configs = {name: config_of(changes, chosen.preset, quick) for name, changes in rows.items()}
-    slugs = {slug(f"{chosen.preset} {name}"): config for name, config in configs.items()}
-    trained = train_all(slugs, runs, seeds, quick)
+    trained = {
+        name: options.train(
+            slug(f"{chosen.preset} {name}"), chosen.preset, settings(changes, options.quick), chosen.references
+        )
+        for name, changes in chosen.rows.items()
+        if not only or name in only
+    }
     if only:
         return
-    summaries = dict(zip(rows, trained.summaries.values(), strict=True))
-    result = describe(summaries, configs, chosen)
-    target, text = results_folder(runs, quick) / target_name(group), table(result)
-    first = next(iter(summaries.values()))[0]
-    provenance = {"seeds": list(seeds), "device": first["device"], "versions": first["versions"]}
-    write(target, provenance | result, draw(result))
+    result = describe(trained, chosen)
+    target, text = options.results / target_name(group), table(result)
+    made = {"seeds": list(options.seeds), **provenance(next(iter(trained.values())).sweep)}
+    write(target, made | result, draw(result))
     with replacing(target.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)
 
 
-def config_of(changes: Changes, preset: str = "mab-per-scenario", quick: bool = False) -> RunConfig:
-    """The configuration of a row: the preset with the common settings, and what the row changes."""
+def settings(changes: Changes, quick: bool = False) -> Changes:
+    """All that a row sets: what all share, and what it changes."""
     override = {**COMMON, **changes}
-    if quick:
-        override["refresh_every"] = min(override.get("refresh_every", 1), QUICK["num_iterations"])
-    return preset_config(preset, override, quick)
+    if quick:  # No run is shorter than the time for which its player stays.
+        override["refresh_every"] = min(int(override.get("refresh_every", 1)), int(QUICK["num_iterations"]))
+    return override
 
 
 def target_name(group: str) -> str:
@@ -207,38 +195,27 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
 
 
-def describe(
-    summaries: Mapping[str, Sequence[Mapping[str, Any]]],
-    configs: Mapping[str, RunConfig],
-    group: Group,
-) -> dict[str, Any]:
+def describe(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
     """Per row its regret, its difference to the first row on the same seeds, its SuffFailFreq and its cost."""
-    first = next(iter(summaries.values()))
-    base = _regrets(first)
+    first = next(iter(trained.values()))
+    base = first.per_seed("final_regret")
     found = {}
-    for name, of_seeds in summaries.items():
-        regrets, rmft = _regrets(of_seeds), configs[name].rmft
+    for name, row in trained.items():
+        regrets, rmft = row.per_seed("final_regret"), row.config.rmft
+        assert isinstance(rmft.update, GradientSteps)
+        missed = row.sweep["suff_fail_freq"].sel(round=half_horizon(rmft.horizon))
         found[name] = {
             "changes": dict(group.rows[name]),
             "regret": describe_seeds(regrets),
             "minus_first": describe_seeds([a - b for a, b in zip(regrets, base, strict=True)]),
-            "suff_fail_freq": float(np.mean([one["evaluation"]["rmft"]["suff_fail_freq"] for one in of_seeds])),
-            "env_steps": of_seeds[0]["env_steps"],
-            "updates": rmft.num_iterations * rmft.num_epochs * rmft.num_minibatches,
-            "trajectories_per_update": rmft.num_scenarios * rmft.k * (rmft.replay + 1) // rmft.num_minibatches,
-            "wall_seconds": [one["wall_seconds"] for one in of_seeds],
-            "checkpoint_iteration": [one["checkpoint_iteration"] for one in of_seeds],
+            "suff_fail_freq": float(missed.mean()),
+            "updates": rmft.num_iterations * rmft.update.num_epochs * rmft.update.num_minibatches,
+            "trajectories_per_update": rmft.num_scenarios * rmft.selection.k // rmft.update.num_minibatches,
+            **row.cost(),
         }
-    references = {
-        name: describe_seeds([one["evaluation"][name]["regret_mean"] for one in first])
-        for name in (*group.references, "ucb1", "uniform")
-        if name in first[0]["evaluation"]
-    }
+    beside = first.sweep["baseline_final_regret"]
+    references = {name: describe_seeds(beside.sel(agent=name).to_numpy().tolist()) for name in group.references}
     return {"rows": found, "references": references}
-
-
-def _regrets(summaries: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [one["evaluation"]["rmft"]["regret_mean"] for one in summaries]
 
 
 def draw(result: Mapping[str, Any]) -> DataFigure:
@@ -289,7 +266,7 @@ def table(result: Mapping[str, Any]) -> str:
     updates = f"{first['updates']} updates each" + ", but for rows that say otherwise" * bool(others)
     beside = (f"{style_of(name).label} {interval(one)}" for name, one in result["references"].items())
     lines = [
-        markdown(head, rows),
+        markdown_table(head, rows),
         "",
         f"{first['env_steps'] / 1e6:.0f} million environment steps and {updates}. 95% Student-t intervals over "
         "training seeds; differences are paired by seed.",

@@ -6,7 +6,7 @@ the play of 4T rounds holds that of all shorter ones. One-hot policies play K ar
 on where it stopped. Writes `encodings.json` and a heat map of the best encoding, or the same with `_quick`, into
 `experiments/results`.
 
-    python -m experiments.encodings [--quick] [--runs DIR] [--seeds 0 1 2]
+    python -m experiments.encodings [--quick] [--runs DIR] [--seeds 0 1 2] [--ray]
 """
 
 import dataclasses
@@ -14,20 +14,22 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import tyro
 import xarray as xr
 
-from experiments.common import RESULTS
-from rmft_jax import BanditConfig, RMFTConfig, RunConfig, RunDirectory, TransformerConfig, load_agent, train
-from rmft_jax.engine.generalization import evaluate_grid
+from experiments.common import RESULTS, provenance, run
+from rmft_jax.config import Value
 from rmft_jax.plotting import plot_heatmap, save_figure
-from rmft_jax.storage import write_json
+from rmft_jax.running.storage import write_json
+from rmft_jax.running.weights import TrainedPolicy
+from rmft_jax.sweeps.generalization import evaluate_grid
+from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.sweeps.store import SweepDirectory
 
-Arms = Literal["one_hot", "token"]
-Position = Literal["none", "sinusoidal", "alibi"]
+ARMS, POSITIONS = ("one_hot", "token"), ("none", "sinusoidal", "alibi")
 RIVALS = ("ucb1", "thompson")
 # What the heat map shows: the best encoding of those that play any number of arms.
 BEST = "token-none"
@@ -35,67 +37,64 @@ BEST = "token-none"
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What is trained, save for the encoding; what is then played; and the training seeds."""
+    """What is trained, save for the encoding and the seed; and what is then played."""
 
-    policy: TransformerConfig
-    rmft: RMFTConfig
+    trained: Mapping[str, Value]
     num_arms: tuple[int, ...]
     horizons: tuple[int, ...]
-    num_test_scenarios: int
-    seeds: tuple[int, ...]
 
-    def config(self, arms: Arms, position: Position, seed: int) -> RunConfig:
-        """The run with this encoding and seed."""
-        policy = dataclasses.replace(self.policy, arms=arms, position=position)
-        rmft = dataclasses.replace(self.rmft, policy=policy)
-        return RunConfig(rmft, seed=seed, num_test_scenarios=self.num_test_scenarios)
+    def sweep(self, seeds: Sequence[int]) -> Sweep:
+        """All encodings on all training seeds."""
+        grid = {"arms": ARMS, "position": POSITIONS, "seed": seeds}
+        return Sweep("mab-per-scenario", grid=grid, override=self.trained, baselines=())
 
 
 FULL = Scale(
-    TransformerConfig(),
-    RMFTConfig(BanditConfig(num_arms=4), num_iterations=200, num_scenarios=512),
+    {"num_arms": 4, "horizon": 50, "num_iterations": 200, "num_scenarios": 512, "num_test_scenarios": 2048},
     num_arms=(2, 3, 4, 6, 8, 12, 16),
     horizons=(25, 50, 75, 100, 150, 200),
-    num_test_scenarios=2048,
-    seeds=(0, 1, 2),
 )
 QUICK = Scale(
-    TransformerConfig(width=16),
-    RMFTConfig(BanditConfig(num_arms=3), horizon=25, num_iterations=100, num_scenarios=256, step_size=4e-3),
+    {
+        "num_arms": 3,
+        "horizon": 25,
+        "width": 16,
+        "num_iterations": 100,
+        "num_scenarios": 256,
+        "step_size": 4e-3,
+        "num_test_scenarios": 1024,
+    },
     num_arms=(2, 3, 6, 12),
     horizons=(25, 50, 100),
-    num_test_scenarios=1024,
-    seeds=(0, 1, 2),
 )
 
 
 def main(
     quick: tyro.conf.FlagCreatePairsOff[bool] = False,
     runs: Path = Path("runs/encodings"),
-    seeds: tuple[int, ...] | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    ray: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """Trains what is missing, plays the grid, and writes the numbers.
 
     Args:
       quick: small policies: a quarter of an hour on two CPU cores, where the full scale takes hours.
-      runs: where the run directories go.
-      seeds: training seeds, each with its own test scenarios. None: those of the scale.
+      runs: where the sweeps go.
+      seeds: training seeds, each with its own test scenarios.
+      ray: train side by side, each on a core of its own, with Ray.
     """
     scale, name = (QUICK, "encodings_quick") if quick else (FULL, "encodings")
-    seeds = seeds or scale.seeds
-    summaries: dict[str, list[dict[str, Any]]] = {}
+    trained = run(scale.sweep(seeds), runs / name, ray)
+    policies = SweepDirectory.open(runs / name)
     per_seed: list[xr.Dataset] = []
     for seed in seeds:
-        played: list[xr.Dataset] = []
-        for arms, position in itertools.product(get_args(Arms), get_args(Position)):
-            encoding = f"{arms}-{position}"
-            directory = runs / name / f"{encoding}-seed{seed}"
-            summary = train(scale.config(arms, position, seed), directory, resume=True)
-            summaries.setdefault(encoding, []).append(summary)
-            played.append(play(RunDirectory.open(directory), encoding, scale))
+        played = [
+            play(policies.read_weights({"arms": arms, "position": position, "seed": seed}), scale)
+            for arms, position in itertools.product(ARMS, POSITIONS)
+        ]
         # The rivals have met the same scenarios each time; the last policies are those that play all arm counts.
         per_seed.append(xr.concat(played, "agent").drop_duplicates("agent", keep="last"))
-    result = describe(scale, seeds, xr.concat(per_seed, "seed"), summaries)
+    result = describe(scale, seeds, xr.concat(per_seed, "seed"), trained)
     write_json(RESULTS / f"{name}.json", result)
     print((RESULTS / f"{name}.json").read_text())
     draw(name)
@@ -107,19 +106,18 @@ def draw(name: str) -> None:
     save_figure(plot_heatmap(as_sweep(result, BEST), relative_to=RIVALS), RESULTS / f"{name}_heatmap")
 
 
-def play(run: RunDirectory, encoding: str, scale: Scale) -> xr.Dataset:
-    """The run's policy, named `encoding`, and the rivals: mean regret and its standard error over scenarios.
+def play(policy: TrainedPolicy, scale: Scale) -> xr.Dataset:
+    """A policy, named by its encoding, and the rivals: mean regret and its standard error over scenarios.
 
     Over `agent`, `num_arms` and `horizon`; NaN for arm counts that the policy cannot play.
     """
-    config, _ = run.read_config()
-    known = config.rmft.environment.num_arms
+    settings, known = policy.config.flat(), policy.config.rmft.environment.num_arms
     axes = {
-        "num_arms": [num_arms for num_arms in scale.num_arms if num_arms <= known or encoding.startswith("token")],
+        "num_arms": [k for k in scale.num_arms if k <= known or settings["arms"] == "token"],
         "horizon": [max(scale.horizons)],
     }
-    grid = evaluate_grid(config, load_agent(run)[0], axes, baselines=RIVALS).isel(horizon=0, drop=True)
-    own = grid[["regret", "regret_sem"]].expand_dims(agent=[encoding])
+    grid = evaluate_grid(policy.config, policy.agent, axes, baselines=RIVALS).isel(horizon=0, drop=True)
+    own = grid[["regret", "regret_sem"]].expand_dims(agent=[f"{settings['arms']}-{settings['position']}"])
     rivals = grid[["baseline_regret", "baseline_regret_sem"]]
     rivals = rivals.rename(baseline_regret="regret", baseline_regret_sem="regret_sem")
     both = xr.concat([own, rivals], "agent", coords="minimal", compat="override", join="outer")
@@ -138,26 +136,23 @@ def as_sweep(result: Mapping[str, Any], encoding: str) -> xr.Dataset:
     return xr.Dataset(data, {dim: result[dim] for dim in dims} | {"agent": list(RIVALS)}, {"regret": "pseudo"})
 
 
-def describe(
-    scale: Scale, seeds: Sequence[int], played: xr.Dataset, summaries: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
-    """The contents of the file."""
-    first = next(iter(summaries.values()))[0]
+def describe(scale: Scale, seeds: Sequence[int], played: xr.Dataset, trained: xr.Dataset) -> dict[str, Any]:
+    """The contents of the file; seconds are those of training and of the evaluation after it, without compilation."""
     relative = (played["regret"] / played["regret"].sel(agent="thompson", drop=True)).mean("seed")
+    seconds = trained["wall_seconds"].sel(seed=list(seeds))
     return {
-        "trained": {"num_arms": scale.rmft.environment.num_arms, "horizon": scale.rmft.horizon},
-        "device": first["device"],
-        "versions": first["versions"],
+        "trained": {name: scale.trained[name] for name in ("num_arms", "horizon")},
+        **provenance(trained),
         "seed": list(seeds),
         "num_arms": list(scale.num_arms),
         "horizon": list(scale.horizons),
-        "num_test_scenarios": scale.num_test_scenarios,
+        "num_test_scenarios": scale.trained["num_test_scenarios"],
         "regret": by_agent(played["regret"], "seed", "num_arms", "horizon"),
         "regret_sem": by_agent(played["regret_sem"], "seed", "num_arms", "horizon"),
         "ratio_to_thompson": by_agent(relative, "num_arms", "horizon"),
         "training_seconds": {
-            encoding: [summary["wall_seconds"] - summary["compile_seconds"] for summary in of_seeds]
-            for encoding, of_seeds in summaries.items()
+            f"{arms}-{position}": seconds.sel(arms=arms, position=position).to_numpy().tolist()
+            for arms, position in itertools.product(ARMS, POSITIONS)
         },
     }
 

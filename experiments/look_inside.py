@@ -21,14 +21,14 @@ import scipy.stats
 import tyro
 
 from experiments.common import RESULTS
-from rmft_jax import load_pretrained, make_agents, make_environment
-from rmft_jax.agents import UCB, BayesOptimal, TrainedAgent
+from rmft_jax.agents import UCB, BayesOptimal, TrainedAgent, make_agents
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
-from rmft_jax.evaluation import play_scenarios
+from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, sheet
-from rmft_jax.storage import write_json
-from rmft_jax.types import Context, Trajectory
+from rmft_jax.problems.types import Context, Trajectory
+from rmft_jax.running.storage import write_json
+from rmft_jax.running.weights import load_pretrained
 
 KNOWN = (10, 5)  # Pulls and successes of the other arm.
 MOST_PULLS, NUM_ORDERS, NUM_SCENARIOS = 20, 64, 1024
@@ -59,11 +59,10 @@ def main(seed: int = 0) -> None:
         name: float(np.mean([abs(values[record] - optimal[record]) < 0.5 for record in clear]))
         for name, values in found.items()
     }
-    environment = policy.config.rmft.environment
-    agents = {"rmft": policy.agent, **make_agents(environment, horizon, OTHERS)}
-    world, key = make_environment(environment), jax.random.key(seed)
+    problem, key = policy.config.rmft.problem(), jax.random.key(seed)
+    agents = {"rmft": policy.agent, **make_agents(problem, OTHERS)}
     own_play = {
-        name: optimal_share(play_scenarios(agent, world, key, horizon, NUM_SCENARIOS)) for name, agent in agents.items()
+        name: optimal_share(play_scenarios(agent, problem, key, NUM_SCENARIOS)) for name, agent in agents.items()
     }
     result = {
         "known_arm": KNOWN,

@@ -2,15 +2,14 @@
 
 The regret of a scenario is that of its first half and that of its second half, in which a best arm is either played or
 not: then the scenario is missed, which is what SuffFailFreq(T/2) counts. The figure has the regret of every round, and
-how many scenarios are missed by how much: the gap is what a round of the second half loses. Uses the runs of
+how many scenarios are missed by how much: the gap is what a round of the second half loses. Plays the policies of
 `experiments.bandit_regret`, and trains those that are missing. Writes `regret_by_round_mab_k5.json`, `.csv`, `.png` and
 `.pdf`, or those of the other presets, into `experiments/results`.
 
-    python -m experiments.regret_by_round mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick]
+    python -m experiments.regret_by_round mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,9 +17,9 @@ import tyro
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from experiments.common import describe_seeds, results_folder, train_all, write
-from rmft_jax.growth import half_horizon
+from experiments.common import Options, describe_seeds, write
 from rmft_jax.plotting.style import DataFigure, legend_above, plain_log_ticks, sheet, styles_of
+from rmft_jax.statistics.growth import half_horizon
 
 AGENTS = ("rmft", "bayes_optimal", "posterior_index", "thompson", "greedy", "ucb1")
 GAPS = (0.02, 0.05, 0.1, 0.2)
@@ -45,23 +44,20 @@ class Halves(NamedTuple):
 
 def main(
     preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5"]],
-    runs: Path = Path("runs/bandit_regret"),
-    seeds: tuple[int, ...] = (0, 1, 2),
-    quick: bool = False,
+    options: tyro.conf.OmitArgPrefixes[Options],
 ) -> None:
     """Trains what is missing, then writes the numbers and the figure.
 
     Args:
       preset: what to train.
-      runs: where the run directories go.
-      seeds: training seeds; at least two, for intervals.
-      quick: runs of seconds, to see that the script works; writes beside the runs.
+      options: those of every script.
     """
-    evaluations = train_all({"rmft": preset}, runs, seeds, quick).evaluations["rmft"]
+    evaluations = options.train(preset).evaluations()
     present = [name for name in AGENTS if name in evaluations[0]["agent"].values]
     found = {name: [halves(evaluation.sel(agent=name)) for evaluation in evaluations] for name in present}
-    result = {"preset": preset, "seeds": list(seeds), "agents": {name: describe(each) for name, each in found.items()}}
-    write(results_folder(runs, quick) / f"regret_by_round_{preset.replace('-', '_')}", result, draw(found))
+    described = {name: describe(each) for name, each in found.items()}
+    result = {"preset": preset, "seeds": list(options.seeds), "agents": described}
+    write(options.results / f"regret_by_round_{preset.replace('-', '_')}", result, draw(found))
 
 
 def halves(evaluation: xr.Dataset) -> Halves:

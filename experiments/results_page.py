@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.common import HINDSIGHT, RESULTS, TUNED, interval, markdown
+from experiments.common import HINDSIGHT, RESULTS, TUNED, interval
 from experiments.comparison import GROUPS, target_name
-from rmft_jax import load_pretrained, pretrained_names
+from rmft_jax.method.presets import PRESETS
 from rmft_jax.plotting.style import style_of
-from rmft_jax.presets import PRESETS
-from rmft_jax.storage import replacing
+from rmft_jax.running.storage import replacing
+from rmft_jax.running.weights import load_pretrained, pretrained_names
+from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
@@ -63,7 +64,7 @@ def headline() -> str:
         "RMFT / Thompson",
         "minutes a seed",
     )
-    return markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def strongest(trained: Mapping[str, Any]) -> list[str]:
@@ -86,7 +87,7 @@ def bandit_agents(name: str, preset: str) -> str:
         relative = interval(ratios[agent]) if agent in ratios else ""
         rows.append([label(agent), interval(row, "regret_"), relative, missed])
     rows += _tuned(found["tuned_in_hindsight"], ratios)
-    return markdown(("agent", "regret at T", "RMFT / it", "SuffFailFreq(T/2)"), rows)
+    return markdown_table(("agent", "regret at T", "RMFT / it", "SuffFailFreq(T/2)"), rows)
 
 
 def setting_agents(name: str) -> str:
@@ -101,7 +102,7 @@ def setting_agents(name: str) -> str:
         name = label(agent) + " (knows the rewards)" * (agent in HINDSIGHT)
         rows.append([name, interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
     rows += _tuned(found["tuned_in_hindsight"], ratios)
-    return markdown(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
+    return markdown_table(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
 
 
 def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> list[list[str]]:
@@ -124,7 +125,7 @@ def regret_parts(name: str) -> str:
         cells = [f"{found[part]['mean']:.2f}" for part in parts] + [f"{found['missed']['mean']:.3f}", *by]
         rows.append([label(agent), *cells, f"{median[1]:.2f}" if median else ""])
     head = ("agent", "before T/2", "after, best arm missed", "after, other scenarios")
-    return markdown((*head, "missed", "by a gap of 0.05 or more", "by 0.1 or more", "median gap"), rows)
+    return markdown_table((*head, "missed", "by a gap of 0.05 or more", "by 0.1 or more", "median gap"), rows)
 
 
 def comparison(group: str) -> str:
@@ -140,7 +141,7 @@ def pretrained() -> str:
         problem = PRESETS[policy.preset][0].partition(":")[0]
         measured = interval(policy.provenance["evaluation"], "regret_")
         rows.append([f"`pretrained:{name}`", problem, measured, str(policy.provenance["iteration"])])
-    return markdown(("name", "trained on", "regret at T", "iteration"), rows)
+    return markdown_table(("name", "trained on", "regret at T", "iteration"), rows)
 
 
 def result(name: str) -> Any:

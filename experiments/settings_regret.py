@@ -4,27 +4,25 @@ Trains the preset on three seeds and compares the policies with classical algori
 constant tuned in hindsight, on the very scenarios of the comparison. An interrupted script goes on where it stopped.
 Writes `fol_regret.json`, `.png` and `.pdf`, or the same for `nsmab`, into `experiments/results`.
 
-    python -m experiments.settings_regret fol [--runs DIR] [--seeds 0 1 2] [--quick]
+    python -m experiments.settings_regret fol|nsmab [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
 
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 import xarray as xr
 
 from experiments.common import (
+    Options,
     curves_of,
     draw_curves,
     final_regrets,
-    preset_config,
+    provenance,
     ratios,
-    results_folder,
-    train_all,
     tuned_in_hindsight,
     write,
 )
-from rmft_jax import growth_exponent
+from rmft_jax.statistics.growth import growth_exponent
 
 TUNED = {
     "fol": ("hedge", "ftrl", "ftpl"),
@@ -32,44 +30,32 @@ TUNED = {
 }
 
 
-def main(
-    preset: tyro.conf.Positional[Literal["fol", "nsmab"]],
-    runs: Path = Path("runs/settings_regret"),
-    seeds: tuple[int, ...] = (0, 1, 2),
-    quick: bool = False,
-) -> None:
+def main(preset: tyro.conf.Positional[Literal["fol", "nsmab"]], options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     """Trains what is missing, then writes the table and the figure.
 
     Args:
       preset: the setting.
-      runs: where the run directories go.
-      seeds: training seeds; at least two, for intervals.
-      quick: runs of seconds, to see that the script works; writes beside the runs.
+      options: those of every script.
     """
-    evaluations, summaries = train_all({"rmft": preset}, runs, seeds, quick)
-    curves, config = curves_of(evaluations), preset_config(preset, quick=quick)
-    tuned = [tuned_in_hindsight(config, seed, TUNED[preset]) for seed in seeds]
-    agents = final_regrets(curves)
-    trained = {
-        "exponent": [_exponent(evaluation, "rmft") for evaluation in evaluations["rmft"]],
-        "ratio_to": ratios(summaries["rmft"], tuned),
-        "wall_seconds": [summary["wall_seconds"] for summary in summaries["rmft"]],
-        "env_steps": summaries["rmft"][0]["env_steps"],
-    }
+    trained = options.train(preset)
+    evaluations = trained.evaluations()
+    curves, first = curves_of({"rmft": evaluations}), evaluations[0]
+    tuned = [tuned_in_hindsight(policy.config, TUNED[preset]) for policy in trained.policies]
     result = {
         "preset": preset,
-        "seeds": list(seeds),
-        "device": summaries["rmft"][0]["device"],
-        "versions": summaries["rmft"][0]["versions"],
-        "regret": evaluations["rmft"][0].attrs["regret"],
-        "agents": agents,
-        "exponents": {
-            str(name): _exponent(evaluations["rmft"][0], str(name)) for name in evaluations["rmft"][0]["agent"].values
-        },
+        "seeds": list(options.seeds),
+        **provenance(trained.sweep),
+        "regret": first.attrs["regret"],
+        "agents": final_regrets(curves),
+        "exponents": {str(name): _exponent(first, str(name)) for name in first["agent"].values},
         "tuned_in_hindsight": tuned,
-        "trained": trained,
+        "trained": {
+            "exponent": [_exponent(evaluation, "rmft") for evaluation in evaluations],
+            "ratio_to": ratios(evaluations, tuned),
+            **trained.cost(),
+        },
     }
-    write(results_folder(runs, quick) / f"{preset}_regret", result, draw_curves(curves, result["regret"]))
+    write(options.results / f"{preset}_regret", result, draw_curves(curves, result["regret"]))
 
 
 def _exponent(evaluation: xr.Dataset, agent: str) -> dict[str, Any]:

@@ -5,78 +5,59 @@ is Hedge at rate eta: FTRL with entropy as its regularizer. The same number adde
 the same number added to all rewards should change none either, so `P W P` is shown, `P = I - 11'/K`, over the rate of
 the nearest Hedge. Writes `single_layer_weights.json`, `.csv`, `.png` and `.pdf` into `experiments/results`.
 
-    python -m experiments.single_layer_weights [--runs DIR] [--seeds 0 1 2] [--quick]
+    python -m experiments.single_layer_weights [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 from jaxtyping import Float
 
-from experiments.common import (
-    describe_seeds,
-    preset_config,
-    ratios,
-    results_folder,
-    run_directory,
-    train_all,
-    tuned_in_hindsight,
-    write,
-)
-from rmft_jax import RunDirectory, load_agent
-from rmft_jax.agents import FullInformationSingleLayer, Hedge, make_agents
+from experiments.common import Options, describe_seeds, provenance, ratios, tuned_in_hindsight, write
+from rmft_jax.agents import FullInformationSingleLayer, Hedge, TrainedAgent, make_agents
 from rmft_jax.plotting.style import DataFigure, sheet
 from theory.hedge import centring, rate
 
 PRESET = "single-layer"
 
 
-def main(
-    runs: Path = Path("runs/single_layer_weights"), seeds: tuple[int, ...] = (0, 1, 2), quick: bool = False
-) -> None:
+def main(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     """Trains what is missing, then writes the numbers and the figure.
 
     Args:
-      runs: where the run directories go.
-      seeds: training seeds; at least two, for intervals.
-      quick: runs of seconds, to see that the script works; writes beside the runs.
+      options: those of every script.
     """
-    summaries = train_all({"rmft": PRESET}, runs, seeds, quick).summaries["rmft"]
-    matrices = [trained_matrix(RunDirectory.open(run_directory(runs, PRESET, seed, quick))) for seed in seeds]
-    run = preset_config(PRESET, quick=quick)
-    tuned = [tuned_in_hindsight(run, seed, ("hedge",)) for seed in seeds]
-    config = run.rmft
-    hedge = make_agents(config.environment, config.horizon, ["hedge"])["hedge"]
+    trained = options.train(PRESET)
+    matrices = [trained_matrix(policy.agent) for policy in trained.policies]
+    tuned = [tuned_in_hindsight(policy.config, ("hedge",)) for policy in trained.policies]
+    problem = trained.config.rmft.problem()
+    hedge = make_agents(problem, ["hedge"])["hedge"]
     assert isinstance(hedge, Hedge)
     # The rate of the docstring of Hedge, of which the constant is a multiple.
-    published = math.sqrt(8.0 * math.log(config.environment.num_arms) / config.horizon) / float(hedge.width)
+    published = math.sqrt(8.0 * math.log(problem.num_arms) / problem.horizon) / float(hedge.width)
     constants = [float(one["hedge"]["constant"]) for one in tuned]
     mean = np.mean(matrices, axis=0)
     shown = {f"RMFT, over its rate {rate(mean):.3f}": mean / rate(mean), "Hedge, over its rate": centring(len(mean))}
     result = {
         "preset": PRESET,
-        "seeds": list(seeds),
-        "device": summaries[0]["device"],
-        "versions": summaries[0]["versions"],
+        "seeds": list(options.seeds),
+        **provenance(trained.sweep),
         "matrices": [matrix.tolist() for matrix in matrices],
         "rate": describe_seeds([float(rate(matrix)) for matrix in matrices]),
         "share_beside_hedge": describe_seeds([share_beside_hedge(matrix) for matrix in matrices]),
         "hedge_rate": {"published": published, "best_in_hindsight": [one * published for one in constants]},
-        "regret": [summary["evaluation"]["rmft"]["regret_mean"] for summary in summaries],
-        "ratio_to": ratios(summaries, tuned),
-        "checkpoint_iteration": [summary["checkpoint_iteration"] for summary in summaries],
-        "wall_seconds": [summary["wall_seconds"] for summary in summaries],
+        "regret": trained.per_seed("final_regret"),
+        "ratio_to": ratios(trained.evaluations(), tuned),
+        **trained.cost(),
     }
-    write(results_folder(runs, quick) / "single_layer_weights", result, draw(shown))
+    write(options.results / "single_layer_weights", result, draw(shown))
 
 
-def trained_matrix(run: RunDirectory) -> Float[np.ndarray, "K K"]:
-    """`P W P` of the policy that a run chose. `W = b V`, with `b` the score that all rounds share."""
-    agent, _ = load_agent(run)
+def trained_matrix(agent: TrainedAgent) -> Float[np.ndarray, "K K"]:
+    """`P W P` of a policy. `W = b V`, with `b` the score that all rounds share."""
     assert isinstance(agent, FullInformationSingleLayer)
     params = {name: np.asarray(value, np.float64) for name, value in agent.params.items()}
     score = params["kappa"] @ (params["Q"] @ params["c"] + params["q"])

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from worlds import TableWorld
 
-from rmft_jax.rollout import NoiseStreams, rollout
-from rmft_jax.types import Trajectory
+from rmft_jax.method.rollout import NoiseStreams, rollout
+from rmft_jax.problems import Trajectory
 
 RUNS, HORIZON, ARMS = 1000, 60, 4
 MEANS = np.asarray([0.3, 0.6, 0.55, 0.1], np.float32)
@@ -29,10 +29,8 @@ BERNOULLI = bernoulli_tables(MEANS)
 @functools.partial(jax.jit, static_argnames="feedback")
 def play_tables(agent: Any, tables: Any, means: Any, keys: Any, arm_mask: Any, feedback: Any = "bandit") -> Trajectory:
     def one(table: Any, mean: Any, key: Any) -> Trajectory:
-        world, stream = (
-            TableWorld(mean, table, feedback),
-            NoiseStreams(pair := jnp.stack([key, key]), pair, jnp.zeros(2, jnp.int32)),
-        )
+        world: Any = TableWorld(mean, table, feedback)
+        stream = NoiseStreams(pair := jnp.stack([key, key]), pair, jnp.zeros(2, jnp.int32))
         rounds = jnp.ones(len(table), bool)
         return rollout(agent, world, world.reset(key, arm_mask, rounds), stream, arm_mask, rounds)
 

@@ -70,8 +70,7 @@ def made_sweep(
             [*dims, "agent", "round"], np.where(seen[..., None, :], fail[..., None, :] * costs[:, None] / 2, np.nan)
         )  # fmt: skip
         values["rank_frequency"] = ([*dims, "rank", "round"], share)
-    coords = grid | {
-        "agent": names, "round": rounds, "rank": ranks, "iteration": iteration, "validation_iteration": held_out
-    }  # fmt: skip
+    coords = grid | {"agent": names, "round": rounds, "iteration": iteration, "validation_iteration": held_out}
+    coords |= {} if ball else {"rank": ranks}
     attrs = {"regret": "pseudo"} | ({"reference": "thompson"} if "thompson" in names else {})
     return xr.Dataset(values, coords=coords, attrs=attrs)

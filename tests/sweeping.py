@@ -9,11 +9,11 @@ import xarray as xr
 from rich.console import Console
 
 from rmft_jax import Sweep, load_sweep
-from rmft_jax.engine.batches import Result, Task, run_task
-from rmft_jax.engine.programs import Programs
-from rmft_jax.engine.sweep import Jobs, Outcome, run_sweep
-from rmft_jax.progress import ProgressReporter
+from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.sweeps.batches import Result, Task, run_task
 from rmft_jax.sweeps.plan import structure
+from rmft_jax.sweeps.programs import Programs
+from rmft_jax.sweeps.run import Jobs, Outcome, run_sweep
 
 # Makes of `quickstart` what `worlds.TINY_RUN` is.
 TINY_OVERRIDE: dict[str, Any] = {
@@ -52,7 +52,7 @@ class KeptPrograms:
             yield from run_task(task, self.of(task), jobs.unfinished, self._watch)
 
     def of(self, task: Task) -> CountedPrograms:
-        shapes = structure(task.group.config)
+        shapes = tuple(structure(task.group.config).items())
         if shapes not in self._programs:
             self._programs[shapes] = CountedPrograms(task.group)
         return self._programs[shapes]

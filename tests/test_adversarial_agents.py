@@ -9,7 +9,7 @@ from playing import ARMS, BERNOULLI, HORIZON, KEYS, oblivious_tables, play, stat
 
 from rmft_jax.agents import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.adversarial import tsallis_policy
-from rmft_jax.types import Context
+from rmft_jax.problems import Context
 
 
 def softmax(logits):

@@ -9,10 +9,9 @@ import pytest
 from rmft_jax.agents import BayesOptimal, BetaIndex, BetaThompson, bayes_optimal_regret
 from rmft_jax.agents.bayes_optimal import _position
 from rmft_jax.agents.statistics import ArmStatistics
-from rmft_jax.config import BanditConfig, ConfigError
-from rmft_jax.environments import Stationary
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.types import Context
+from rmft_jax.config import ConfigError
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.problems import Context, Problem, Stationary
 
 SCENARIOS = 16_384
 
@@ -71,10 +70,9 @@ def test_every_state_has_its_own_place_in_the_table():
 
 def regrets(agent, horizon: int, scenarios: int) -> np.ndarray:
     """Pseudo-regret per scenario, for uniform means and the same rewards whoever plays."""
-    world = Stationary(BanditConfig(num_arms=2))
-    keys = RolloutKeys.create(jax.random.key(0))
-    play = jax.jit(lambda agent: rollout_scenarios(agent, world, keys, horizon=horizon, num_scenarios=scenarios))
-    played = jax.tree.map(lambda x: np.asarray(x)[:, 0], play(agent))
+    problem = Problem(Stationary(num_arms=2), horizon)
+    play = jax.jit(lambda agent: play_scenarios(agent, problem, jax.random.key(0), scenarios))
+    played = jax.tree.map(np.asarray, play(agent))
     means = played.mean_rewards
     return (means.max(-1) - np.take_along_axis(means, played.actions[..., None], -1)[..., 0]).sum(-1)
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from rmft_jax.bootstrap import frequency_interval, mean_interval, paired_difference, resample
+from rmft_jax.statistics.bootstrap import frequency_interval, mean_interval, paired_difference, resample, t_interval
 
 
 def test_the_bootstrap_interval_of_a_mean_has_the_width_of_theory():
@@ -47,6 +48,22 @@ def test_a_paired_difference_is_the_bootstrap_of_the_differences():
     assert paired_difference(first, first) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match=r"got shapes \(1600,\) and \(800,\), need the same scenarios"):
         paired_difference(first, second[:800])
+
+
+def test_students_interval_leaves_out_what_is_nan():
+    values = np.random.default_rng(0).normal(size=(2, 5, 3))
+    values[0, 3:, 0] = values[1, 1:, 2] = values[1, :, 1] = np.nan
+    found = t_interval(values, axis=1)
+    for place in np.ndindex(2, 3):
+        known = values[place[0], :, place[1]]
+        known = known[np.isfinite(known)]
+        expected = (np.nan, np.nan)
+        if len(known) > 1:
+            expected = stats.t.interval(0.95, len(known) - 1, known.mean(), stats.sem(known))
+        np.testing.assert_allclose([found.low[place], found.high[place]], expected)
+    low, high = t_interval(np.asarray([1.0, 2.0, 6.0]))
+    np.testing.assert_allclose([low, high], stats.t.interval(0.95, 2, 3.0, stats.sem([1, 2, 6])))
+    assert np.isnan(t_interval(np.ones((1, 2)))).all()
 
 
 def test_the_interval_of_a_frequency_solves_its_quadratic():

@@ -1,7 +1,10 @@
+import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,18 +18,16 @@ from rmft_jax.agents import (
     GaussianThompson,
     Hedge,
     Rexp3,
+    StatisticsAgent,
     make_agents,
-    make_ball_baselines,
     make_baselines,
     reference_agent,
 )
 from rmft_jax.agents.catalogue import AGENTS, with_constant
-from rmft_jax.config import AbruptConfig, AdaptiveConfig, BanditConfig, ConfigError
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import final_regret, play_scenarios
+from rmft_jax.config import ConfigError
+from rmft_jax.method.evaluation import final_regret, play_scenarios
 from rmft_jax.plotting import STYLES
-from rmft_jax.presets import ENVIRONMENTS
-from rmft_jax.regret import Regret
+from rmft_jax.problems import Abrupt, Adaptive, Environment, Problem, Stationary, get_environment
 
 KEY = jax.random.key(0)
 STOCHASTIC = {
@@ -36,52 +37,56 @@ STOCHASTIC = {
 DRIFTING = {"rexp3", "sliding_window_ucb", "discounted_ucb", "discounted_thompson"}
 FULL = {"hedge", "hedge_anytime", "ftrl", "ftpl", "follow_the_leader"}
 REFERENCES = {"uniform", "best_fixed_arm", "best_arm"}
+every_environment = pytest.mark.parametrize("name", Environment.register.names())
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+def agents_of(environment: Environment, horizon: int = 50, names: list[str] | None = None):
+    return make_agents(Problem(environment, horizon), names)
+
+
+@every_environment
 def test_every_fitting_agent_plays_under_jit_and_vmap(name):
     """Traced and checked for shapes, agent by agent; a slow test runs them all."""
-    config = ENVIRONMENTS[name].config
-    agents = make_agents(config, 10)
+    problem = Problem(get_environment(name), 10)
+    agents = make_agents(problem)
     assert {"uniform"} < set(agents)
     for agent in agents.values():
-        play = functools.partial(play_scenarios, horizon=10, num_scenarios=3)
-        trajectory = jax.eval_shape(jax.jit(play), agent, make_environment(config), KEY)
-        assert trajectory.probabilities.shape == (3, 10, config.num_arms)
+        play = functools.partial(play_scenarios, num_scenarios=3)
+        trajectory = jax.eval_shape(jax.jit(play), agent, problem, KEY)
+        assert trajectory.probabilities.shape == (3, 10, problem.num_arms)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@every_environment
 def test_every_fitting_agent_really_plays(name):
-    config = ENVIRONMENTS[name].config
-    world = make_environment(config)
-    for agent_name, agent in make_agents(config, 12).items():
-        regret = np.asarray(final_regret(agent, world, Regret.of(world), KEY, 12, 50))
+    problem = Problem(get_environment(name), 12)
+    for agent_name, agent in make_agents(problem).items():
+        regret = np.asarray(final_regret(agent, problem, KEY, 50))
         assert np.isfinite(regret).all(), agent_name
         assert regret.std() > 0 or agent_name in (*REFERENCES, "hedge", "hedge_anytime", "ftrl"), agent_name
 
 
 def test_which_agents_fit():
-    assert set(make_agents(BanditConfig(), 50)) == STOCHASTIC | REFERENCES
-    assert set(make_agents(BanditConfig(num_arms=2), 50)) == STOCHASTIC | REFERENCES | {"bayes_optimal"}
-    assert "bayes_optimal" not in make_agents(BanditConfig(num_arms=2), 101)
-    assert "bayes_optimal" not in make_agents(BanditConfig(num_arms=2, prior="fixed_gap"), 50)
-    assert set(make_agents(AbruptConfig(), 50)) == STOCHASTIC | DRIFTING | REFERENCES
-    assert set(make_agents(AbruptConfig(num_changes=0), 50)) == STOCHASTIC | REFERENCES
-    gaussian = set(make_agents(AbruptConfig(noise="gaussian"), 50))
+    assert set(agents_of(Stationary())) == STOCHASTIC | REFERENCES
+    assert set(agents_of(Stationary(num_arms=2))) == STOCHASTIC | REFERENCES | {"bayes_optimal"}
+    assert "bayes_optimal" not in agents_of(Stationary(num_arms=2), 101)
+    assert "bayes_optimal" not in agents_of(Stationary(num_arms=2, prior="fixed_gap"))
+    assert set(agents_of(Abrupt())) == STOCHASTIC | DRIFTING | REFERENCES
+    assert set(agents_of(Abrupt(num_changes=0))) == STOCHASTIC | REFERENCES
+    gaussian = set(agents_of(Abrupt(noise="gaussian")))
     assert gaussian == (STOCHASTIC | DRIFTING | REFERENCES) - {"kl_ucb", "discounted_thompson"}
-    assert set(make_agents(BanditConfig(feedback="full"), 50)) == FULL | REFERENCES
-    assert set(make_agents(AdaptiveConfig(feedback="full"), 50)) == FULL | {"uniform"}
-    assert set(make_agents(AdaptiveConfig(adversary="orthogonal", feedback="full"), 50)) == FULL | {"uniform"}
-    crowding = make_agents(AdaptiveConfig(adversary="crowding"), 50)
+    assert set(agents_of(Stationary(feedback="full"))) == FULL | REFERENCES
+    assert set(agents_of(Adaptive(feedback="full"))) == FULL | {"uniform"}
+    assert set(agents_of(Adaptive(adversary="orthogonal", feedback="full"))) == FULL | {"uniform"}
+    crowding = agents_of(Adaptive(adversary="crowding"))
     assert set(crowding) == STOCHASTIC | DRIFTING | {"uniform", "best_arm"}
     assert set(AGENTS) == STOCHASTIC | DRIFTING | FULL | REFERENCES | {"bayes_optimal"}
 
 
 def test_every_agent_has_a_style_and_every_grid_holds_what_it_tunes():
     assert set(AGENTS) <= set(STYLES)
-    for config in (BanditConfig(), AbruptConfig(), BanditConfig(feedback="full")):
-        for name, agent in make_agents(config, 50).items():
+    for environment in (Stationary(), Abrupt(), Stationary(feedback="full")):
+        for name, agent in agents_of(environment).items():
             entry = AGENTS[name]
             assert (entry.constant is None) == (entry.grid == ())
             if entry.constant is not None:
@@ -91,66 +96,175 @@ def test_every_agent_has_a_style_and_every_grid_holds_what_it_tunes():
 
 
 def test_parameters_fit_the_environment():
-    bernoulli = make_agents(BanditConfig(), 50)
+    bernoulli = agents_of(Stationary())
     assert isinstance(bernoulli["thompson"], BetaThompson)
     assert bernoulli["ucb1"] == UCB()
     assert bernoulli["exp3"] == EXP3()
-    gaussian = BanditConfig(prior="gaussian", noise="gaussian", prior_mean=2.0, prior_std=3.0, noise_std=0.5)
-    fitted = make_agents(gaussian, 50)
+    gaussian = Stationary(prior="gaussian", noise="gaussian", prior_mean=2.0, prior_std=3.0, noise_std=0.5)
+    fitted = agents_of(gaussian)
     assert fitted["thompson"] == GaussianThompson(2.0, 3.0, 0.5)
     assert fitted["ucb1"] == UCB(scale=1.0)
     assert fitted["exp3"] == EXP3(1.0, -5.0, 9.0)
-    fixed = make_agents(BanditConfig(prior="constant", prior_mean=0.5, noise="none"), 50)["thompson"]
+    fixed = agents_of(Stationary(prior="constant", prior_mean=0.5, noise="none"))["thompson"]
     assert isinstance(fixed, BetaThompson)
-    drifting = make_agents(AbruptConfig(num_changes=7), 50)
+    drifting = agents_of(Abrupt(num_changes=7))
     assert drifting["rexp3"] == Rexp3(variation_budget=7.0)
     assert drifting["discounted_ucb"] == DiscountedUCB(num_changes=7.0)
     assert drifting["discounted_thompson"] == DiscountedThompson(discount=1 - math.sqrt(7 / 50) / 4)
-    noisy = make_agents(AbruptConfig(num_changes=7, noise="gaussian", noise_std=1.0), 50)["rexp3"]
+    noisy = agents_of(Abrupt(num_changes=7, noise="gaussian", noise_std=1.0))["rexp3"]
     assert noisy == Rexp3(1.0, -2.0, 3.0, variation_budget=7 / 5), "in units of the reward range"
-    full = make_agents(BanditConfig(feedback="full", prior="gaussian", noise="gaussian", prior_std=0.5), 50)
+    full = agents_of(Stationary(feedback="full", prior="gaussian", noise="gaussian", prior_std=0.5))
     assert full["hedge"] == Hedge(width=6.0)
 
 
 @pytest.mark.parametrize(
-    ("config", "expected", "reference"),
+    ("environment", "expected", "reference"),
     [
-        (BanditConfig(num_arms=2), {"bayes_optimal", "thompson", "posterior_index", "best_arm"}, "thompson"),
-        (AbruptConfig(), {"rexp3", "ucb1", "sliding_window_ucb", "best_fixed_arm"}, "rexp3"),
-        (BanditConfig(feedback="full"), {"hedge", "ftrl", "follow_the_leader", "best_fixed_arm"}, "hedge"),
-        (AdaptiveConfig(), {"exp3", "tsallis_inf", "uniform"}, "exp3"),
-        (AdaptiveConfig(feedback="full"), {"hedge", "uniform"}, "hedge"),
+        (Stationary(num_arms=2), {"bayes_optimal", "thompson", "posterior_index", "best_arm"}, "thompson"),
+        (Abrupt(), {"rexp3", "ucb1", "sliding_window_ucb", "best_fixed_arm"}, "rexp3"),
+        (Stationary(feedback="full"), {"hedge", "ftrl", "follow_the_leader", "best_fixed_arm"}, "hedge"),
+        (Adaptive(), {"exp3", "tsallis_inf", "uniform"}, "exp3"),
+        (Adaptive(feedback="full"), {"hedge", "uniform"}, "hedge"),
     ],
 )
-def test_baselines_of_each_setting(config, expected, reference):
-    baselines = make_baselines(config, 50)
+def test_baselines_of_each_setting(environment, expected, reference):
+    problem = Problem(environment, 50)
+    baselines = make_baselines(problem)
     assert expected <= set(baselines)
-    assert reference_agent(config, 50) == reference
+    assert reference_agent(problem) == reference
     assert reference in baselines
 
 
 def test_the_reference_always_plays():
-    for config in (AbruptConfig(num_changes=0), AbruptConfig()):
+    for environment in (Abrupt(num_changes=0), Abrupt()):
         for horizon in (5, 50):
-            assert reference_agent(config, horizon) in make_baselines(config, horizon)
-    assert reference_agent(AbruptConfig(num_changes=0), 50) == "ucb1"
+            problem = Problem(environment, horizon)
+            assert reference_agent(problem) in make_baselines(problem)
+    assert reference_agent(Problem(Abrupt(num_changes=0), 50)) == "ucb1"
 
 
 def test_refusals():
-    with pytest.raises(ConfigError, match=r"got agent 'ucb2', need one of ucb1, ucb.*; try 'uniform'"):
-        make_agents(BanditConfig(), 50, ["ucb2"])
-    with pytest.raises(ConfigError, match=r"got agent 'hedge' for Bandit under 'bandit' feedback .*; try ucb1"):
-        make_agents(BanditConfig(), 50, ["hedge"])
-    with pytest.raises(ConfigError, match="got agent 'bayes_optimal' for Bandit under 'bandit' feedback with K=5"):
-        make_agents(BanditConfig(), 50, ["bayes_optimal"])
+    with pytest.raises(ConfigError, match=r"got agent 'ucb2', need one of ucb1, ucb.*; try 'ucb'"):
+        agents_of(Stationary(), names=["ucb2"])
+    with pytest.raises(ConfigError, match=r"got agent 'hedge' for Stationary under 'bandit' feedback .*; try ucb1"):
+        agents_of(Stationary(), names=["hedge"])
+    with pytest.raises(ConfigError, match="got agent 'bayes_optimal' for Stationary under 'bandit' feedback with K=5"):
+        agents_of(Stationary(), names=["bayes_optimal"])
     with pytest.raises(ConfigError, match="got UCB under 'full' feedback, need 'bandit'"):
-        play_scenarios(UCB(), make_environment(BanditConfig(feedback="full")), KEY, 5, 2)
+        play_scenarios(UCB(), Problem(Stationary(feedback="full"), 5), KEY, 2)
 
 
 def test_the_rivals_in_a_ball_have_the_step_of_their_bound():
-    config = BanditConfig(num_arms=4, feedback="full")
-    rivals = make_ball_baselines(config, 25, 3.0)
+    rivals = make_baselines(problem := Problem(Stationary(num_arms=4, feedback="full"), 25, radius=3.0))
+    assert reference_agent(problem) in rivals
     assert set(rivals) == {"ftrl", "follow_the_leader"}
     steps = {name: agent.value for name, agent in rivals.items() if isinstance(agent, FullInformationSingleLayer)}
     np.testing.assert_allclose(steps["ftrl"], 3.0 / (2.0 * 5.0) * np.eye(4), rtol=1e-6)
     assert steps["follow_the_leader"][0, 0] > 1e5
+
+
+@pytest.fixture
+def _own_names(monkeypatch):
+    """What a test registers is gone after it."""
+    for table in ("_entries", "_makers"):
+        monkeypatch.setattr(AGENTS, table, dict(getattr(AGENTS, table)))
+
+
+def define_stubborn(start: float = 1.0):
+    """A user's agent, as a cell of a notebook that can be run again."""
+
+    @AGENTS("stubborn", constant="bonus", grid=(0, 2))
+    class Stubborn(StatisticsAgent):
+        bonus: float = start
+
+        def _index(self, key, state, context):
+            return state.pulls * self.bonus + state.means
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_a_user_s_agent_plays_wherever_it_fits():
+    define_stubborn()
+    for problem in (Problem(Stationary(), 20), Problem(Abrupt(), 20)):
+        assert set(make_agents(problem, ["stubborn", "ucb1"])) == {"stubborn", "ucb1"}
+        assert {"stubborn", "ucb1"} < set(make_baselines(problem)) & set(make_agents(problem))
+        assert set(make_baselines(problem, among=())) == {"stubborn"}
+    full = Problem(Stationary(feedback="full"), 20)
+    assert "stubborn" not in {*make_agents(full), *make_baselines(full)}
+    with pytest.raises(ConfigError, match=r"got agent 'stubborn' for Stationary under 'full' feedback .*; try hedge"):
+        make_agents(full, ["stubborn"])
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_the_constant_of_a_user_s_agent_is_tuned():
+    define_stubborn()
+    problem = Problem(Stationary(), 20)
+    agent, entry = make_agents(problem, ["stubborn"])["stubborn"], AGENTS["stubborn"]
+    assert (entry.constant, entry.grid) == ("bonus", (0.0, 2.0))
+
+    @jax.jit
+    @jax.vmap
+    def actions(value):
+        return play_scenarios(with_constant(agent, "stubborn", value), problem, KEY, 8).actions
+
+    greedy, stubborn = np.asarray(actions(jnp.asarray(entry.grid)))
+    assert (stubborn == stubborn[:, :1]).all()
+    assert np.ptp(stubborn) > 0
+    assert np.ptp(greedy, axis=1).any()
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_a_function_may_say_where_a_user_s_agent_fits():
+    AGENTS("of_two")(lambda problem: UCB(constant=0.1) if problem.num_arms == 2 else None)
+    two, five = Problem(Stationary(num_arms=2), 20), Problem(Stationary(), 20)
+    assert make_agents(two)["of_two"] == make_baselines(two)["of_two"] == UCB(constant=0.1)
+    assert "of_two" not in {*make_agents(five), *make_baselines(five)}
+
+
+def without(name: str) -> type:
+    """A user's class that lacks something."""
+    parts = {part: getattr(UCB, part) for part in ("init", "act", "observe", "feedback") if part != name}
+    return type("Unready", (), parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoPytree(UCB):
+    bonus: float = 1.0
+
+
+class _NoDefault(UCB):
+    bonus: float  # pyright: ignore[reportGeneralTypeIssues]
+
+
+@pytest.mark.usefixtures("_own_names")
+@pytest.mark.parametrize(
+    ("name", "made", "constant", "message"),
+    [
+        *(
+            ("mine", without(part), None, rf"got agent 'mine' \(Unready\) without {part}, need .*; try (def )?{part}")
+            for part in ("init", "act", "observe", "feedback")
+        ),
+        ("mine", type("Abstract", (StatisticsAgent,), {}), None, r"\(Abstract\) without _index, .*; try def _index"),
+        ("mine", _NoDefault, None, r"\(_NoDefault\) .*need a default for every field"),
+        ("mine", _NoPytree, None, r"got agent 'mine' \(_NoPytree\), a dataclass .*; try .*without @dataclass"),
+        ("mine", type("Mine", (UCB,), {}), "bonus", r"got constant='bonus' of agent 'mine' \(Mine\), .* constant=None"),
+        ("ucb1", type("Mine", (UCB,), {}), None, r"got agent 'ucb1' from .*Mine, which .* has taken.* try 'my_ucb1'"),
+        ("My agent", UCB, None, r"got agent 'My agent', need a name .*; try @register_agent\('my_name'\)"),
+        (UCB, UCB, None, r"got agent <class .*UCB'>, need a name .*; try @register_agent\('my_name'\)"),
+    ],
+)
+def test_a_user_s_agent_that_cannot_play_is_refused(name, made, constant, message):
+    before = AGENTS.names()
+    with pytest.raises(ConfigError, match=f"^.*{message}.*$"):
+        AGENTS(name, constant=constant)(made)
+    assert AGENTS.names() == before
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_a_name_is_given_once_but_a_class_may_be_defined_again():
+    problem = Problem(Stationary(), 20)
+    for start in (1.0, 3.0):
+        define_stubborn(start)
+        agent: Any = make_agents(problem, ["stubborn"])["stubborn"]
+        assert agent.bonus == start
+    with pytest.raises(ConfigError, match=r"got agent 'stubborn' from .*, which .*Stubborn has taken, need .* own"):
+        AGENTS("stubborn")(type("Other", (UCB,), {}))

@@ -5,10 +5,13 @@ import sys
 
 import pytest
 
-from rmft_jax import cli, training
+from rmft_jax import cli
 from rmft_jax.agents import make_baselines, reference_agent
-from rmft_jax.config import RunConfig, to_dict
-from rmft_jax.presets import ENVIRONMENTS, PRESETS
+from rmft_jax.config import to_dict
+from rmft_jax.method.presets import PRESETS
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.problems.named import ENVIRONMENTS
+from rmft_jax.running import training
 
 SMALL = [
     "--num-arms", "2", "--horizon", "4", "--num-iterations", "2", "--chunk-size", "1", "--num-scenarios", "4",

@@ -1,5 +1,6 @@
 """`rmft plot` and `rmft table` on directories that were written, not trained."""
 
+import os
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ from evaluations import made_evaluation
 from sweep_data import made_sweep
 
 from rmft_jax import cli
-from rmft_jax.config import RunConfig
-from rmft_jax.storage import RunDirectory, write_dataset
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.plotting import FIGURES
+from rmft_jax.running.storage import RunDirectory, write_dataset
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
 
@@ -49,10 +51,11 @@ def refused(capsys, *argv) -> str:
     return err
 
 
-def test_a_figure_takes_no_jax(sweep, tmp_path):
+def test_a_figure_takes_no_device(sweep, tmp_path):
     words = ["plot", str(sweep), "--kind", "heatmap", "--relative-to", "thompson", "--out", str(tmp_path / "map.pdf")]
-    program = f"import sys; from rmft_jax import cli; sys.exit(cli.main({words!r}) or 'jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+    program = f"import sys; from rmft_jax import cli; sys.exit(cli.main({words!r}))"
+    where_is_none = os.environ | {"JAX_PLATFORMS": "nowhere"}
+    assert subprocess.run([sys.executable, "-P", "-c", program], env=where_is_none, check=False).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"map.png", "map.pdf", "map.csv"}
 
 
@@ -77,21 +80,53 @@ def test_options_may_be_repeated_or_take_several_words(sweep, tmp_path, capsys):
 def test_without_a_kind_a_sweep_has_all_figures(sweep):
     assert cli.main(["plot", str(sweep), "--style", "slides"]) == 0
     fixed = "_horizon=200"
-    names = [*(f"{kind}{fixed}" for kind in ("regret", "loglog", "training", "suffail", "arms")), "sweep", "heatmap"]
+    names = [*(f"{kind}{fixed}" for kind in ("regret", "loglog", "training", "suff_fail", "arms")), "sweep", "heatmap"]
     assert {path.stem for path in (sweep / "figures").iterdir()} == {*names, "heatmap_relative"}
 
 
 def test_a_run_has_its_kinds_one_by_one(run, tmp_path, capsys):
-    for kind in ("regret", "loglog", "training", "suffail", "arms"):
+    for kind in ("regret", "loglog", "training", "suff_fail", "arms", "final_regret"):
         assert cli.main(["plot", str(run), "--kind", kind]) == 0
         assert (run / "figures" / f"{kind}.csv").is_file()
     capsys.readouterr()
-    assert "got a single run, need a sweep" in refused(capsys, "plot", run, "--kind", "sweep")
+    assert "got a single run without final_regret" in refused(capsys, "plot", run, "--kind", "sweep")
     assert "need a sweep for it" in refused(capsys, "plot", run, "--select", "horizon=5")
     file = run / "evaluation.nc"
     assert cli.main(["plot", str(file), "--kind", "regret", "--out", str(tmp_path / "r.pdf")]) == 0
     capsys.readouterr()
-    assert "got --kind training for a file" in refused(capsys, "plot", file, "--kind", "training")
+    assert "got a single run without validation_regret" in refused(capsys, "plot", file, "--kind", "training")
+    assert "need a sweep for it" in refused(capsys, "plot", file, "--select", "horizon=5")
+
+
+OWN = """
+from matplotlib.figure import Figure
+import rmft_jax
+
+@rmft_jax.register_figure("own_dots", needs="regret")
+def dots(dataset, *, by=None, colour="red"):
+    figure, regret = Figure(), dataset["regret"]
+    figure.subplots().plot(dataset["round"], regret.mean([dim for dim in regret.dims if dim != "round"]))
+    return figure
+"""
+
+
+def test_a_file_may_bring_a_figure(run, sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(FIGURES, "_entries", dict(FIGURES._entries))
+    monkeypatch.setattr(FIGURES, "_makers", dict(FIGURES._makers))
+    file, kind = tmp_path / "own.py", ("--kind", "own_dots")
+    file.write_text(OWN)
+    assert "got figure 'own_dots', need one of arms, final_regret" in refused(capsys, "plot", run, *kind)
+    assert cli.main(["plot", str(run), "--import", str(file), *kind]) == 0
+    assert {path.name for path in (run / "figures").iterdir()} == {"own_dots.png", "own_dots.pdf"}
+    assert capsys.readouterr().out == f"figure: {run / 'figures' / 'own_dots.png'} (and .pdf)\n"
+    words = [*kind, "--by", "horizon", "--select", "num_arms=3"]
+    assert cli.main(["plot", str(sweep), *words, "--out", str(tmp_path / "x.pdf")]) == 0
+    assert (tmp_path / "x.png").is_file()
+    capsys.readouterr()
+    assert "got --baselines with --kind own_dots" in refused(capsys, "plot", sweep, *kind, "--baselines", "ucb1")
+    assert "got --select with --kind own_dots" in refused(capsys, "plot", run, *kind, "--select", "horizon=25")
+    assert cli.main(["plot", str(run)]) == 0
+    assert {"own_dots.png", "regret.png", "final_regret.csv"} <= {path.name for path in (run / "figures").iterdir()}
 
 
 def test_tables_are_printed_or_written(sweep, run, tmp_path, capsys):

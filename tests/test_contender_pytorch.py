@@ -9,30 +9,29 @@ import numpy as np
 import optax
 import pytest
 
-from rmft_jax import rmft
-from rmft_jax.config import AbruptConfig, BanditConfig, ConfigError, RMFTConfig, TransformerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.fine_tuning import gradient_steps
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.types import KeptBatch, Params
+from rmft_jax.agents import Transformer
+from rmft_jax.config import ConfigError, Params
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.method.fine_tuning import GradientSteps
+from rmft_jax.method.judging import KeptBatch
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import init, make_agent
+from rmft_jax.problems import Abrupt, Stationary
 
 torch = pytest.importorskip("torch")
 
 from experiments.benchmarks.contenders.pytorch import PyTorchContender, step_size  # noqa: E402
 
-POLICY = TransformerConfig(num_layers=2, width=8, num_heads=2)
+POLICY = Transformer(num_layers=2, width=8, num_heads=2)
 CONFIG = RMFTConfig(
-    environment=BanditConfig(num_arms=3),
+    environment=Stationary(num_arms=3),
     policy=POLICY,
     horizon=12,
     num_iterations=30,
     num_scenarios=8,
     num_rollouts=4,
-    k=1,
-    num_minibatches=2,
     rollout_block=8,
-    update_block=2,
-)
+).replace(k=1, num_minibatches=2, update_block=2)
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
@@ -44,7 +43,7 @@ def _restore_threads():
 
 
 def contender(**changes: object) -> PyTorchContender:
-    return PyTorchContender(dataclasses.replace(CONFIG, **changes), device="cpu")
+    return PyTorchContender(CONFIG.replace(**changes), device="cpu")
 
 
 def perturbed(params: Params) -> Params:
@@ -61,17 +60,10 @@ def teacher_forced(player: PyTorchContender) -> np.ndarray:
 def test_logits_are_those_of_the_package(layers):
     policy = dataclasses.replace(POLICY, num_layers=layers, mlp_ratio=layers + 1)
     player = contender(policy=policy)
-    state = rmft.init(player.config, jax.random.key(0))
+    state = init(player.config, jax.random.key(0))
     params = perturbed(state.params)
-    agent = dataclasses.replace(rmft.make_agent(state), params=params)
-    played = rollout_scenarios(
-        agent,
-        make_environment(player.config.environment),
-        RolloutKeys.create(jax.random.key(1)),
-        horizon=player.config.horizon,
-        num_scenarios=5,
-    )
-    played = jax.tree.map(lambda x: x[:, 0], played)
+    agent = player.config.agent(params)
+    played = play_scenarios(agent, player.config.problem(), jax.random.key(1), 5)
     player.load(params)
     expected = jax.vmap(agent.outputs)(played)
     assert np.std(expected) > 0.1
@@ -83,7 +75,7 @@ def test_logits_are_those_of_the_package(layers):
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=[NEEDS_COMPILER, pytest.mark.slow])])
 def test_cached_play_equals_teacher_forcing(compiled):
     player = PyTorchContender(CONFIG, device="cpu", compiled=compiled)
-    player.load(perturbed(rmft.init(CONFIG, jax.random.key(0)).params))
+    player.load(perturbed(init(CONFIG, jax.random.key(0)).params))
     player.rollout()
     np.testing.assert_allclose(player.logits.transpose(0, 1), teacher_forced(player), atol=1e-4)
     assert player.logits.shape == (12, 32, 3)
@@ -93,7 +85,7 @@ def test_cached_play_equals_teacher_forcing(compiled):
 
 def test_play_follows_its_laws():
     player = contender(num_scenarios=512, num_rollouts=8, temperature=2.0, branching="none", rollout_block=0)
-    params = rmft.init(player.config, jax.random.key(0)).params
+    params = init(player.config, jax.random.key(0)).params
     params["out"]["bias"] = np.asarray([1.0, 0.0, -1.0], np.float32)
     params["out"]["kernel"] = np.zeros((8, 3), np.float32)
     player.load(params)
@@ -147,14 +139,12 @@ def test_play_depends_on_the_seed_and_not_on_threads():
 def test_an_update_is_that_of_the_package():
     """One step on everything kept, from the same trajectories."""
     player = contender(num_minibatches=1, entropy_weight=0.1, step_size=1e-3, max_grad_norm=0.05)
-    state = rmft.init(player.config, jax.random.key(0))
+    state = init(player.config, jax.random.key(0))
     state = dataclasses.replace(state, params=perturbed(state.params))
-    agent = rmft.make_agent(state)
-    world = make_environment(player.config.environment)
-    played = rollout_scenarios(agent, world, RolloutKeys.create(jax.random.key(1)), horizon=12, num_scenarios=8)
-    played = jax.tree.map(lambda x: x[:, 0], played)
+    agent = make_agent(state)
+    played = play_scenarios(agent, player.config.problem(), jax.random.key(1), 8)
     weights = (jnp.arange(12)[None] >= jnp.arange(8)[:, None]).astype(jnp.float32)
-    after, *_ = gradient_steps(state, KeptBatch(played, weights), jax.random.key(2))
+    after, _ = state.config.update.fine_tune(state, KeptBatch(played, weights), jax.random.key(2))
 
     player.load(state.params)
     actions, rewards, weights = (torch.tensor(np.asarray(x)) for x in (played.actions, played.rewards, weights))
@@ -177,20 +167,19 @@ def test_iterations_lower_regret():
     assert (player.regret >= -1e-4).all()
 
 
-def test_step_sizes_are_those_of_the_package():
-    for schedule in ("constant", "cosine"):
-        config = dataclasses.replace(CONFIG, schedule=schedule)
-        total = config.num_iterations * config.num_minibatches
-        law = optax.cosine_decay_schedule(config.step_size, total) if schedule == "cosine" else lambda _: 2e-3
-        for update in (0, 1, total // 2, total - 1, total, total + 1):
-            assert step_size(config, update) == pytest.approx(np.asarray(law(update)), abs=1e-9)
+@pytest.mark.parametrize("steps", [GradientSteps(), GradientSteps(num_epochs=2, schedule="constant")])
+def test_step_sizes_are_those_of_the_package(steps):
+    total = 30 * steps.num_epochs * steps.num_minibatches
+    law = optax.cosine_decay_schedule(steps.step_size, total) if steps.schedule == "cosine" else lambda _: 2e-3
+    for update in (0, 1, total // 2, total - 1, total, total + 1):
+        assert step_size(steps, 30, update) == pytest.approx(np.asarray(law(update)), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"environment": AbruptConfig(num_arms=3)},
-        {"environment": BanditConfig(num_arms=3, noise="gaussian")},
+        {"environment": Abrupt(num_arms=3)},
+        {"environment": Stationary(num_arms=3, noise="gaussian")},
         {"policy": dataclasses.replace(POLICY, position="alibi")},
         {"policy": dataclasses.replace(POLICY, arms="token")},
         {"selection": "random"},

@@ -1,6 +1,5 @@
 """The baselines play and learn what the package does: their speed may be compared, and they check its fast path."""
 
-import dataclasses
 import functools
 
 import chex
@@ -11,33 +10,25 @@ import pytest
 from worlds import TINY
 
 from experiments.benchmarks.contenders import obvious, unfused
-from experiments.benchmarks.contenders.steps import Draws
-from rmft_jax import rmft
-from rmft_jax.config import AbruptConfig, BanditConfig, ConfigError, RMFTConfig, SingleLayerConfig, TransformerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.types import ScalarKey, TrainState, Trajectory
+from rmft_jax.agents import SingleLayer, Transformer
+from rmft_jax.config import ConfigError
+from rmft_jax.method import rmft
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import TrainState, abstract_state, init, state_of
+from rmft_jax.problems import Abrupt, Ball, Environment, Stationary
 
 
-def tiny(environment: object, layers: int, width: int, heads: int, **changes: object) -> RMFTConfig:
-    policy = TransformerConfig(num_layers=layers, width=width, num_heads=heads, mlp_ratio=layers + 1)
+def tiny(environment: Environment, layers: int, width: int, heads: int, **changes: object) -> RMFTConfig:
+    policy = Transformer(num_layers=layers, width=width, num_heads=heads, mlp_ratio=layers + 1)
     # Where a gradient is of the size of its rounding, Adam turns that into a part of a step: steps are small here.
-    return dataclasses.replace(TINY, environment=environment, policy=policy, step_size=2e-4, **changes)
+    return TINY.replace(environment=environment, policy=policy, step_size=2e-4, **changes)
 
 
+GAUSSIAN = Abrupt(num_arms=4, noise="gaussian")
 CONFIGS = {
-    "uniform": tiny(BanditConfig(num_arms=3), 2, 8, 2, temperature=1.7, entropy_weight=0.1),
-    "none": tiny(BanditConfig(num_arms=2), 1, 12, 3, branching="none", num_rollouts=3, num_epochs=2, horizon=9),
-    "one head": tiny(
-        AbruptConfig(num_arms=4, noise="gaussian"),
-        1,
-        6,
-        1,
-        shared_reward_noise=True,
-        selection="random",
-        k=1,
-        temperature=0.6,
-    ),
+    "uniform": tiny(Stationary(num_arms=3), 2, 8, 2, temperature=1.7, entropy_weight=0.1),
+    "none": tiny(Stationary(num_arms=2), 1, 12, 3, branching="none", num_rollouts=3, num_epochs=2, horizon=9),
+    "one head": tiny(GAUSSIAN, 1, 6, 1, shared_reward_noise=True, selection="random", k=1, temperature=0.6),
 }
 CASES = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -45,24 +36,9 @@ CASES = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def start(config: RMFTConfig) -> TrainState:
     """Weights far from the first ones, under which the policy is near uniform and most biases are zero."""
     rng = np.random.default_rng(0)
-    shapes = rmft.abstract_state(config).params
+    shapes = abstract_state(config).params
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.5, x.shape), jnp.float32), shapes)
-    return rmft.state_of(config, params, jax.random.key(0))
-
-
-@jax.jit
-def packages_own(state: TrainState, key: ScalarKey, branch_rounds: jax.Array | None = None) -> Trajectory:
-    config = state.config
-    return rollout_scenarios(
-        rmft.make_agent(state, explore=True),
-        make_environment(config.environment),
-        RolloutKeys.create(key),
-        horizon=config.horizon,
-        num_scenarios=config.num_scenarios,
-        num_rollouts=config.num_rollouts,
-        branch_rounds=branch_rounds,
-        shared_reward_noise=config.shared_reward_noise,
-    )
+    return state_of(config, params, jax.random.key(0))
 
 
 @functools.cache
@@ -78,9 +54,7 @@ def packages_iterations(name: str) -> list:
 @CASES
 def test_obvious_rollouts_are_the_packages_own(config):
     state = start(config)
-    draws = Draws.of(state)
-    branch_rounds = draws.branch_rounds if config.branching == "uniform" else None
-    ours, theirs = (play(state, draws.play, branch_rounds) for play in (packages_own, obvious.rollouts))
+    ours, theirs = rmft.play(state), obvious.play(state)
     assert len(np.unique(ours.actions)) == config.environment.num_arms
     assert jnp.std(jnp.log(ours.probabilities), axis=(0, 1, 2)).max() > 0.05, "the policy must depend on the past"
     np.testing.assert_array_equal(theirs.actions, ours.actions)
@@ -117,7 +91,7 @@ def test_compiled_ahead_of_time_they_train_alike(kind):
     if isinstance(contender, obvious.ObviousJax):
         contender.rollout()
     contender.iteration()
-    expected, _ = rmft.iterate(rmft.init(config, jax.random.key(3)))
+    expected, _ = rmft.iterate(init(config, jax.random.key(3)))
     chex.assert_trees_all_close(contender.state.params, expected.params, rtol=0, atol=1e-5)
     contender.iteration()
     assert int(contender.state.iteration) == 2
@@ -126,21 +100,23 @@ def test_compiled_ahead_of_time_they_train_alike(kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"policy": TransformerConfig(position="alibi")}, "position='alibi'"),
-        ({"policy": TransformerConfig(arms="token")}, "arms='token'"),
-        ({"policy": SingleLayerConfig(), "entropy_weight": 0.0}, "policy=SingleLayerConfig"),
-        ({"environment": BanditConfig(feedback="full"), "entropy_weight": 0.0}, "feedback='full'"),
+        ({"position": "alibi"}, "position='alibi'"),
+        ({"arms": "token"}, "arms='token'"),
+        ({"policy": SingleLayer(), "entropy_weight": 0.0}, "policy='single_layer'"),
+        ({"environment": Stationary(feedback="full"), "entropy_weight": 0.0}, "feedback='full'"),
+        ({"objective": "grpo", "k": 4}, "objective='grpo'"),
+        ({"kl_reference": "previous", "kl_weight": 0.1}, "kl_reference='previous'"),
+        ({"refresh_every": 2}, "refresh_every=2"),
     ],
 )
 def test_what_the_obvious_does_not_write_out_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        obvious.ObviousJax(dataclasses.replace(TINY, **changes))
+        obvious.ObviousJax(TINY.replace(**changes))
 
 
-def test_what_the_unfused_cannot_update_is_refused():
-    least_squares = {"policy": SingleLayerConfig(), "entropy_weight": 0.0, "update": "least_squares"}
-    with pytest.raises(ConfigError, match="update='least_squares'"):
-        unfused.Unfused(dataclasses.replace(TINY, **least_squares))
-    points = {"environment": BanditConfig(feedback="full"), "entropy_weight": 0.0, "decision_map": "ball"}
-    with pytest.raises(ConfigError, match="decision_map='ball'"):
-        unfused.Unfused(dataclasses.replace(TINY, **points))
+def test_the_unfused_programs_know_all_that_the_package_does():
+    points = {"environment": Stationary(num_arms=3, feedback="full"), "entropy_weight": 0.0, "decision_map": Ball(0.5)}
+    config = TINY.replace(policy=SingleLayer(), update="least_squares", num_iterations=2, **points)
+    state, metrics = unfused.iterate(init(config, jax.random.key(1)))
+    expected = rmft.iterate(init(config, jax.random.key(1)))
+    chex.assert_trees_all_close((state.params, metrics), (expected[0].params, expected[1]), rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from rmft_jax.config import ConfigError
-from rmft_jax.devices import ALONE, device_name, make_mesh, num_cores
+from rmft_jax.method.devices import ALONE, device_name, make_mesh, num_cores
 
 HERE = Path(__file__).parent
 
@@ -27,7 +27,7 @@ def test_eight_devices():
     assert "passed" in done.stdout
 
 
-USED = "from rmft_jax.devices import use_cores; use_cores({}); import jax; print(jax.device_count())"
+USED = "from rmft_jax.method.devices import use_cores; use_cores({}); import jax; print(jax.device_count())"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import jax
@@ -11,15 +12,21 @@ import xarray as xr
 from sweeping import GRID, SWEEP, TINY_OVERRIDE, CountedPrograms, KeptPrograms, Quiet, assert_equal, cell_times, run
 from worlds import TINY_RUN
 
-from rmft_jax import Sweep, training
+from rmft_jax import Sweep, load_policy
 from rmft_jax.agents import make_agents
-from rmft_jax.engine import batches, unfinished
-from rmft_jax.engine.batches import make_tasks
-from rmft_jax.engine.sweep import checked_plan
-from rmft_jax.interruption import InterruptedRunError
-from rmft_jax.storage import RunDirectory, RunError
+from rmft_jax.config import ConfigError
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.running import training
+from rmft_jax.running.checkpoints import Checkpoints
+from rmft_jax.running.history import METRICS
+from rmft_jax.running.interruption import InterruptedRunError
+from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.trainer import RunKeys
+from rmft_jax.running.training import train
+from rmft_jax.sweeps import batches
+from rmft_jax.sweeps.batches import make_tasks
+from rmft_jax.sweeps.run import checked_plan
 from rmft_jax.sweeps.store import SweepDirectory
-from rmft_jax.training import METRICS, train
 
 CHUNKS = 1 + 3  # The first one only validates.
 
@@ -86,7 +93,7 @@ def test_the_dataset_has_what_it_promises(batched):
     assert {"versions", "git_commit", "device", "created", "spec", "preset"} <= set(dataset.attrs)
     assert (dataset.wall_seconds > 0).all()
     assert (dataset.status == "finished").all()
-    assert not list((path / "unfinished").iterdir()) if (path / "unfinished").exists() else True
+    assert {file.name for file in path.iterdir()} == {"sweep.json", "sweep.nc", "cells", "failures", ".lock"}
 
 
 def test_padding_is_not_in_the_dataset(batched):
@@ -111,19 +118,28 @@ def test_results_do_not_depend_on_which_cells_share_a_batch(batched, tmp_path):
         np.testing.assert_allclose(first[name][..., 0], second[name][..., 0], rtol=1e-5)
 
 
-def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One of the cells as a run by itself."""
+    path = tmp_path_factory.mktemp("engine") / "alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_baselines", functools.partial(make_agents, names=SWEEP.baselines))
+        summary = train(TINY_RUN.replace(seed=1), path, reporter=Quiet())
+    return summary, path
+
+
+def test_a_cell_equals_its_run_by_itself(batched, alone):
     """Though it shares its programs with longer horizons and more arms."""
-    monkeypatch.setattr(training, "make_baselines", functools.partial(make_agents, names=SWEEP.baselines))
-    summary = train(dataclasses.replace(TINY_RUN, seed=1), tmp_path / "run", reporter=Quiet())
-    alone, played = (RunDirectory(tmp_path / "run").read_dataset(f"{name}.nc") for name in ("metrics", "evaluation"))
+    summary, path = alone
+    curves, played = (RunDirectory(path).read_dataset(f"{name}.nc") for name in ("metrics", "evaluation"))
     cell = batched[0].sel(horizon=6, num_arms=3, seed=1)
     renamed = {"regret": "training_regret", "suff_fail_freq": "training_suff_fail_freq"}
     for theirs in METRICS:
         own = renamed.get(theirs, theirs)
-        np.testing.assert_allclose(cell[own][0], alone[theirs][0], rtol=1e-5)
-        np.testing.assert_allclose(cell[own], alone[theirs], rtol=1e-3)
-    np.testing.assert_allclose(cell.validation_regret, alone.validation_regret, rtol=1e-4)
-    np.testing.assert_allclose(cell.validation_regret_sem, alone.validation_regret_sem, rtol=1e-3)
+        np.testing.assert_allclose(cell[own][0], curves[theirs][0], rtol=1e-5)
+        np.testing.assert_allclose(cell[own], curves[theirs], rtol=1e-3)
+    np.testing.assert_allclose(cell.validation_regret, curves.validation_regret, rtol=1e-4)
+    np.testing.assert_allclose(cell.validation_regret_sem, curves.validation_regret_sem, rtol=1e-3)
     assert cell.best_iteration == summary["checkpoint_iteration"]
     row = summary["evaluation"]["rmft"]
     np.testing.assert_allclose(cell.final_regret, row["regret_mean"], rtol=1e-4)
@@ -141,6 +157,73 @@ def test_a_cell_equals_its_run_by_itself(batched, tmp_path, monkeypatch):
     difference = np.subtract(*pair)
     np.testing.assert_allclose(cell.minus_reference, difference.mean(), rtol=1e-3)
     np.testing.assert_allclose(cell.minus_reference_sem, difference.std(ddof=1) / 32**0.5, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def kept(batched, programs, tmp_path_factory):
+    """A copy of the sweep in which two of the cells are made again, and their policies kept."""
+    path = tmp_path_factory.mktemp("engine") / "kept"
+    shutil.copytree(batched[1], path)
+    for index in (1, 2):
+        (path / "cells" / f"{index:05d}.nc").unlink()
+    dataset, _ = run(SWEEP, path, resume=True, cells_per_batch=3, executor=programs, keep_weights=True)
+    assert_equal(dataset, batched[0])
+    return path
+
+
+def test_the_policy_of_a_cell_plays_as_the_cell_did_and_as_the_run_by_itself(batched, kept, alone):
+    assert sorted(file.name for file in (kept / "weights").iterdir()) == ["00001.npz", "00002.npz"]
+    policy = load_policy(kept, {"horizon": 6, "num_arms": 3, "seed": 1})
+    assert policy.config == TINY_RUN.replace(seed=1)
+    assert (policy.preset, policy.provenance["cell"]) == ("quickstart", "horizon=6,num_arms=3,seed=1")
+    assert {"versions", "git_commit", "device", "created"} <= set(policy.provenance)
+    own = load_policy(alone[1]).agent.params
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), policy.agent.params, own)
+    for index, cell in ((1, {"horizon": 6, "num_arms": 3, "seed": 1}), (2, {"horizon": 6, "num_arms": 4, "seed": 0})):
+        policy = load_policy(str(kept), index)
+        key = RunKeys.create(policy.config.seed).test
+        played = evaluate({"rmft": policy.agent}, policy.config.rmft.problem(), num_scenarios=32, key=key)
+        expected = batched[0].sel(cell)
+        regret = played.regret.mean(("agent", "scenario"))
+        np.testing.assert_allclose(regret, expected.regret.dropna("round"), rtol=1e-5)
+        for name in ("min_frac", "greedy_frac"):
+            np.testing.assert_allclose(played[name].mean(), expected[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cell", "error", "message"),
+    [
+        (
+            {"seed": 1},
+            ConfigError,
+            r"seed=1, which 4 of the sweep's are, need one of 1 \(horizon=6,num_arms=3,seed=1\), 3",
+        ),
+        (
+            {"seed": 7},
+            ConfigError,
+            r"seed=7, which none of the sweep's are, need one of 0 \(.*4 \(.*seed=0\), \.\.\.; try",
+        ),
+        ({"sede": 1}, ConfigError, "got cell sede=1, which none of the sweep's are"),
+        ({}, ConfigError, "which 8 of the sweep's are"),
+        (8, ConfigError, "got cell 8, which none of the sweep's are"),
+        (-1, ConfigError, "got cell -1, which none of the sweep's are"),
+        (None, ConfigError, "got cell None of .*kept, need a cell of a sweep; try a sweep and its cell"),
+        (0, RunError, "kept holds no policy of horizon=6,num_arms=3,seed=0; try a sweep with --keep-weights"),
+        ({"horizon": 8, "num_arms": 3, "seed": 0}, RunError, "holds no policy of horizon=8,num_arms=3,seed=0"),
+    ],
+)
+def test_a_policy_that_is_not_there_is_told(kept, cell, error, message):
+    with pytest.raises(error, match=message) as raised:
+        load_policy(kept, cell)
+    assert "\n" not in str(raised.value)
+    assert "; try " in str(raised.value)
+
+
+def test_only_sweeps_have_cells(alone, kept):
+    for source in (alone[1], kept / "weights" / "00001.npz", kept / "nowhere"):
+        with pytest.raises(ConfigError, match=r"got cell 1 of .*, need a cell of a sweep; try a sweep and its cell"):
+            load_policy(source, 1)
+    assert load_policy(kept / "weights" / "00001.npz").config.seed == 1
 
 
 FLOATS = Sweep(
@@ -190,82 +273,97 @@ def test_a_sweep_is_neither_replaced_nor_mixed_with_another(batched, programs):
         run(dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]}), path, resume=True, executor=programs)
 
 
-def interrupted(path, programs, after: int) -> None:
+# Two batches, of which the second one is filled up.
+PART = dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]})
+
+
+def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> None:
     programs.interrupt_after = after
     with pytest.raises(InterruptedRunError, match="keeps what is finished; continue with the same command"):
-        run(SWEEP, path, cells_per_batch=3, executor=programs)
+        run(sweep, path, cells_per_batch=3, executor=programs, **options)
 
 
 def test_an_interrupted_batch_goes_on_where_it_was_left_bit_for_bit(batched, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
     interrupted(tmp_path / "sweep", programs, CHUNKS + 3)
-    assert [file.name for file in (tmp_path / "sweep" / "unfinished").iterdir()] == ["00003.npz"]
+    left = [str(file.relative_to(tmp_path)) for file in (tmp_path / "sweep" / "unfinished").rglob("*.npz")]
+    # The last chunk was not saved: it was interrupted before.
+    assert sorted(left) == ["sweep/unfinished/00003/00000000.npz", "sweep/unfinished/00003/00000002.npz"]
     chunks = programs.chunks
-    dataset, outcome = run(SWEEP, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
-    assert programs.chunks == chunks + 2 + CHUNKS
-    assert outcome.finished == 8
-    assert_equal(dataset, batched[0])
-    assert not list((tmp_path / "sweep" / "unfinished").iterdir())
+    dataset, outcome = run(PART, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
+    assert programs.chunks == chunks + 2
+    assert outcome.finished == 4
+    assert_equal(dataset, batched[0].sel(seed=[0]))
+    assert not (tmp_path / "sweep" / "unfinished").exists()
 
 
-def other_batch(path):
-    shutil.copy(path, path.with_name("00006.npz"))
-    path.unlink()
-    return 2
+def truncated(folder):
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return 4
+def of_another_batch(folder):
+    shutil.move(folder, folder.with_name("00003"))
 
 
-def other_settings(path):
-    with np.load(path) as arrays:
-        content = dict(arrays)
-    content["notes"] = np.asarray(str(content["notes"]).replace("step_size=0.002", "step_size=0.001", 1))
-    np.savez(path, **content)
-    return 4
+def of_other_settings(folder):
+    """With more iterations done than will be saved soon."""
+    for path in folder.iterdir():
+        with np.load(path) as arrays:
+            content = dict(arrays)
+        content["about"] = np.asarray(str(content["about"]).replace('"step_size": 0.002', '"step_size": 0.001', 1))
+        path.unlink()
+        np.savez(path.with_name("00000099.npz"), **content)
 
 
-@pytest.mark.parametrize("change", [other_batch, truncated, other_settings])
-def test_unfinished_work_that_is_damaged_or_of_others_is_ignored(batched, programs, tmp_path, monkeypatch, change):
+@pytest.mark.parametrize("change", [truncated, of_another_batch, of_other_settings])
+def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, programs, tmp_path, monkeypatch, change):
+    """And what is saved from then on can be resumed."""
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
     interrupted(tmp_path / "sweep", programs, 3)
-    change(tmp_path / "sweep" / "unfinished" / "00000.npz")
+    change(tmp_path / "sweep" / "unfinished" / "00000")
+    interrupted(tmp_path / "sweep", programs, 3, resume=True)
     chunks = programs.chunks
-    dataset, _ = run(SWEEP, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
-    assert programs.chunks == chunks + 3 * CHUNKS
-    assert_equal(dataset, batched[0])
+    dataset, _ = run(PART, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
+    assert programs.chunks == chunks + 2 + CHUNKS
+    assert_equal(dataset, batched[0].sel(seed=[0]))
 
 
 def test_wherever_unfinished_work_is_damaged_it_is_noticed(batched, programs, tmp_path, monkeypatch):
     """Every read gives what was written, or nothing."""
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
     interrupted(tmp_path / "sweep", programs, 3)
-    path = tmp_path / "sweep" / "unfinished" / "00000.npz"
-    task = make_tasks(checked_plan(SWEEP), 3, (), None)[0]
-    start = programs.of(task).start(task.cells)
+    path = tmp_path / "sweep" / "unfinished" / "00000" / "00000002.npz"
+    path.with_name("00000000.npz").unlink()
+    task = make_tasks(checked_plan(PART.expand(), PART.baselines), 3, (), None)[0]
+    start = programs.of(task).start(task.cells).state
     content, rng, lost = path.read_bytes(), np.random.default_rng(0), 0
     with np.load(path) as arrays:
-        identity = unfinished.json.loads(str(arrays["notes"]))["identity"]
-    whole = unfinished.load(path, identity, start)
+        identity = json.loads(str(arrays["about"]))["identity"]
+    checkpoints = Checkpoints(path.parent, identity, warn=lambda line: None)
+    whole = checkpoints.restore(start)
     assert whole is not None
-    for _ in range(60):
+    for _ in range(40):
         damaged = bytearray(content)
         damaged[rng.integers(len(content))] ^= 0xFF
         path.write_bytes(damaged)
-        loaded = unfinished.load(path, identity, start)
-        lost += loaded is None
-        if loaded is not None:
-            jax.tree.map(np.testing.assert_array_equal, loaded[0].state.params, whole[0].state.params)
-            np.testing.assert_equal(dataclasses.asdict(loaded[1]), dataclasses.asdict(whole[1]))
-    assert lost > 40
+        try:
+            loaded = checkpoints.restore(start)
+        except RunError:
+            lost += 1
+            continue
+        assert loaded is not None
+        jax.tree.map(np.testing.assert_array_equal, loaded[0].params, whole[0].params)
+        np.testing.assert_equal(dataclasses.asdict(loaded[1]), dataclasses.asdict(whole[1]))
+    assert lost > 25
     for rubbish in (b"", b"rubbish", b"PK\x03\x04"):
         path.write_bytes(rubbish)
-        assert unfinished.load(path, identity, start) is None
+        with pytest.raises(RunError, match="only damaged checkpoints"):
+            checkpoints.restore(start)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    assert unfinished.load(path, identity, start) is None
+    with pytest.raises(RunError, match="only damaged checkpoints"):
+        checkpoints.restore(start)
 
 
 def with_step_sizes(*sizes: float) -> Sweep:
@@ -296,9 +394,8 @@ def test_a_cell_that_fails_is_recorded_and_touches_no_other(batched, programs, t
 
 def test_a_failure_is_remembered_through_an_interruption(batched, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
-    sweep, programs.interrupt_after = with_step_sizes(1e-3, 1e30, 3e-3), 4
-    with pytest.raises(InterruptedRunError):
-        run(sweep, tmp_path / "sweep", cells_per_batch=3, executor=programs)
+    sweep = with_step_sizes(1e-3, 1e30, 3e-3)
+    interrupted(tmp_path / "sweep", programs, 4, sweep)
     _, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
     assert (outcome.finished, outcome.missing) == (2, 0)
     assert " iteration 1; try" in outcome.failures["step_size=1e+30"]
@@ -336,3 +433,16 @@ def test_a_sweep_stops_after_so_many_failures(batched, programs, tmp_path):
     assert programs.chunks == chunks + 2
     dataset, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs, max_failures=4)
     assert (outcome.finished, len(outcome.failures), outcome.missing) == (3, 3, 0)
+
+
+def test_a_sweep_that_grows_becomes_the_one_that_begins_so_large(batched, programs, tmp_path):
+    few, all_of_them = (1e-3, 2e-3, 4e-3), (1e-3, 2e-3, 4e-3, 3e-3, 5e-3, 6e-3)
+    path, options = tmp_path / "grown", {"cells_per_batch": 3, "executor": programs}
+    small, _ = run(with_step_sizes(*few), path, **options)
+    before, chunks = cell_times(path), programs.chunks
+    grown, outcome = run(with_step_sizes(*all_of_them), path, resume=True, **options)
+    assert (outcome.finished, programs.chunks - chunks) == (6, CHUNKS)
+    assert {name: time for name, time in cell_times(path).items() if name in before} == before
+    xr.testing.assert_equal(grown.sel(step_size=list(few)), small)
+    whole, _ = run(with_step_sizes(*all_of_them), tmp_path / "whole", **options)
+    xr.testing.assert_equal(grown.drop_vars("wall_seconds"), whole.drop_vars("wall_seconds"))

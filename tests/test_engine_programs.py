@@ -8,18 +8,19 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from rmft_jax.agents.padding import pad_params
+from rmft_jax.sweeps.unfinished import Progress
 from sweeping import SWEEP, TINY_OVERRIDE, KeptPrograms, run
 
-from rmft_jax import Sweep, rmft
+from rmft_jax import Sweep
 from rmft_jax.agents import make_agents
-from rmft_jax.agents.padding import pad_params
 from rmft_jax.config import ConfigError
-from rmft_jax.engine.batches import make_tasks
-from rmft_jax.engine.programs import Programs, padded_config
-from rmft_jax.engine.sweep import checked_plan
-from rmft_jax.engine.unfinished import Progress
-from rmft_jax.training import METRICS, RunKeys
-from rmft_jax.types import IterationMetrics
+from rmft_jax.method import rmft
+from rmft_jax.method.state import IterationMetrics
+from rmft_jax.running.training import METRICS, RunKeys
+from rmft_jax.sweeps.batches import make_tasks
+from rmft_jax.sweeps.programs import Programs, padded_config
+from rmft_jax.sweeps.run import checked_plan
 
 
 def test_a_batch_starts_from_the_weights_of_every_run():

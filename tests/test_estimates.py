@@ -4,8 +4,8 @@ import xarray as xr
 from scipy import stats
 from sweep_data import made_sweep
 
-from rmft_jax import estimates
 from rmft_jax.config import ConfigError
+from rmft_jax.statistics import estimates
 
 SWEEP = made_sweep()
 

@@ -2,24 +2,24 @@ import jax
 import numpy as np
 import pytest
 
-from rmft_jax.agents import UCB, BanditTransformer, make_agents, make_baselines
-from rmft_jax.config import AdaptiveConfig, BanditConfig, TransformerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import evaluate, final_regret
-from rmft_jax.regret import Regret
+from rmft_jax.agents import UCB, BanditTransformer, Hedge, Transformer, make_agents, make_baselines
+from rmft_jax.config import ConfigError
+from rmft_jax.method.evaluation import evaluate, final_regret
+from rmft_jax.problems import Adaptive, Problem, Stationary
 
-CONFIG = BanditConfig(num_arms=4)
-WORLD = make_environment(CONFIG)
+PROBLEM = Problem(Stationary(num_arms=4), 20)
 KEY = jax.random.key(5)
+# Agents that compile quickly.
+QUICK = ("ucb1", "greedy", "uniform", "best_fixed_arm", "best_arm")
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return evaluate(make_baselines(CONFIG, 20), WORLD, horizon=20, num_scenarios=300, key=KEY)
+    return evaluate(make_baselines(PROBLEM, QUICK), PROBLEM, num_scenarios=300, key=KEY)
 
 
 def test_every_agent_meets_the_same_problems(dataset):
-    assert dict(dataset.sizes) == {"agent": 8, "scenario": 300, "round": 20, "arm": 4}
+    assert dict(dataset.sizes) == {"agent": 5, "scenario": 300, "round": 20, "arm": 4}
     means = dataset["mean_rewards"].to_numpy()
     gaps = means.max(1, keepdims=True) - means
     per_round = np.take_along_axis(gaps[None], dataset["action"].to_numpy(), axis=2)
@@ -27,9 +27,9 @@ def test_every_agent_meets_the_same_problems(dataset):
 
 
 def test_the_result_of_an_agent_does_not_depend_on_its_company(dataset):
-    alone = evaluate({"ucb1": UCB()}, WORLD, horizon=20, num_scenarios=300, key=KEY)
+    alone = evaluate({"ucb1": UCB()}, PROBLEM, num_scenarios=300, key=KEY)
     np.testing.assert_array_equal(alone["regret"].sel(agent="ucb1"), dataset["regret"].sel(agent="ucb1"))
-    final = final_regret(UCB(), WORLD, Regret.of(WORLD), KEY, 20, 300)
+    final = final_regret(UCB(), PROBLEM, KEY, 300)
     np.testing.assert_allclose(final, dataset["regret"].sel(agent="ucb1").isel(round=-1), atol=1e-5)
 
 
@@ -41,18 +41,41 @@ def test_uniform_play_loses_the_mean_gap_every_round(dataset):
 
 
 def test_fewer_arms_may_exist():
-    agent = BanditTransformer.create(KEY, TransformerConfig(width=8), 4, 10)
-    dataset = evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_arms=2)
+    world = Stationary(num_arms=4)
+    agent = BanditTransformer.create(KEY, Transformer(width=8, num_layers=1), 4, 10)
+    dataset = evaluate({"rmft": agent}, Problem.checked(world, 10, num_arms=2), num_scenarios=50, key=KEY)
     assert dataset["action"].max() == 1
     assert (dataset["mean_rewards"][:, 2:] == 0).all()
-    with pytest.raises(ValueError, match="got num_arms=5, need 2 to 4"):
-        evaluate({"rmft": agent}, WORLD, horizon=10, num_scenarios=50, key=KEY, num_arms=5)
+    assert dataset.attrs["num_arms"] == 2
+    with pytest.raises(ConfigError, match="got num_arms=5, need 2 to 4"):
+        Problem.checked(world, 10, num_arms=5)
+
+
+def test_the_dataset_says_what_it_is_of(dataset):
+    expected = {"num_arms": 4, "horizon": 20, "num_scenarios": 300, "feedback": "bandit", "reference": "thompson"}
+    assert expected.items() <= dataset.attrs.items()
+    assert (dataset.attrs["regret"], dataset.attrs["regret_form"]) == ("pseudo", "sampled")
+
+
+def test_an_agent_that_cannot_play_is_refused_before_anything_compiles():
+    agent = BanditTransformer.create(KEY, Transformer(width=8), 3, 10)
+    with pytest.raises(ConfigError, match="got num_arms=4, need num_arms=3"):
+        evaluate({"rmft": agent}, PROBLEM, num_scenarios=2, key=KEY)
+    with pytest.raises(ConfigError, match="got Hedge under 'bandit' feedback, need 'full'"):
+        evaluate({"hedge": Hedge()}, PROBLEM, num_scenarios=2, key=KEY)
+
+
+def test_problems_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="got horizon=0, need a whole number of at least 1"):
+        Problem.checked(Stationary(), 0)
+    with pytest.raises(ConfigError, match=r"got noise_std=-1\.0"):
+        Problem.checked(Stationary(noise="gaussian", noise_std=-1.0), 10)
 
 
 def test_means_that_depend_on_the_agent_are_not_stated():
-    world = make_environment(config := AdaptiveConfig(num_arms=3, feedback="full"))
-    agents = make_agents(config, 4, ["hedge", "ftpl"])
-    dataset = evaluate(agents, world, horizon=4, num_scenarios=20, key=KEY)
+    problem = Problem(Adaptive(num_arms=3, feedback="full"), 4)
+    agents = make_agents(problem, ["hedge", "ftpl"])
+    dataset = evaluate(agents, problem, num_scenarios=20, key=KEY)
     assert np.isnan(dataset["mean_rewards"]).any()
-    alone = evaluate({"hedge": agents["hedge"]}, world, horizon=4, num_scenarios=20, key=KEY)
+    alone = evaluate({"hedge": agents["hedge"]}, problem, num_scenarios=20, key=KEY)
     np.testing.assert_array_equal(alone["mean_rewards"], np.tile([0.0, 1.0, 1.0], (20, 1)))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,14 +12,25 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import bandit_regret, comparison, pretrain, regret_by_round, settings_regret, single_layer_weights
-from experiments.common import preset_config, run_directory, tuned_in_hindsight
-from rmft_jax import RunDirectory, evaluate, get_preset, make_agents, make_environment
-from rmft_jax.agents import FullInformationSingleLayer, Hedge, catalogue
-from rmft_jax.config import RMFTConfig, SingleLayerConfig
-from rmft_jax.growth import half_horizon, suff_fail_freq
-from rmft_jax.training import RunKeys
-from rmft_jax.types import Context
+from experiments import (
+    bandit_regret,
+    common,
+    comparison,
+    encodings,
+    pretrain,
+    regret_by_round,
+    settings_regret,
+    single_layer_weights,
+)
+from experiments.common import Options, Trained, mean_final_regrets, tuned_in_hindsight
+from rmft_jax.agents import FullInformationSingleLayer, Hedge, SingleLayer, catalogue, make_agents
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.problems import Context
+from rmft_jax.running.trainer import RunKeys
+from rmft_jax.running.weights import TrainedPolicy
+from rmft_jax.statistics.growth import half_horizon, suff_fail_freq
+from rmft_jax.sweeps.spec import Sweep
 from theory.hedge import centring, rate
 
 ROWS = [(group, name) for group, content in comparison.GROUPS.items() for name in content.rows]
@@ -28,7 +38,12 @@ ROWS = [(group, name) for group, content in comparison.GROUPS.items() for name i
 
 def row(group: str, name: str, quick: bool = False) -> RMFTConfig:
     chosen = comparison.GROUPS[group]
-    return comparison.config_of(chosen.rows[name], chosen.preset, quick).rmft
+    override = comparison.settings(chosen.rows[name], quick) | (common.QUICK if quick else {})
+    return Sweep(chosen.preset, override=override).expand()[0].config.rmft
+
+
+def num_updates(config: RMFTConfig) -> int:
+    return config.num_iterations * int(config.flat()["num_minibatches"])
 
 
 @pytest.mark.parametrize(("group", "name"), ROWS)
@@ -36,8 +51,8 @@ def test_rows_have_the_budget_of_their_table(group, name):
     one, first = row(group, name), row(group, next(iter(comparison.GROUPS[group].rows)))
     for quantity in (lambda c: c.num_iterations * c.num_scenarios * c.num_rollouts, lambda c: c.horizon):
         assert quantity(one) == quantity(first)
-    if "iterations" not in name or "replay" in name:
-        assert one.num_iterations * one.num_minibatches == first.num_iterations * first.num_minibatches
+    if "iterations" not in name:
+        assert num_updates(one) == num_updates(first)
     assert (one.environment, one.policy) == (first.environment, first.policy)
     assert (one == first) == (name == next(iter(comparison.GROUPS[group].rows)))
     assert row(group, name, quick=True).refresh_every <= row(group, name, quick=True).num_iterations
@@ -50,31 +65,32 @@ def test_one_row_is_one_run_wherever_it_stands():
         assert configs.setdefault(slug, row(group, name)) == row(group, name)
 
 
-def summaries(regrets: list[float], thompson: list[float]) -> list[dict]:
-    return [
-        {
-            "evaluation": {
-                "rmft": {"regret_mean": regret, "suff_fail_freq": 0.25},
-                "thompson": {"regret_mean": other},
-            },
-            "env_steps": 1000,
-            "wall_seconds": 2.0,
-            "checkpoint_iteration": 20,
-        }
-        for regret, other in zip(regrets, thompson, strict=True)
-    ]
+def trained(changes: comparison.Changes, regrets: list[float], thompson: list[float]) -> Trained:
+    """What a sweep over three seeds would have left."""
+    per_seed = {
+        "final_regret": ("seed", regrets),
+        "suff_fail_freq": (("seed", "round"), np.full((3, 50), 0.5) - 0.25 * (np.arange(1, 51) == 25)),
+        "best_iteration": ("seed", [20.0, 40.0, 60.0]),
+        "wall_seconds": ("seed", [2.0] * 3),
+        "baseline_final_regret": (("seed", "agent"), np.transpose([thompson])),
+    }
+    sweep = xr.Dataset(per_seed, {"seed": [0, 1, 2], "round": np.arange(1, 51), "agent": ["thompson"]})
+    config = Sweep("mab-per-scenario", override=comparison.settings(changes)).expand()[0].config
+    agent: Any = None
+    return Trained(sweep, [TrainedPolicy(agent, config, "mab-per-scenario", {})] * 3)
 
 
 def test_differences_are_paired_by_seed():
-    group = comparison.Group({"rmft": {}, "at random": {"selection": "random"}})
-    configs = {name: comparison.config_of(changes) for name, changes in group.rows.items()}
-    measured = {"rmft": summaries([4.0, 5.0, 6.0], [6.0] * 3), "at random": summaries([5.0, 6.0, 7.0], [6.0] * 3)}
-    result = comparison.describe(measured, configs, group)
+    group = comparison.Group({"rmft": {}, "at random": {"selection": "random"}}, references=("thompson",))
+    regrets = {"rmft": [4.0, 5.0, 6.0], "at random": [5.0, 6.0, 7.0]}
+    measured = {name: trained(group.rows[name], values, [6.0] * 3) for name, values in regrets.items()}
+    result = comparison.describe(measured, group)
     other = result["rows"]["at random"]
     assert other["minus_first"]["mean"] == 1.0
     assert other["minus_first"]["ci95"] == [1.0, 1.0]  # Though seeds differ by as much.
     assert other["regret"]["ci95"][1] > 7.0
-    assert other["trajectories_per_update"] == 512 * 2 // 4
+    assert (other["updates"], other["trajectories_per_update"]) == (400, 512 * 2 // 4)
+    assert (other["env_steps"], other["checkpoint_iteration"]) == (100 * 512 * 8 * 50, [20, 40, 60])
     text = comparison.table(result)
     assert "| at random | 6.00 [3.52, 8.48] | +1.00 [+1.00, +1.00] | 0.25 | 256 | 2 |" in text
     assert "| rmft | 5.00 [2.52, 7.48] |  | 0.25 |" in text
@@ -83,7 +99,7 @@ def test_differences_are_paired_by_seed():
 
 def test_unknown_rows_are_refused():
     with pytest.raises(SystemExit, match="got --only 'grpo', need one of 'rmft'"):
-        comparison.main("rivals", only=("grpo",))
+        comparison.main("rivals", Options(), only=("grpo",))
 
 
 def test_only_presets_can_become_policies(tmp_path):
@@ -143,16 +159,14 @@ def test_hedge_is_a_matrix_along_the_centring():
     assert single_layer_weights.share_beside_hedge(matrix - eta * direction) == pytest.approx(1.0)
 
 
-def test_the_policy_of_a_matrix_along_the_centring_is_hedge(monkeypatch):
+def test_the_policy_of_a_matrix_along_the_centring_is_hedge():
     eta, arms, horizon = 0.3, 3, 8
-    agent = FullInformationSingleLayer.create(jax.random.key(0), SingleLayerConfig(), arms)
+    agent = FullInformationSingleLayer.create(jax.random.key(0), SingleLayer(), arms)
     # A score other than 1, and a matrix that differs from eta I by what softmax does not see.
     params = {**agent.params, "kappa": 2.0 * agent.params["kappa"]}
     value = eta / 2 * jnp.eye(arms) + 0.4
     agent = dataclasses.replace(agent, params={**params, "V": value})
-    monkeypatch.setattr(single_layer_weights, "load_agent", lambda run: (agent, 1))
-    matrix = single_layer_weights.trained_matrix(RunDirectory(Path("nowhere")))
-    np.testing.assert_allclose(matrix, eta * centring(arms), atol=1e-6)
+    np.testing.assert_allclose(single_layer_weights.trained_matrix(agent), eta * centring(arms), atol=1e-6)
     hedge = Hedge(rate=eta / np.sqrt(8 * np.log(arms) / horizon))
     players: tuple[Any, Any] = (agent, hedge)
     states = [player.init(arms, horizon) for player in players]
@@ -168,35 +182,68 @@ def test_the_policy_of_a_matrix_along_the_centring_is_hedge(monkeypatch):
 
 
 def test_no_constant_is_better_than_the_one_tuned_in_hindsight():
-    config = preset_config("mab-k2", quick=True)
-    tuned = tuned_in_hindsight(config, 3, ("posterior_index",))["posterior_index"]
-    environment, horizon = config.rmft.environment, config.rmft.horizon
-    played = evaluate(
-        {
-            str(constant): catalogue.with_constant(agent, "posterior_index", constant)
-            for name, agent in make_agents(environment, horizon, ["posterior_index"]).items()
-            for constant in (0.6, 1.0, 2.0, tuned["constant"])
-        },
-        make_environment(environment),
-        horizon=horizon,
-        num_scenarios=config.num_test_scenarios,
-        key=RunKeys.create(3).test,
-    )
-    finals = played["regret"].isel(round=-1).mean("scenario")
-    assert float(finals.sel(agent=str(tuned["constant"]))) == pytest.approx(tuned["regret_mean"], rel=1e-5)
-    assert float(finals.min()) == pytest.approx(tuned["regret_mean"], rel=1e-5)
+    config = Sweep("mab-k2", override={**common.QUICK, "seed": 3}).expand()[0].config
+    tuned = tuned_in_hindsight(config, ("posterior_index",))["posterior_index"]
+    problem = config.rmft.problem()
+    agent = make_agents(problem, ["posterior_index"])["posterior_index"]
+    candidates = {
+        str(constant): catalogue.with_constant(agent, "posterior_index", constant)
+        for constant in (0.6, 1.0, 2.0, tuned["constant"])
+    }
+    key = RunKeys.create(3).test
+    finals = mean_final_regrets(evaluate(candidates, problem, num_scenarios=config.num_test_scenarios, key=key))
+    assert finals[str(tuned["constant"])] == pytest.approx(tuned["regret_mean"], rel=1e-5)
+    assert min(finals.values()) == pytest.approx(tuned["regret_mean"], rel=1e-5)
 
 
-def test_quick_runs_are_kept_apart(tmp_path):
-    assert run_directory(tmp_path, "fol", 1) != run_directory(tmp_path, "fol", 1, quick=True)
-    assert preset_config("fol") == get_preset("fol")
-    assert preset_config("fol", quick=True).rmft.environment == get_preset("fol").rmft.environment
+def test_ratios_are_taken_on_the_same_scenarios():
+    finals = xr.DataArray([[2.0, 4.0, 0.0], [4.0, 6.0, 0.0]], dims=("scenario", "agent"))
+    regret = finals.assign_coords(agent=["rmft", "thompson", "best_arm"]).expand_dims(round=[1])
+    tuned = [{"ucb": {"constant": 0.5, "regret_mean": 1.5}, "kl_ucb": {"constant": None, "regret_mean": 6.0}}] * 2
+    found = common.ratios([regret.to_dataset(name="regret"), 2 * regret.to_dataset(name="regret")], tuned)
+    assert {name: row["seeds"] for name, row in found.items()} == {
+        "thompson": [0.6, 0.6],  # Who knows the rewards has no regret to be compared with.
+        "ucb_tuned_in_hindsight": [2.0, 4.0],
+        "kl_ucb": [0.5, 1.0],
+    }
+
+
+def test_a_sweep_over_seeds_grows_and_its_policies_play_what_it_says(tmp_path):
+    tiny = {**common.QUICK, "horizon": 4, "num_iterations": 2, "chunk_size": 2, "width": 8, "num_layers": 1}
+    first = common.train_seeds(tmp_path / "mab-k2", "mab-k2", [1], tiny)
+    before = (tmp_path / "mab-k2" / "cells" / "00000.nc").stat().st_mtime_ns
+    both = common.train_seeds(tmp_path / "mab-k2", "mab-k2", [0, 1], tiny)
+    assert (tmp_path / "mab-k2" / "cells" / "00000.nc").stat().st_mtime_ns == before
+    assert common.train_seeds(tmp_path / "mab-k2", "mab-k2", [1], tiny).per_seed("seed") == [1]
+    assert [one.config.seed for one in both.policies] == [0, 1]
+    assert both.cost()["env_steps"] == 2 * 64 * 16 * 4
+    assert common.provenance(both.sweep)["versions"] == common.provenance(first.sweep)["versions"]
+    (evaluation,) = first.evaluations()
+    assert mean_final_regrets(evaluation)["rmft"] == pytest.approx(first.per_seed("final_regret")[0], rel=1e-5)
+    missed = common.missed_best_arm([evaluation], "rmft")["mean"]
+    assert missed == pytest.approx(float(first.sweep["suff_fail_freq"].sel(round=half_horizon(4), seed=1)))
+    assert "thompson" in evaluation["agent"]
+
+
+def test_a_single_seed_has_no_interval():
+    with pytest.raises(SystemExit, match="got 1 seed, need at least 2"):
+        Options(seeds=(4,)).train("mab-k2")
+
+
+def test_both_scales_of_the_encodings_differ_in_encodings_and_seeds_alone():
+    for scale in (encodings.QUICK, encodings.FULL):
+        cells = scale.sweep((0, 1)).expand()
+        assert len(cells) == len(encodings.ARMS) * len(encodings.POSITIONS) * 2
+        own = {"arms": "token", "position": "none", "seed": 0}
+        assert len({cell.config.replace(**own) for cell in cells}) == 1
+        assert cells[0].config.rmft.environment.num_arms in scale.num_arms
+        assert cells[0].config.rmft.horizon in scale.horizons
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", list(comparison.GROUPS))
 def test_comparisons_run(tmp_path, group):
-    comparison.main(group, runs=tmp_path, seeds=(0, 1), quick=True)
+    comparison.main(group, Options(tmp_path, (0, 1), quick=True))
     target = tmp_path / "quick" / f"comparison_{group.replace('-', '_')}"
     assert set(json.loads(target.with_suffix(".json").read_text())["rows"]) == set(comparison.GROUPS[group].rows)
     assert all(target.with_suffix(suffix).stat().st_size for suffix in (".md", ".png", ".pdf"))
@@ -206,7 +253,7 @@ def test_comparisons_run(tmp_path, group):
 @pytest.mark.parametrize("preset", ["mab", "mab-k2", "mab-k5"])
 def test_headline_scripts_run(tmp_path, preset):
     for script, name in ((bandit_regret, f"{preset}_regret"), (regret_by_round, f"regret_by_round_{preset}")):
-        script.main(preset, runs=tmp_path, seeds=(0, 1), quick=True)
+        script.main(preset, Options(tmp_path, (0, 1), quick=True))
         target = tmp_path / "quick" / name.replace("-", "_")
         found = json.loads(target.with_suffix(".json").read_text())
         assert "rmft" in found["agents"]
@@ -216,13 +263,13 @@ def test_headline_scripts_run(tmp_path, preset):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["fol", "nsmab"])
 def test_scripts_of_the_settings_run(tmp_path, preset):
-    settings_regret.main(preset, runs=tmp_path, seeds=(0, 1), quick=True)
+    settings_regret.main(preset, Options(tmp_path, (0, 1), quick=True))
     found = json.loads((tmp_path / "quick" / f"{preset}_regret.json").read_text())
     assert len(found["trained"]["exponent"]) == 2
 
 
 @pytest.mark.slow
 def test_the_script_of_the_single_layer_runs(tmp_path):
-    single_layer_weights.main(runs=tmp_path, seeds=(0, 1), quick=True)
+    single_layer_weights.main(Options(tmp_path, (0, 1), quick=True))
     found = json.loads((tmp_path / "quick" / "single_layer_weights.json").read_text())
     assert found["rate"]["mean"] > 0

@@ -8,42 +8,41 @@ import numpy as np
 import pytest
 from playing import slow_attention, slow_estimates
 
-from rmft_jax import rmft
-from rmft_jax.agents import ScoreMap, SingleLayerAgent, trained_agent
-from rmft_jax.config import BanditConfig, RMFTConfig, SingleLayerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import final_regret
-from rmft_jax.fine_tuning import gradient_steps, least_squares
-from rmft_jax.objectives import squared_error
-from rmft_jax.regret import Regret
-from rmft_jax.types import KeptBatch, TrainState, Trajectory
+from rmft_jax.agents import SingleLayer, SingleLayerAgent
+from rmft_jax.method import rmft
+from rmft_jax.method.evaluation import final_regret
+from rmft_jax.method.judging import KeptBatch
+from rmft_jax.method.objectives import squared_error
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import TrainState, init, make_agent
+from rmft_jax.problems import Ball, Identity, Regret, Softmax, Stationary, Trajectory
 
 KEY = jax.random.key(0)
 ARMS, HORIZON, KEPT = 3, 6, 10
 FULL = RMFTConfig(
-    environment=BanditConfig(num_arms=ARMS, feedback="full", prior="gaussian", noise="gaussian"),
-    policy=SingleLayerConfig(key_size=2, init_std=0.4),
+    environment=Stationary(num_arms=ARMS, feedback="full", prior="gaussian", noise="gaussian"),
+    policy=SingleLayer(key_size=2, init_std=0.4),
     horizon=HORIZON,
     num_iterations=6,
     num_scenarios=8,
     num_rollouts=4,
-    k=2,
-    num_minibatches=2,
-    decision_map="identity",
-    update="least_squares",
-    entropy_weight=0.0,
-)
-BANDIT = dataclasses.replace(FULL, environment=BanditConfig(num_arms=ARMS), decision_map="softmax")
-SOFTMAX = dataclasses.replace(FULL, policy=SingleLayerConfig(attention="softmax", key_size=2, init_std=0.4))
+).replace(decision_map="identity", update="least_squares", entropy_weight=0.0)
+BANDIT = FULL.replace(environment=Stationary(num_arms=ARMS), decision_map="softmax")
+SOFTMAX = FULL.replace(attention="softmax")
 settings = pytest.mark.parametrize("config", [FULL, SOFTMAX, BANDIT], ids=["linear", "softmax", "bandit"])
 
-fit = jax.jit(least_squares)
+
+@jax.jit
+def fit(state: TrainState, data: KeptBatch) -> tuple[TrainState, Any, Any]:
+    """The state after the update of its settings, with its loss and gradient norm."""
+    state, fit = state.config.update.fine_tune(state, data, KEY)
+    return state, fit.loss, fit.grad_norm
 
 
 @jax.jit
 def loss(state: TrainState, data: KeptBatch):
     """The mean squared error per imitated round, from its definition."""
-    agent = trained_agent(state.config, state.params)
+    agent = state.config.agent(state.params)
     errors = jax.vmap(lambda row: squared_error(agent.outputs(row), row))(data.trajectory)
     return jnp.sum(data.weights * errors) / jnp.sum(data.weights)
 
@@ -75,7 +74,7 @@ DATA = kept_batch()
 def rows(state: TrainState, data: KeptBatch) -> tuple[np.ndarray, np.ndarray]:
     """Features of the imitated rounds and what is left of their scores without the value bias, in float64."""
     past, policy = data.trajectory, state.config.policy
-    assert isinstance(policy, SingleLayerConfig)
+    assert isinstance(policy, SingleLayer)
     assert past.scores is not None
     seen = list(np.asarray(past.reward_table))
     if state.config.environment.feedback == "bandit":
@@ -91,7 +90,7 @@ def rows(state: TrainState, data: KeptBatch) -> tuple[np.ndarray, np.ndarray]:
 @settings
 @pytest.mark.parametrize("penalty", [0.0, 0.7])
 def test_the_fit_is_that_of_lstsq(config, penalty):
-    state = rmft.init(dataclasses.replace(config, l2_penalty=penalty), KEY)
+    state = init(config.replace(l2_penalty=penalty), KEY)
     fitted, before, slope = fit(state, DATA)
     features, left = rows(state, DATA)
     ridge = np.sqrt(KEPT * penalty) * np.eye(ARMS)
@@ -112,7 +111,7 @@ def test_the_fit_is_that_of_lstsq(config, penalty):
 
 @settings
 def test_the_fit_is_a_fixed_point_and_a_minimum(config):
-    fitted, _, _ = fit(rmft.init(config, KEY), DATA)
+    fitted, _, _ = fit(init(config, KEY), DATA)
     again, lowest, slope = fit(fitted, DATA)
     np.testing.assert_allclose(again.params["V"], fitted.params["V"], rtol=1e-4, atol=1e-5)
     assert slope < 1e-4
@@ -124,7 +123,7 @@ def test_the_fit_is_a_fixed_point_and_a_minimum(config):
 
 
 def test_along_a_direction_that_was_never_seen_nothing_changes():
-    state = rmft.init(FULL, KEY)
+    state = init(FULL, KEY)
     direction = np.asarray([1.0, 2.0, -2.0]) / 3
     table = np.asarray(DATA.trajectory.reward_table)
     flat = jnp.asarray(table - (table @ direction)[..., None] * direction, jnp.float32)
@@ -141,7 +140,7 @@ def test_along_a_direction_that_was_never_seen_nothing_changes():
 
 def test_weak_directions_are_fitted_beside_strong_ones():
     """Rewards with a common part a thousand times their differences, as in theory/hedge.py but more so."""
-    state = rmft.init(FULL, KEY)
+    state = init(FULL, KEY)
     table = DATA.trajectory.reward_table + 1000.0
     data = dataclasses.replace(DATA, trajectory=dataclasses.replace(DATA.trajectory, reward_table=table))
     fitted, _, _ = fit(state, data)
@@ -154,31 +153,21 @@ def test_weak_directions_are_fitted_beside_strong_ones():
 
 
 def test_one_round_teaches_nothing():
-    state = rmft.init(dataclasses.replace(FULL, horizon=1), KEY)
+    state = init(FULL.replace(horizon=1), KEY)
     value = np.asarray(state.params["V"])
     fitted, error, slope = fit(state, kept_batch(horizon=1))
     np.testing.assert_array_equal(fitted.params["V"], value)
     assert np.isfinite(error)
     assert slope == 0
-    penalized = dataclasses.replace(state, config=dataclasses.replace(state.config, l2_penalty=jnp.asarray(0.5)))
+    penalized = dataclasses.replace(state, config=state.config.replace(l2_penalty=jnp.asarray(0.5)))
     np.testing.assert_allclose(fit(penalized, kept_batch(horizon=1))[0].params["V"], 0, atol=1e-6)
 
 
-STEPS = dataclasses.replace(
-    SOFTMAX,
-    update="gradient",
-    num_epochs=600,
-    num_minibatches=1,
-    schedule="constant",
-    step_size=0.02,
-    max_grad_norm=1e6,
-)
-
-
 def test_many_steps_of_adam_reach_the_fit():
-    start = rmft.init(STEPS, KEY)
-    stepped, error, _ = jax.jit(gradient_steps)(start, DATA, KEY)
-    fitted, before, _ = fit(rmft.init(SOFTMAX, KEY), DATA)
+    steps = {"num_epochs": 600, "num_minibatches": 1, "schedule": "constant", "step_size": 0.02, "max_grad_norm": 1e6}
+    start = init(SOFTMAX.replace(update="gradient", **steps), KEY)
+    stepped, error, _ = fit(start, DATA)
+    fitted, before, _ = fit(init(SOFTMAX, KEY), DATA)
     np.testing.assert_allclose(stepped.params["V"], fitted.params["V"], atol=5e-3)
     assert np.abs(fitted.params["V"] - start.params["V"]).max() > 0.3
     assert loss(fitted, DATA) < error < before
@@ -193,7 +182,7 @@ def copied(state: TrainState) -> TrainState:
 @pytest.fixture(scope="module")
 def chunks() -> list[TrainState]:
     """States before, between and after two chunks of two iterations."""
-    states = [rmft.init(FULL, KEY)]
+    states = [init(FULL, KEY)]
     for _ in range(2):
         states.append(rmft.iterate_chunk(copied(states[-1]), 2)[0])
     return states
@@ -205,9 +194,6 @@ def test_the_fit_is_part_of_the_compiled_iteration_and_resumes_bit_for_bit(chunk
     resumed, _ = rmft.iterate_chunk(copied(chunks[1]), 2)
     chex.assert_trees_all_equal(resumed.params, chunks[2].params)
     assert int(resumed.iteration) == 4
-    other = rmft.init(dataclasses.replace(FULL, step_size=1e-30, max_grad_norm=1e-30), KEY)
-    other, _ = rmft.iterate_chunk(other, 2)
-    chex.assert_trees_all_equal(other.params, chunks[1].params)
     assert program._cache_size() == compiled
     assert np.abs(chunks[1].params["V"] - chunks[0].params["V"]).max() > 1e-3
     chex.assert_trees_all_equal(chunks[2].params["K"], chunks[0].params["K"])
@@ -216,9 +202,9 @@ def test_the_fit_is_part_of_the_compiled_iteration_and_resumes_bit_for_bit(chunk
 def test_evaluations_between_chunks_share_one_program(chunks):
     """The settings of the state are donated with it, and must not be part of the agent's structure."""
     program: Any = final_regret
-    world, state, regrets, compiled = make_environment(FULL.environment), copied(chunks[0]), [], []
+    state, regrets, compiled = copied(chunks[0]), [], []
     for _ in range(2):
-        regrets.append(np.asarray(final_regret(rmft.make_agent(state), world, Regret("ball", "expected"), KEY, 6, 8)))
+        regrets.append(np.asarray(final_regret(make_agent(state), FULL.problem(), KEY, 8)))
         compiled.append(program._cache_size())
         state, _ = rmft.iterate_chunk(state, 2)
     assert compiled[0] == compiled[1]
@@ -228,9 +214,7 @@ def test_evaluations_between_chunks_share_one_program(chunks):
 
 def test_noise_and_penalty_can_be_vmapped(chunks):
     settings = [(0.5, 0.0), (2.0, 0.0), (0.5, 100.0)]
-    states = [
-        rmft.init(dataclasses.replace(FULL, exploration_std=std, l2_penalty=penalty), KEY) for std, penalty in settings
-    ]
+    states = [init(FULL.replace(exploration_std=std, l2_penalty=penalty), KEY) for std, penalty in settings]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
     together, metrics = jax.jit(jax.vmap(lambda state: rmft.iterate_chunk(state, 2)))(stacked)
     values = np.asarray(together.params["V"])
@@ -248,8 +232,7 @@ def test_noise_and_penalty_can_be_vmapped(chunks):
 
 
 def test_under_bandit_feedback_steps_of_adam_move_every_parameter():
-    policy = SingleLayerConfig(key_size=2, init_std=0.4, trained="all")
-    state = rmft.init(dataclasses.replace(BANDIT, policy=policy, update="gradient"), KEY)
+    state = init(BANDIT.replace(trained="all", update="gradient", num_minibatches=2), KEY)
     after, metrics = rmft.iterate(copied(state))
     assert metrics.selected_regret < metrics.regret
     assert metrics.entropy > 0
@@ -258,17 +241,18 @@ def test_under_bandit_feedback_steps_of_adam_move_every_parameter():
 
 
 def test_only_rollouts_explore():
-    state = rmft.init(dataclasses.replace(FULL, radius=3.0, exploration_std=0.25), KEY)
-    for explore, expected in ((False, ScoreMap("ball", 3.0)), (True, ScoreMap("identity", 3.0, 0.25))):
-        agent = rmft.make_agent(state, explore=explore)
+    state = init(FULL.replace(radius=3.0, exploration_std=0.25), KEY)
+    for explore, expected in ((False, Ball(0.0, 3.0)), (True, Identity(0.25, 3.0))):
+        agent = make_agent(state, explore=explore)
         assert isinstance(agent, SingleLayerAgent)
         assert agent.score_map == expected
-    softmax = rmft.make_agent(rmft.init(dataclasses.replace(FULL, decision_map="softmax"), KEY))
+    softmax = make_agent(init(FULL.replace(decision_map="softmax"), KEY))
     assert isinstance(softmax, SingleLayerAgent)
-    assert softmax.score_map.decision_map == "softmax"
+    assert softmax.score_map == Softmax(0.0)
 
 
 def test_linear_play_is_judged_and_selected_by_the_regret_of_a_ball():
-    config = dataclasses.replace(FULL, radius=3.0)
-    assert rmft.setting_regret(config) == rmft.selection_regret(config) == Regret("ball", "expected", 3.0)
-    assert rmft.setting_regret(BANDIT) == Regret("pseudo", "sampled")
+    config = FULL.replace(radius=3.0)
+    problem = config.problem()
+    assert problem.regret == config.selection.regret(problem) == Regret("ball", "expected", 3.0)
+    assert BANDIT.problem().regret == Regret("pseudo", "sampled")

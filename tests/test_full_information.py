@@ -7,7 +7,8 @@ import pytest
 from playing import ARMS, BERNOULLI, HORIZON, KEYS, RUNS, Seen, oblivious_tables, play, static_regret, twin_actions
 from scipy.optimize import brentq
 
-from rmft_jax.agents import FTPL, FTRL, FollowTheLeader, Hedge, project_ball, project_simplex
+from rmft_jax.agents import FTPL, FTRL, FollowTheLeader, Hedge
+from rmft_jax.problems.projections import project_ball, project_simplex
 
 
 def softmax(logits):

@@ -8,13 +8,15 @@ import pytest
 import xarray as xr
 from worlds import TINY_RUN
 
-from rmft_jax import cli, rmft
-from rmft_jax.agents import make_agents
-from rmft_jax.config import ConfigError, RunConfig, TransformerConfig
-from rmft_jax.engine.generalization import evaluate_grid
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import evaluate
-from rmft_jax.training import RunKeys
+from rmft_jax import cli
+from rmft_jax.agents import Transformer, make_agents
+from rmft_jax.config import ConfigError
+from rmft_jax.method import rmft
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.problems import make_environment
+from rmft_jax.running.training import RunKeys
+from rmft_jax.sweeps.generalization import evaluate_grid
 
 NAMES = ("ucb1", "thompson")
 
@@ -22,7 +24,7 @@ NAMES = ("ucb1", "thompson")
 def untrained(**policy) -> tuple[RunConfig, rmft.TrainedAgent]:
     """A policy with random weights that are large enough for its play to depend on what it sees."""
     config = dataclasses.replace(
-        TINY_RUN, rmft=dataclasses.replace(TINY_RUN.rmft, policy=TransformerConfig(1, 8, 2, **policy))
+        TINY_RUN, rmft=dataclasses.replace(TINY_RUN.rmft, policy=Transformer(1, 8, 2, **policy))
     )
     state = rmft.init(config.rmft, jax.random.key(0))
     params = jax.tree.map(lambda leaf: 5 * leaf, state.params)
@@ -94,7 +96,7 @@ def test_the_command_leaves_a_table_a_dataset_and_a_figure(tmp_path, capsys, mon
     config, agent = untrained(arms="token")
     monkeypatch.setattr("rmft_jax.training.load_agent", lambda *_: (agent, 3))
     (tmp_path / "run").mkdir()
-    from rmft_jax.storage import RunDirectory
+    from rmft_jax.running.storage import RunDirectory
 
     run = RunDirectory.create(tmp_path / "run", config, "tiny", overwrite=False)
     words = ["evaluate", str(run.path), "--grid", "horizon=4,9", "--grid", "num_arms=2,6"]

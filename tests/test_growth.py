@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rmft_jax.growth import growth_exponent, half_horizon, regression_test, suff_fail_freq, trend_test
+from rmft_jax.statistics.growth import growth_exponent, half_horizon, regression_test, suff_fail_freq, trend_test
 
 ROUNDS = np.arange(1, 201)
 
@@ -91,6 +91,13 @@ def test_the_regression_on_a_noisy_curve_is_that_of_the_library():
         numbers = [expected.slope, expected.stderr, expected.pvalue, left_out]
         np.testing.assert_allclose(regression_test(curve), numbers, rtol=1e-9)
     assert regression_test(weak).p_value > 0.01
+
+
+def test_constant_regret_has_no_slope_whatever_is_left_out():
+    for regret in ([3.3] * 9, [0.0, 3.3, 3.3, 3.3, 3.3, 0.0], [3.3, 3.3, -1.0, 3.3]):
+        test = regression_test(np.asarray(regret))
+        assert test.exponent == pytest.approx(0.0, abs=1e-15)
+        assert (test.standard_error, test.p_value) == (0.0, 1.0)
 
 
 def test_what_has_no_logarithm_is_counted_and_never_an_error():

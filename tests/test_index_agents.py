@@ -26,7 +26,7 @@ from rmft_jax.agents import (
     Uniform,
 )
 from rmft_jax.agents.statistics import ArmStatistics
-from rmft_jax.types import Context
+from rmft_jax.problems import Context
 
 GAUSSIAN = (MEANS + 0.5 * np.random.default_rng(7).standard_normal((HORIZON, ARMS))).astype(np.float32)
 

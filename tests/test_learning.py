@@ -1,6 +1,7 @@
 """Selection, objective and diagnostics: the small functions between a rollout and an update."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmft_jax.agents import BanditTransformer, FullInformationTransformer
-from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
-from rmft_jax.growth import suff_fail_freq
-from rmft_jax.objectives import entropy, policy_loss, round_losses, squared_error
-from rmft_jax.selection import select, select_lowest, take_rollouts
-from rmft_jax.types import KeptBatch, Trajectory
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer, Transformer
+from rmft_jax.method.judging import Judged, KeptBatch, take_rollouts
+from rmft_jax.method.objectives import entropy, squared_error
+from rmft_jax.method.selection import AtRandom, Selection, select_lowest
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.problems import Trajectory
+from rmft_jax.statistics.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
+from rmft_jax.statistics.growth import suff_fail_freq
 
-CONFIG = TransformerConfig(num_layers=1, width=8)
+CONFIG = Transformer(num_layers=1, width=8)
 AGENT = BanditTransformer.create(jax.random.key(0), CONFIG, 3, 5)
 FULL = FullInformationTransformer.create(jax.random.key(0), CONFIG, 3, 5)
 
@@ -26,15 +28,15 @@ FULL = FullInformationTransformer.create(jax.random.key(0), CONFIG, 3, 5)
 def loss_and_grads(params, data: KeptBatch, entropy_weight: float):
     def loss(params):
         agent = dataclasses.replace(AGENT, params=params)
-        config = RMFTConfig(entropy_weight=entropy_weight)
-        losses = jax.vmap(lambda trajectory: round_losses(config, agent, trajectory))(data.trajectory)
+        config = RMFTConfig().replace(entropy_weight=entropy_weight)
+        losses = jax.vmap(functools.partial(config.objective.round_losses, config, agent))(data)
         return jnp.sum(data.weights * losses)
 
     return jax.value_and_grad(loss)(params)
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 6), st.data())
+@given(st.sampled_from([1, 4, 6]), st.data())
 def test_selection_keeps_the_k_lowest_of_each_scenario(num_rollouts, data):
     k = data.draw(st.integers(1, num_rollouts))
     rows = st.lists(st.integers(0, 5), min_size=num_rollouts, max_size=num_rollouts)
@@ -61,12 +63,20 @@ def slow_selection(selection: str, regret: np.ndarray, reward: np.ndarray, k: in
     return [n for row in numbers for n in sorted(row, key=lambda n: score.flat[n])[:k]]
 
 
+def judged(final_regret: np.ndarray, total_reward: np.ndarray) -> Judged:
+    """Rollouts of which nothing but this is known."""
+    final, reward = jnp.asarray(final_regret), jnp.asarray(total_reward)
+    nothing = jnp.zeros((*final.shape, 1))
+    mask = jnp.ones((*final.shape, 1), bool)
+    played = Trajectory(nothing, nothing, *[nothing[..., None]] * 3, scores=None, arm_mask=mask)
+    return Judged(played, final[..., None], final, reward, final)
+
+
 @pytest.mark.parametrize("selection", ["regret", "advantage", "reward", "pooled"])
 def test_each_selection_equals_its_slow_twin(selection):
-    config = RMFTConfig(selection=selection, k=2)
     rng = np.random.default_rng(0)
     regret, reward = (rng.integers(0, 9, (9, 8)).astype(np.float32) for _ in range(2))
-    kept = select(config, jax.random.key(0), jnp.asarray(regret), jnp.asarray(reward))
+    kept = Selection.register[selection].choice.keep(jax.random.key(0), judged(regret, reward))
     expected = slow_selection(selection, regret, reward, 2)
     table = rng.random((9, 8, 2)).astype(np.float32)
     taken = take_rollouts({"regret": jnp.asarray(regret), "table": jnp.asarray(table)}, kept)
@@ -75,9 +85,9 @@ def test_each_selection_equals_its_slow_twin(selection):
 
 
 def test_a_random_selection_keeps_every_rollout_equally_often_whatever_it_did():
-    config = RMFTConfig(selection="random", k=2)
-    regret = jnp.tile(jnp.arange(4.0), (3000, 1))
-    kept, other = (np.asarray(select(config, jax.random.key(seed), regret, -regret)) for seed in (0, 1))
+    regret = np.tile(np.arange(4.0, dtype=np.float32), (3000, 1))
+    all_alike = judged(regret, -regret)
+    kept, other = (np.asarray(AtRandom(k=2).keep(jax.random.key(seed), all_alike)) for seed in (0, 1))
     assert (kept[:, 0] != kept[:, 1]).all()
     np.testing.assert_allclose(np.bincount(kept.reshape(-1), minlength=4), 1500, atol=5 * np.sqrt(3000 / 4))
     assert (other != kept).any()
@@ -106,29 +116,24 @@ def test_the_bandit_loss_is_cross_entropy_minus_entropy():
 
 
 @pytest.mark.parametrize("mask", [(True, True, True), (True, False, True)])
-def test_the_full_information_losses_equal_their_slow_twins(mask):
+def test_the_squared_error_equals_its_slow_twin(mask):
     data = batch(mask=mask).trajectory
     arms, scores = np.flatnonzero(mask), np.asarray(data.scores)
     z = np.asarray(jax.jit(jax.vmap(FULL.outputs))(data), np.float64)
     squares = jax.jit(jax.vmap(lambda trajectory: squared_error(FULL.outputs(trajectory), trajectory)))(data)
-    entropies = jax.jit(jax.vmap(lambda trajectory: policy_loss(FULL.outputs(trajectory), trajectory)))(data)
     for b in range(4):
         for t in range(5):
             row = z[b, t, arms]
-            log_probs = row - np.log(np.exp(row).sum())
             square = 0.5 * sum((row - scores[b, t, arms]) ** 2)
             assert float(squares[b, t]) == pytest.approx(float(square), rel=1e-4)
-            cross = -sum(data.probabilities[b, t, arms] * log_probs)
-            assert float(entropies[b, t]) == pytest.approx(float(cross), rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", [squared_error, policy_loss])
-def test_full_information_losses_leave_the_gradient_finite_with_absent_arms(loss):
+def test_the_squared_error_leaves_the_gradient_finite_with_absent_arms():
     data = batch(mask=(True, False, True)).trajectory
 
     def total(params):
         agent = dataclasses.replace(FULL, params=params)
-        return jnp.sum(jax.vmap(lambda t: loss(agent.outputs(t), t))(data))
+        return jnp.sum(jax.vmap(lambda t: squared_error(agent.outputs(t), t))(data))
 
     grads = jax.jit(jax.grad(total))(FULL.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
@@ -195,23 +200,35 @@ def test_the_best_arm_is_that_of_the_round():
     assert int(last_best_round(masked)) == 1
 
 
-PLAYS = st.lists(
-    st.tuples(st.integers(0, 2), st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=3, max_size=3)),
-    min_size=1,
-    max_size=8,
-)
+MEANS = st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=3, max_size=3)
+
+
+def of_some_lengths(rounds: st.SearchStrategy, *lengths: int) -> st.SearchStrategy:
+    """Lists of few lengths, because every length is compiled."""
+    return st.sampled_from(lengths).flatmap(lambda n: st.lists(rounds, min_size=n, max_size=n))
+
+
+@jax.jit
+def measured(play: Trajectory):
+    rounds = jnp.arange(1, len(play.actions) + 1)
+    failures = jax.vmap(lambda t: suff_fail(play, t))(rounds)
+    return played_rank(play), last_best_round(play), failures
+
+
+compiled_greedy_frac = jax.jit(greedy_frac)
 
 
 @settings(deadline=None, max_examples=30)
-@given(PLAYS)
+@given(of_some_lengths(st.tuples(st.integers(0, 2), MEANS), 1, 4, 8))
 def test_ranks_and_suffix_failures_equal_their_slow_twins(rounds):
     actions, means = map(list, zip(*rounds, strict=True))
     play = changing(actions, means)
     ranks = [sum(other > row[a] for other in row) for a, row in rounds]
     last = max([t for t, rank in enumerate(ranks, start=1) if rank == 0], default=0)
-    np.testing.assert_array_equal(played_rank(play), ranks)
-    assert int(last_best_round(play)) == last
-    failures = [bool(suff_fail(play, t)) for t in range(1, len(rounds) + 1)]
+    found, last_best, failed = measured(play)
+    np.testing.assert_array_equal(found, ranks)
+    assert int(last_best) == last
+    failures = failed.tolist()
     assert failures == [0 not in ranks[t - 1 :] for t in range(1, len(rounds) + 1)]
     assert failures == sorted(failures)
     np.testing.assert_array_equal(suff_fail_freq(np.asarray([last]), len(rounds)), failures)
@@ -245,7 +262,7 @@ def test_min_frac_counts_existing_arms_only():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0])), min_size=2, max_size=9))
+@given(of_some_lengths(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0])), 2, 5, 9))
 def test_greedy_frac_equals_its_slow_twin(rounds):
     seen: list[list[float]] = [[], [], []]
     greedy = []
@@ -255,4 +272,4 @@ def test_greedy_frac_equals_its_slow_twin(rounds):
             greedy.append(bool(seen[action]) and sum(seen[action]) / len(seen[action]) >= best - 1e-7)
         seen[action].append(reward)
     actions, rewards = zip(*rounds, strict=True)
-    assert float(greedy_frac(made(actions, rewards, [0.1, 0.2, 0.3]))) == pytest.approx(np.mean(greedy))
+    assert float(compiled_greedy_frac(made(actions, rewards, [0.1, 0.2, 0.3]))) == pytest.approx(np.mean(greedy))

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import look_inside
-from rmft_jax import load_pretrained, make_environment
 from rmft_jax.agents import UCB, BanditTransformer, BayesOptimal
-from rmft_jax.config import BanditConfig
-from rmft_jax.evaluation import play_scenarios
-from rmft_jax.types import Context
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.problems import Context, Problem, Stationary
+from rmft_jax.running.weights import load_pretrained
 
 
 def context(round: int) -> Context:
@@ -51,8 +50,9 @@ def test_the_transformer_is_asked_after_the_whole_record():
 
 
 def test_optimal_play_is_always_optimal_and_an_arm_that_never_pays_is_left():
-    world, horizon = make_environment(BanditConfig(num_arms=2)), 12
-    played = play_scenarios(BayesOptimal.create(horizon), world, jax.random.key(0), horizon, 16)
+    horizon = 12
+    problem = Problem(Stationary(num_arms=2), horizon)
+    played = play_scenarios(BayesOptimal.create(horizon), problem, jax.random.key(0), 16)
     assert look_inside.optimal_share(played) == 1.0
     ones = jnp.ones_like(played.rewards)
     first = dataclasses.replace(played, actions=jnp.zeros_like(played.actions), rewards=ones)

@@ -1,6 +1,10 @@
 import ast
+import graphlib
 import importlib.metadata
+import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,71 +12,111 @@ import pytest
 import rmft_jax
 
 SOURCE = Path(rmft_jax.__file__).parent
-# Bottom-up: a module imports only from those above it in this list.
-ORDER = [
-    "config", "presets", "storage", "sweeps", "bootstrap", "growth", "report", "estimates", "tables", "plotting",
-    "progress", "types", "devices", "processes", "interruption", "environments", "agents", "regret", "rollout",
-    "selection", "advantages", "objectives", "diagnostics", "fine_tuning", "rmft", "evaluation", "benchmark",
-    "checkpoints", "pretrained", "training", "engine", "cli",
-]  # fmt: skip
-WITHOUT_JAX = ORDER[: ORDER.index("progress") + 1]
+# Bottom-up: a file imports only from its own room and from those before it in this list.
+ORDER = ["config", "problems", "agents", "statistics", "method", "running", "sweeps", "plotting", "cli"]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of the package that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rmft_jax":
-            parts = (node.module or "").split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+def files() -> dict[str, Path]:
+    """Every file of the rooms, by the name of its module."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del found["rmft_jax"]  # It imports on first use, and stands above all rooms.
     return found
 
 
-def files() -> list[tuple[str, Path]]:
-    return [
-        (path.relative_to(SOURCE).parts[0].removesuffix(".py"), path)
-        for path in sorted(SOURCE.rglob("*.py"))
-        if path != SOURCE / "__init__.py"
-    ]
+FILES = files()
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def run_statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything in a file but what stands under `if TYPE_CHECKING`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            yield from (part for other in child.orelse for part in run_statements(other))
+        else:
+            yield child
+            yield from run_statements(child)
+
+
+def imports(nodes: Iterator[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Module and name of everything that is imported; the name is empty where it is the module."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def imported_files(nodes: Iterator[ast.AST]) -> set[str]:
+    """Modules of the package that are imported, the submodule where a package's submodule is."""
+    names = {f"{module}.{name}" if f"{module}.{name}" in FILES else module for module, name in imports(nodes)}
+    return {name for name in names if name.split(".")[0] == "rmft_jax"}
 
 
 def test_every_room_is_in_the_order():
-    assert {room for room, _ in files()} == set(ORDER)
+    assert {room_of(name) for name in FILES} == set(ORDER)
+    assert not [path.name for path in SOURCE.glob("*.py") if path.name != "__init__.py"]
 
 
-@pytest.mark.parametrize(("room", "path"), files(), ids=lambda value: str(getattr(value, "name", value)))
-def test_rooms_import_only_from_above(room, path):
-    below = set(ORDER[ORDER.index(room) + 1 :])
-    assert not imported_rooms(path) & below
+@pytest.mark.parametrize("name", FILES)
+def test_rooms_import_only_from_above(name):
+    """Also where it is for the type checker alone."""
+    above = ORDER[: ORDER.index(room_of(name)) + 1]
+    assert not [other for other in imported_files(ast.walk(TREES[name])) if room_of(other) not in above]
 
 
-@pytest.mark.parametrize("room", WITHOUT_JAX)
-def test_rooms_without_jax_do_not_import_it(room):
-    names = set()
-    for path in [path for name, path in files() if name == room]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add((node.module or "").split(".")[0])
-        assert imported_rooms(path) <= set(WITHOUT_JAX)
-    assert names
-    assert not names & {"jax", "flax", "optax", "orbax", "chex"}
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {name: imported_files(run_statements(tree)) for name, tree in TREES.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+PLAIN = [
+    name for name in FILES if room_of(name) in ("statistics", "plotting") and name != "rmft_jax.statistics.diagnostics"
+]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_only_reads_results_needs_no_jax(name):
+    modules = {module.split(".")[0] for module, _ in imports(ast.walk(TREES[name]))}
+    assert not modules & {"jax", "flax", "optax", "orbax", "chex"}
 
 
 def test_public_names_resolve_and_are_listed():
     for name in rmft_jax.__all__:
-        assert getattr(rmft_jax, name).__name__ == name
-    assert set(rmft_jax.__all__) == set(rmft_jax._MODULE_OF)
+        assert getattr(getattr(rmft_jax, name), "__name__", name) == name
+    assert dir(rmft_jax) == sorted(rmft_jax.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = rmft_jax.nonsense
 
 
+def test_type_checkers_see_the_public_names():
+    blocks = [node for node in ast.parse((SOURCE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    seen = {name for block in blocks for _, name in imports(ast.walk(block))}
+    assert set(rmft_jax.__all__) <= seen
+
+
+@pytest.mark.parametrize("words", ["['--help']", "[]"])
+def test_the_help_of_the_command_loads_nothing_large(words):
+    program = f"from rmft_jax.cli import main; assert main({words}) == 0; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "usage: rmft" in done.stdout
+    assert not set(done.stdout.split()) & {"jax", "flax", "optax", "xarray", "matplotlib", "tyro"}
+
+
 def test_no_file_and_no_function_grows_too_long():
-    for _, path in files():
-        text = path.read_text()
-        assert len(text.splitlines()) <= 400, path
-        for node in ast.walk(ast.parse(text)):
+    for name, path in FILES.items():
+        assert len(path.read_text().splitlines()) <= 400, path
+        for node in ast.walk(TREES[name]):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 75, f"{path}: {node.name}"
 

@@ -14,16 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import TINY_RUN
 
-from rmft_jax import diagnostics, rmft
-from rmft_jax.agents import Agent, init_params, make_agents, trained_agent
-from rmft_jax.agents.padding import pad_params
-from rmft_jax.config import BanditConfig, EnvironmentConfig, RegretKind, RMFTConfig, SingleLayerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import in_hindsight, play_scenarios
-from rmft_jax.presets import ENVIRONMENTS
-from rmft_jax.regret import Form, Regret
-from rmft_jax.training import METRICS
-from rmft_jax.types import Decision, Extent, Params, Trajectory
+from rmft_jax.agents import Agent, make_agents
+from rmft_jax.config import Params
+from rmft_jax.method import rmft
+from rmft_jax.method.evaluation import in_hindsight, play_scenarios
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import state_of
+from rmft_jax.problems import (
+    Decision,
+    Environment,
+    Extent,
+    Problem,
+    Regret,
+    RegretKind,
+    Stationary,
+    Trajectory,
+    get_environment,
+)
+from rmft_jax.problems.regret import Form
+from rmft_jax.running.history import METRICS
+from rmft_jax.statistics import diagnostics
 
 KEY = jax.random.key(3)
 ARMS, ROUNDS = 3, 6
@@ -33,32 +43,21 @@ EXTENT = Extent(ARMS, ROUNDS)
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def changed(config: RMFTConfig, **changes: Any) -> RMFTConfig:
-    """A configuration with other settings, those of its policy and environment included."""
-    parts = {}
-    for name in ("policy", "environment"):
-        part = getattr(config, name)
-        own = {field: changes.pop(field) for field in list(changes) if field in part.__dataclass_fields__}
-        parts[name] = changes.pop(name, dataclasses.replace(part, **own))
-    return dataclasses.replace(config, **parts, **changes)
-
-
 BANDIT = TINY_RUN.rmft
-FULL = changed(
-    BANDIT,
-    environment=BanditConfig(num_arms=ARMS, feedback="full", prior="gaussian", noise="gaussian"),
+FULL = BANDIT.replace(
+    environment=Stationary(num_arms=ARMS, feedback="full", prior="gaussian", noise="gaussian"),
     shared_reward_noise=True,
     entropy_weight=0.0,
 )
-SINGLE = changed(FULL, policy=SingleLayerConfig(key_size=2), update="least_squares", decision_map="identity")
+SINGLE = FULL.replace(policy="single_layer", key_size=2, update="least_squares", decision_map="identity")
 POLICIES = {
     "bandit": BANDIT,
-    "learned": changed(BANDIT, position="learned"),
+    "learned": BANDIT.replace(position="learned"),
     "full": FULL,
-    "token": changed(BANDIT, arms="token"),
-    "single_layer": changed(SINGLE, policy=SingleLayerConfig(key_size=2, trained="all")),
-    "single_layer_bandit": changed(
-        BANDIT, policy=SingleLayerConfig(attention="softmax", trained="all"), entropy_weight=0.0
+    "token": BANDIT.replace(arms="token"),
+    "single_layer": SINGLE.replace(trained="all"),
+    "single_layer_bandit": BANDIT.replace(
+        policy="single_layer", attention="softmax", trained="all", entropy_weight=0.0
     ),
 }
 
@@ -68,11 +67,16 @@ def some_slow(names: Iterable[str], *slow: str) -> list[Any]:
 
 
 def larger(config: RMFTConfig) -> RMFTConfig:
-    return changed(config, num_arms=MORE_ARMS, horizon=MORE_ROUNDS)
+    return config.replace(num_arms=MORE_ARMS, horizon=MORE_ROUNDS)
+
+
+def padded(params: Params, config: RMFTConfig) -> Params:
+    """Parameters for the arms and rounds of a configuration in the layout of the larger one."""
+    return config.policy.padded(params, config.problem(), larger(config).problem())
 
 
 def shapes(config: RMFTConfig) -> Params:
-    return jax.eval_shape(lambda: init_params(config, KEY))
+    return jax.eval_shape(lambda: config.init_params(KEY))
 
 
 def some_params(config: RMFTConfig) -> Params:
@@ -84,9 +88,10 @@ def some_params(config: RMFTConfig) -> Params:
 def test_parameters_survive_padding_and_what_is_new_is_zero(name):
     config = POLICIES[name]
     params = some_params(config)
-    padded = pad_params(params, config, larger(config))
-    jax.tree.map(lambda leaf, new: np.testing.assert_equal(leaf.shape, new.shape), padded, shapes(larger(config)))
-    old = jax.tree.map(lambda leaf, new: np.asarray(new)[np.nonzero(new)].reshape(leaf.shape), params, padded)
+    assert config.policy.paddable
+    wide = padded(params, config)
+    jax.tree.map(lambda leaf, new: np.testing.assert_equal(leaf.shape, new.shape), wide, shapes(larger(config)))
+    old = jax.tree.map(lambda leaf, new: np.asarray(new)[np.nonzero(new)].reshape(leaf.shape), params, wide)
     jax.tree.map(np.testing.assert_array_equal, old, params)
 
 
@@ -113,36 +118,38 @@ def test_a_padded_policy_has_the_same_outputs_and_gradients(name):
         waves = jnp.cos(jnp.arange(used.shape[0])[:, None] + 2.0 * jnp.arange(used.shape[1])[None, :])
 
         def loss(params: Params) -> tuple[Any, Any]:
-            outputs = trained_agent(config, params).outputs(trajectory)
+            outputs = config.agent(params).outputs(trajectory)
             return jnp.sum(jnp.where(used, outputs * waves, 0.0)), outputs
 
         (_, outputs), gradients = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
         return outputs, gradients
 
     own, gradients = outputs_and_gradients(config, params)
-    padded, more = outputs_and_gradients(larger(config), pad_params(params, config, larger(config)))
-    np.testing.assert_allclose(padded[:ROUNDS, :ARMS], own, rtol=1e-4, atol=1e-5)
-    assert np.isneginf(padded[:, ARMS:]).all()
-    expected = pad_params(gradients, config, larger(config))
+    wide, more = outputs_and_gradients(larger(config), padded(params, config))
+    np.testing.assert_allclose(wide[:ROUNDS, :ARMS], own, rtol=1e-4, atol=1e-5)
+    assert np.isneginf(wide[:, ARMS:]).all()
+    expected = padded(gradients, config)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), more, expected)
-    old = pad_params(jax.tree.map(np.ones_like, params), config, larger(config))
+    old = padded(jax.tree.map(np.ones_like, params), config)
     jax.tree.map(lambda leaf, is_old: np.testing.assert_array_equal(leaf * (1 - is_old), 0), more, old)
     assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients)) > 0.01
 
 
 SLOW_SETTINGS = {
-    "full": changed(FULL, branching="none"),
-    "branching": changed(BANDIT, branching="uniform"),
-    "no branching": changed(BANDIT, branching="none"),
+    "full": FULL.replace(branching="none"),
+    "branching": BANDIT,
+    "no branching": BANDIT.replace(branching="none"),
     "learned": POLICIES["learned"],
-    "sinusoidal": changed(BANDIT, position="sinusoidal"),
+    "sinusoidal": BANDIT.replace(position="sinusoidal"),
     "token": POLICIES["token"],
-    "pooled": changed(BANDIT, selection="pooled"),
-    "random": changed(BANDIT, selection="random"),
-    "ball": changed(FULL, decision_map="ball"),
-    "simplex": changed(FULL, decision_map="simplex"),
-    "cross entropy": changed(FULL, full_loss="cross_entropy"),
-    "single layer, gradient": changed(POLICIES["single_layer"], update="gradient", decision_map="softmax"),
+    "advantage": BANDIT.replace(selection="advantage"),
+    "pooled": BANDIT.replace(selection="pooled"),
+    "random": BANDIT.replace(selection="random"),
+    "reinforce": BANDIT.replace(objective="reinforce", k=4),
+    "regret loss": FULL.replace(objective="regret_loss", branching="none"),
+    "ball": FULL.replace(decision_map="ball"),
+    "simplex": FULL.replace(decision_map="simplex"),
+    "single layer, gradient": POLICIES["single_layer"].replace(update="gradient", decision_map="softmax"),
 }
 SETTINGS = {"least squares": SINGLE}
 
@@ -150,35 +157,49 @@ SETTINGS = {"least squares": SINGLE}
 @pytest.mark.parametrize("name", some_slow({**SETTINGS, **SLOW_SETTINGS}, *SLOW_SETTINGS))
 def test_an_iteration_in_part_of_a_state_is_that_of_a_state_of_this_size(name):
     config = {**SETTINGS, **SLOW_SETTINGS}[name]
-    params = jax.tree.map(np.asarray, jax.jit(functools.partial(init_params, config))(KEY))
+    params = jax.tree.map(np.asarray, jax.jit(config.init_params)(KEY))
     # States are donated.
-    own = rmft.state_of(config, jax.tree.map(jnp.asarray, params), jax.random.key(4))
-    padded = rmft.state_of(larger(config), pad_params(params, config, larger(config)), jax.random.key(4))
+    own = state_of(config, jax.tree.map(jnp.asarray, params), jax.random.key(4))
+    wide = state_of(larger(config), padded(params, config), jax.random.key(4))
     for iteration in range(2):
         own, metrics = rmft.iterate(own)
-        padded, more = rmft.iterate(padded, Extent(jnp.asarray(ARMS), jnp.asarray(ROUNDS)))
+        wide, more = rmft.iterate(wide, Extent(jnp.asarray(ARMS), jnp.asarray(ROUNDS)))
         rtol, atol = (1e-5, 1e-6) if iteration == 0 else (1e-3, 1e-4)
         for field in METRICS:
             own_value, value = getattr(metrics, field), getattr(more, field)
             np.testing.assert_allclose(value, own_value, rtol=rtol, atol=atol, err_msg=field)
-    found, expected = padded.params, pad_params(own.params, config, larger(config))
+    found, expected = wide.params, padded(own.params, config)
     if name == "token":  # These add the same to the logit of every arm: gradients of rounding, which Adam blows up.
         for part in (found["out"], expected["out"], found["out_norm"], expected["out_norm"]):
             part["bias"] = np.zeros_like(part["bias"])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), found, expected)
-    old = pad_params(jax.tree.map(np.ones_like, params), config, larger(config))
+    old = padded(jax.tree.map(np.ones_like, params), config)
     jax.tree.map(lambda leaf, is_old: np.testing.assert_allclose(leaf * (1 - is_old), 0, atol=1e-6), found, old)
 
 
+def test_a_problem_of_another_size_uses_its_own_arms_and_rounds():
+    problem = FULL.replace(decision_map="ball", radius=2.0).problem()
+    wide = problem.of_size(MORE_ARMS, MORE_ROUNDS)
+    assert (wide.num_arms, wide.horizon, wide.rounds) == (MORE_ARMS, MORE_ROUNDS, ROUNDS)
+    np.testing.assert_array_equal(wide.arm_mask, np.arange(MORE_ARMS) < ARMS)
+    np.testing.assert_array_equal(wide.round_mask, np.arange(MORE_ROUNDS) < ROUNDS)
+    assert (wide.regret, wide.points) == (problem.regret, True)
+    assert problem.arm_mask.all()
+    assert problem.round_mask.all()
+    config = larger(BANDIT)
+    np.testing.assert_array_equal(config.problem(EXTENT).arm_mask, np.arange(MORE_ARMS) < ARMS)
+    assert config.problem().arm_mask.all()
+
+
 @pytest.mark.parametrize(
-    "name", some_slow(ENVIRONMENTS, "fixed_gap_easy", "abrupt_mirrored", "besbes_first_third", "iid_gaussian")
+    "name", some_slow(Environment.register, "fixed_gap_easy", "abrupt_mirrored", "besbes_first_third", "iid_gaussian")
 )
 def test_problems_and_rewards_do_not_depend_on_padding(name):
     """What a scenario draws is indexed by round and arm, never by a padded shape."""
 
     @functools.partial(quick_jit, static_argnums=(0, 1))
     def tables(num_arms: int, horizon: int) -> Any:
-        world = make_environment(dataclasses.replace(ENVIRONMENTS[name].config, num_arms=num_arms))
+        world = dataclasses.replace(get_environment(name), num_arms=num_arms)
         masks = EXTENT.arm_mask(num_arms), EXTENT.round_mask(horizon)
 
         def scenario(key: Any) -> Any:
@@ -192,32 +213,28 @@ def test_problems_and_rewards_do_not_depend_on_padding(name):
 
         return jax.vmap(scenario)(jax.random.split(KEY, 20))
 
-    for own, padded in zip(tables(ARMS, ROUNDS), tables(MORE_ARMS, MORE_ROUNDS), strict=True):
-        np.testing.assert_allclose(padded[:, :ROUNDS, :ARMS], own, atol=1e-5)
+    for own, wide in zip(tables(ARMS, ROUNDS), tables(MORE_ARMS, MORE_ROUNDS), strict=True):
+        np.testing.assert_allclose(wide[:, :ROUNDS, :ARMS], own, atol=1e-5)
 
 
 def trained(config: RMFTConfig) -> tuple[Agent, Agent]:
     """A policy with large weights, so that it is far from uniform, and the same one padded."""
     params = jax.tree.map(lambda leaf: 3 * leaf, some_params(config))
-    return (
-        trained_agent(config, params, explore=True),
-        trained_agent(larger(config), pad_params(params, config, larger(config)), explore=True),
-    )
+    return config.agent(params, explore=True), larger(config).agent(padded(params, config), explore=True)
 
 
-def assert_they_play_alike(config: EnvironmentConfig, agents: dict[str, tuple[Agent, Agent]]) -> None:
+def assert_they_play_alike(config: Environment, agents: dict[str, tuple[Agent, Agent]]) -> None:
     """The first of each pair on the problem itself, the second where it is padded."""
 
     @functools.partial(quick_jit, static_argnums=(1, 2))
     def play(agents: dict[str, Agent], num_arms: int, horizon: int) -> dict[str, Trajectory]:
-        world = make_environment(dataclasses.replace(config, num_arms=num_arms))
-        masks = EXTENT.arm_mask(num_arms), EXTENT.round_mask(horizon)
-        return {name: play_scenarios(agent, world, KEY, horizon, 20, *masks) for name, agent in agents.items()}
+        problem = Problem(dataclasses.replace(config, num_arms=num_arms), horizon, EXTENT)
+        return {name: play_scenarios(agent, problem, KEY, 20) for name, agent in agents.items()}
 
     owns = play({name: pair[0] for name, pair in agents.items()}, ARMS, ROUNDS)
-    padded = play({name: pair[1] for name, pair in agents.items()}, MORE_ARMS, MORE_ROUNDS)
+    wide = play({name: pair[1] for name, pair in agents.items()}, MORE_ARMS, MORE_ROUNDS)
     for name, own in owns.items():
-        more = padded[name]
+        more = wide[name]
         np.testing.assert_array_equal(more.actions[:, :ROUNDS], own.actions, err_msg=name)
         np.testing.assert_allclose(more.rewards[:, :ROUNDS], own.rewards, atol=1e-5, err_msg=name)
         for field in ("probabilities", "mean_rewards", "reward_table"):
@@ -228,33 +245,30 @@ def assert_they_play_alike(config: EnvironmentConfig, agents: dict[str, tuple[Ag
             np.testing.assert_array_equal(table[..., ARMS:], 0, err_msg=f"{name}: {field}")
 
 
-def classical(config: EnvironmentConfig, names: list[str] | None) -> dict[str, tuple[Agent, Agent]]:
+def classical(config: Environment, names: list[str] | None) -> dict[str, tuple[Agent, Agent]]:
     """They do not know that they are padded, but for one that is refused."""
-    agents = make_agents(dataclasses.replace(config, num_arms=ARMS), ROUNDS, names)
+    agents = make_agents(Problem(dataclasses.replace(config, num_arms=ARMS), ROUNDS), names)
     return {name: (agent, agent) for name, agent in agents.items() if name != "bayes_optimal"}
 
 
 def test_agents_play_alike_under_bandit_feedback():
-    config = ENVIRONMENTS["abrupt"].config
+    config = get_environment("abrupt")
     assert_they_play_alike(config, classical(config, ["thompson", "exp3", "best_fixed_arm"]))
 
 
 def test_agents_play_alike_under_full_information():
-    config = ENVIRONMENTS["iid_uniform"].config
+    config = get_environment("iid_uniform")
     assert_they_play_alike(config, classical(config, ["hedge", "ftpl", "follow_the_leader"]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "abrupt", "crowding", "iid_uniform", "iid_gaussian"])
 def test_all_agents_play_alike(name):
-    config = ENVIRONMENTS[name].config
+    config = get_environment(name)
     full = config.feedback == "full"
     policies = ["full", "single_layer"] if full else ["bandit", "learned", "token", "single_layer_bandit"]
-    mine = {policy: trained(changed(POLICIES[policy], decision_map="softmax")) for policy in policies}
+    mine = {policy: trained(POLICIES[policy].replace(decision_map="softmax")) for policy in policies}
     assert_they_play_alike(config, classical(config, None) | mine)
-
-
-unit = st.floats(0, 1, width=32, allow_subnormal=False)
 
 
 @st.composite

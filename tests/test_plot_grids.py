@@ -179,5 +179,5 @@ def test_three_dimensions_want_a_choice_and_a_run_is_no_sweep():
     with pytest.raises(ConfigError, match="got a sweep of one cell"):
         plot_sweep(made_sweep({}))
     for draw in (plot_sweep, plot_heatmap):
-        with pytest.raises(ConfigError, match="got a single run, need a sweep"):
+        with pytest.raises(ConfigError, match="got a single run without final_regret, need one with it"):
             draw(made_evaluation())

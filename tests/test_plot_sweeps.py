@@ -12,9 +12,8 @@ from PIL import Image
 from sweep_data import made_sweep
 
 from rmft_jax.config import ConfigError
-from rmft_jax.estimates import estimate
 from rmft_jax.plotting import (
-    KINDS,
+    FIGURES,
     plot_all,
     plot_arms,
     plot_kind,
@@ -24,6 +23,7 @@ from rmft_jax.plotting import (
     plot_training,
     save_figure,
 )
+from rmft_jax.statistics.estimates import estimate
 
 SWEEP = made_sweep()
 CURVES = (plot_regret, plot_loglog, plot_suff_fail)
@@ -131,7 +131,7 @@ def test_arms_show_the_ranks_that_exist():
 
 def test_a_cell_without_a_finished_run_says_so():
     dataset = made_sweep(failed=[9, 10, 11])  # horizon = 50, num_arms = 2
-    for kind in ("regret", "loglog", "suffail", "arms"):
+    for kind in ("regret", "loglog", "suff_fail", "arms"):
         figure = plot_kind(kind, dataset, by="num_arms", select={"horizon": 50})
         empty = panels_of(figure)["num_arms = 2"]
         assert [text.get_text() for text in empty.texts] == ["no finished run"]
@@ -166,9 +166,9 @@ def test_nasty_sweeps_have_all_their_figures(dataset, style, monkeypatch, tmp_pa
     monkeypatch.setattr("rmft_jax.plotting.figures.save_figure", save)
     plot_all(dataset, tmp_path, style)
     assert len(drawn) >= 4
-    kinds = {name.split("_")[0] for name in drawn}
-    assert kinds <= set(KINDS)
-    assert {"suffail", "arms"} <= kinds or "rank_frequency" not in dataset
+    kinds = {next(kind for kind in FIGURES if name.startswith(kind)) for name in drawn}
+    assert {"regret", "loglog", "training"} <= kinds
+    assert ({"suff_fail", "arms"} <= kinds) == ("rank_frequency" in dataset)
     width = {"paper": 3.4, "slides": 6.5}[style]
     for name, figure in drawn.items():
         assert figure.get_figwidth() == width
@@ -186,7 +186,7 @@ def test_nasty_sweeps_have_all_their_figures(dataset, style, monkeypatch, tmp_pa
     [
         ("regret", {}, "got several values of horizon (25, 50, 100); num_arms (2, 5, 10)"),
         ("regret", {"by": "nope", "select": {"horizon": 50}}, "got dimension 'nope'"),
-        ("pie", {}, "got kind='pie', need one of regret, loglog"),
+        ("pie", {}, "got figure 'pie', need one of arms, final_regret, regret"),
         ("arms", {"relative_to": "ucb1"}, "got --relative-to with --kind arms, need --kind heatmap"),
         ("training", {"baselines": ("ucb1",)}, "got --baselines with --kind training"),
         ("regret", {"by": "num_arms", "select": {"horizon": 50}, "style": "poster"}, "got style='poster'"),
@@ -200,12 +200,12 @@ def test_what_cannot_be_drawn_is_refused(kind, options, message):
 
 
 def test_a_ball_has_no_arms_and_a_run_no_dimensions():
-    for kind in ("arms", "suffail"):
-        with pytest.raises(
-            ConfigError, match=r"got a dataset without .*, need one with it: play in a ball has no arms"
-        ):
+    for kind in ("arms", "suff_fail"):
+        with pytest.raises(ConfigError, match=r"got a sweep without .*, need one with it .* play in a ball no arms"):
             plot_kind(kind, made_sweep({}, ball=True))
-    for draw in CURVES:
+        with pytest.raises(ConfigError, match="got a single run without"):
+            plot_kind(kind, made_evaluation()[["regret", "mean_rewards"]])
+    for draw in (*CURVES, plot_arms):
         with pytest.raises(ConfigError, match="need a sweep"):
             draw(made_evaluation(), by="horizon")
     with pytest.raises(ConfigError, match="got 11 values of num_arms, need at most 8"):

@@ -7,11 +7,10 @@ from evaluations import AGENTS, made_evaluation
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from rmft_jax.bootstrap import Interval
-from rmft_jax.growth import suff_fail_freq
 from rmft_jax.plotting import (
     STYLES,
     Curve,
+    Style,
     choose_agents,
     plot_arms,
     plot_final_regret,
@@ -25,7 +24,9 @@ from rmft_jax.plotting import (
     style_of,
     styles_of,
 )
-from rmft_jax.report import summarize
+from rmft_jax.statistics.bootstrap import Interval
+from rmft_jax.statistics.growth import suff_fail_freq
+from rmft_jax.statistics.report import summarize
 
 EVALUATION = made_evaluation()
 LABELS = {"RMFT Transformer", "Thompson", "UCB1", "greedy", "ε-greedy", "uniform"}
@@ -85,8 +86,11 @@ def test_every_agent_has_a_style_of_its_own():
     styles = [style_of(name) for name in EVERYONE]
     assert len({(style.color, str(style.line)) for style in styles}) == len(EVERYONE)
     assert len({style.label for style in styles}) == len(EVERYONE)
-    assert style_of("my_new_agent").label == "my new agent"
-    assert style_of("my_new_agent") == style_of("my_new_agent")
+    # By the name alone, in every process, and with lines that no other agent has.
+    assert style_of("my_new_agent") == Style("my new agent", "#009E73", (0, (5, 1, 1, 1, 1, 1, 1, 1)))
+    lines = {str(style.line) for style in STYLES.values()}
+    assert not lines & {str(style_of(f"agent_{i}").line) for i in range(50)}
+    assert STYLES["rmft"].color not in {style_of(f"agent_{i}").color for i in range(50)}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -243,7 +247,7 @@ def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp
 
 
 def test_actions_that_are_not_arms_have_no_figure_of_arms(metrics, drawn):
-    plot_run(metrics, EVALUATION.drop_vars("rank"), Path("run"))
+    plot_run(metrics, EVALUATION[["regret", "mean_rewards"]], Path("run"))
     assert set(drawn) == FIGURES - {"arms", "suff_fail"}
 
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rmft_jax import Regret, get_preset, make_agents, make_environment, train
-from rmft_jax.benchmark import tune_agents
-from rmft_jax.evaluation import final_regret
-from rmft_jax.training import RunKeys
+from rmft_jax import get_preset, make_agents, train
+from rmft_jax.method.evaluation import final_regret
+from rmft_jax.running.benchmark import tune_agents
+from rmft_jax.running.trainer import RunKeys
 
 
 @pytest.mark.slow
@@ -32,12 +32,10 @@ def test_fol_is_no_regret_and_close_to_the_best_hedge(tmp_path):
     config = get_preset("fol")
     summary = train(config, tmp_path)["evaluation"]
     assert summary["rmft"]["exponent_ci95"][1] < 1
-    environment, horizon = config.rmft.environment, config.rmft.horizon
-    world, key = make_environment(environment), RunKeys.create(config.seed).test
-    agents = make_agents(environment, horizon, ["hedge"])
+    problem, key = config.rmft.problem(), RunKeys.create(config.seed).test
     # In hindsight: tuned on the scenarios of the evaluation itself.
-    hedge = tune_agents(agents, world, horizon=horizon, key=key, num_scenarios=config.num_test_scenarios)["hedge"]
-    best = final_regret(hedge, world, Regret.of(world), key, horizon, config.num_test_scenarios)
+    hedge = tune_agents(make_agents(problem, ["hedge"]), problem, key=key, num_scenarios=config.num_test_scenarios)
+    best = final_regret(hedge["hedge"], problem, key, config.num_test_scenarios)
     assert summary["rmft"]["regret_mean"] <= 1.2 * float(np.mean(best))
 
 

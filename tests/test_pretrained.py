@@ -1,6 +1,5 @@
 """Policies that come with the package: what is stored is what plays, and damage is told from a wrong name."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,28 +7,18 @@ import numpy as np
 import pytest
 from worlds import TINY_RUN
 
-from rmft_jax import (
-    cli,
-    evaluate,
-    get_preset,
-    init,
-    load_pretrained,
-    make_agent,
-    make_agents,
-    make_environment,
-    pretrained,
-    pretrained_names,
-)
+from rmft_jax import Problem, cli, evaluate, get_preset, init, make_agent, make_agents, pretrained_names
 from rmft_jax.config import ConfigError
-from rmft_jax.pretrained import read_policy, write_policy
-from rmft_jax.storage import RunError, read_dataset
+from rmft_jax.running import weights
+from rmft_jax.running.storage import RunError, read_dataset
+from rmft_jax.running.weights import load_pretrained, read_policy, write_policy
 
 NAMES = pretrained_names()
 
 
 def stored(path: Path, **provenance):
     agent = make_agent(init(TINY_RUN.rmft, jax.random.key(3)))
-    write_policy(path, agent, TINY_RUN, "tiny", {"iteration": 7} | provenance)
+    write_policy(path, agent.params, TINY_RUN, "tiny", {"iteration": 7} | provenance)
     return agent
 
 
@@ -63,7 +52,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_names_are_sorted(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "POLICIES", tmp_path)
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path)
     for name in ("b", "c", "a"):
         stored(tmp_path / f"{name}.npz")
     monkeypatch.setattr(Path, "glob", lambda path, pattern: [path / "c.npz", path / "a.npz", path / "b.npz"])
@@ -75,10 +64,7 @@ def test_damage_is_said_in_a_line(tmp_path, damage):
     path = tmp_path / "tiny.npz"
     agent = stored(path)
     if damage == "shape":
-        wider = dataclasses.replace(
-            TINY_RUN.rmft, environment=dataclasses.replace(TINY_RUN.rmft.environment, num_arms=5)
-        )
-        write_policy(path, agent, dataclasses.replace(TINY_RUN, rmft=wider), "tiny", {"iteration": 7})
+        write_policy(path, agent.params, TINY_RUN.replace(num_arms=5), "tiny", {"iteration": 7})
     else:
         content = path.read_bytes()
         path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no policy"}[damage])
@@ -95,17 +81,11 @@ def test_an_unknown_name_is_refused_with_those_there_are():
 def test_every_policy_is_that_of_its_preset_and_beats_a_classical_agent(name):
     policy = load_pretrained(name)
     assert policy.preset == name
-    assert dataclasses.replace(policy.config, seed=0) == get_preset(policy.preset)
-    config = policy.config.rmft
-    rival = "thompson" if config.environment.feedback == "bandit" else "hedge_anytime"
-    agents = {"rmft": policy.agent, **make_agents(config.environment, config.horizon, [rival])}
-    played = evaluate(
-        agents,
-        make_environment(config.environment),
-        horizon=config.horizon,
-        num_scenarios=1024,
-        key=jax.random.key(5),
-    )
+    assert policy.config.replace(seed=0) == get_preset(policy.preset)
+    problem = Problem(policy.config.rmft.environment, policy.config.rmft.horizon)
+    rival = "thompson" if problem.feedback == "bandit" else "hedge_anytime"
+    agents = {"rmft": policy.agent, **make_agents(problem, [rival])}
+    played = evaluate(agents, problem, num_scenarios=1024, key=jax.random.key(5))
     final = played["regret"].isel(round=-1).mean("scenario")
     assert float(final.sel(agent="rmft")) < 0.75 * float(final.sel(agent=rival))
     # Not the scenarios of the run's own evaluation, but the same law.
@@ -127,7 +107,7 @@ def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
     [
         (["pretrained:none"], "need one of"),
         (["pretrained:"], "need one of"),
-        (["pretrained:none", "--checkpoint", "last"], "the one that comes with the package"),
+        (["pretrained:none", "--checkpoint", "last"], "the one that is kept"),
     ],
 )
 def test_the_command_refuses(tmp_path, monkeypatch, capsys, words, message):

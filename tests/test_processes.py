@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from worlds import TINY_RUN
 
-from rmft_jax import cli, processes
-from rmft_jax.config import from_dict, to_dict
-from rmft_jax.storage import RunDirectory
-from rmft_jax.training import train
+from rmft_jax import cli
+from rmft_jax.running import processes
+from rmft_jax.running.storage import RunDirectory
+from rmft_jax.running.training import train
 
 PROGRAM = "import sys; from rmft_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 # Many chunks, so that a signal comes before the last.
@@ -40,9 +40,7 @@ def launch(directory: Path) -> list[subprocess.Popen[str]]:
 
 
 def test_two_processes_stopped_and_resumed_train_what_one_does(tmp_path):
-    values = to_dict(TINY_RUN)
-    values["rmft"]["num_iterations"] = NUM_ITERATIONS
-    config = from_dict(values)
+    config = TINY_RUN.replace(num_iterations=NUM_ITERATIONS)
     alone, path = tmp_path / "alone", tmp_path / "run"
     summary = train(config, alone)
     RunDirectory.create(path, config, "tiny", overwrite=False)

@@ -14,10 +14,10 @@ import xarray as xr
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.cli import main
 from rmft_jax.config import ConfigError
-from rmft_jax.engine import ray_executor
-from rmft_jax.engine.ray_executor import require_ray, run_on_ray
-from rmft_jax.engine.sweep import Jobs, run_sweep
-from rmft_jax.storage import RunError
+from rmft_jax.running.storage import RunError
+from rmft_jax.sweeps import ray_executor
+from rmft_jax.sweeps.ray_executor import require_ray, run_on_ray
+from rmft_jax.sweeps.run import Jobs, run_sweep
 
 # Ray is imported where it is started, because it reads the environment then.
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

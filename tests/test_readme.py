@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rmft_jax.presets import PRESETS
+from rmft_jax.method.presets import PRESETS
 from rmft_jax.sweeps.spec import Sweep
 
 ROOT = Path(__file__).parent.parent

@@ -6,9 +6,9 @@ import pytest
 from evaluations import AGENTS, made_evaluation
 from rich.console import Console
 
-from rmft_jax.bootstrap import mean_interval, paired_difference
-from rmft_jax.growth import growth_exponent, regression_test, suff_fail_freq, trend_test
-from rmft_jax.report import summarize, table
+from rmft_jax.statistics.bootstrap import mean_interval, paired_difference
+from rmft_jax.statistics.growth import growth_exponent, regression_test, suff_fail_freq, trend_test
+from rmft_jax.statistics.report import estimate_text, summarize, table
 
 EVALUATION = made_evaluation().assign(
     # As if many agents gave up the best arm early.
@@ -102,6 +102,20 @@ def test_the_table_fits_its_width_and_loses_nothing(scale):
     assert "0.50 [0.40, 0.60]" in line
     if scale == 12.34:
         assert "12.34 [12.46, 12.22]" in line
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "text"),
+    [
+        (3.876, (3.651, 4.108), "3.88 [3.65, 4.11]"),
+        (3.876, (np.nan, np.nan), "3.88"),
+        (3.876, (), "3.88"),
+        (np.nan, (1.0, 2.0), "-"),
+        (None, (None, None), "-"),
+    ],
+)
+def test_an_estimate_is_written_without_what_is_not_known(mean, interval, text):
+    assert estimate_text(mean, interval) == text
 
 
 def test_one_round_and_two_scenarios_are_enough():

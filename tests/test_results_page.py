@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import results_page
-from rmft_jax.presets import PRESETS
+from rmft_jax.method.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The rivals of RMFT, its controls and its levers against collapse, each against its definition."""
 
 import dataclasses
-from typing import Any
+import functools
 
 import chex
 import jax
@@ -10,37 +10,26 @@ import numpy as np
 import pytest
 from worlds import TINY_RUN
 
-from rmft_jax import rmft
-from rmft_jax.advantages import grpo_advantages, regret_to_go, reinforce_advantages
-from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, ScoreMap
-from rmft_jax.checkpoints import Checkpoints, Progress
-from rmft_jax.config import (
-    AdaptiveConfig,
-    BanditConfig,
-    ConfigError,
-    RMFTConfig,
-    SingleLayerConfig,
-    TransformerConfig,
-)
-from rmft_jax.devices import ALONE
-from rmft_jax.objectives import best_arm_loss, clipped_loss, regret_loss, round_losses
-from rmft_jax.types import TrainState, Trajectory
+from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, Transformer
+from rmft_jax.config import ConfigError
+from rmft_jax.method import rmft
+from rmft_jax.method.advantages import grpo_advantages, regret_to_go, reinforce_advantages
+from rmft_jax.method.judging import KeptBatch
+from rmft_jax.method.objectives import best_arm_loss, clipped_loss
+from rmft_jax.method.state import TrainState, abstract_state, init, make_agent, make_player
+from rmft_jax.problems import Adaptive, Stationary, Trajectory
+from rmft_jax.running.checkpoints import Checkpoints
+from rmft_jax.running.history import History
 
 KEY = jax.random.key(0)
 TINY = TINY_RUN.rmft
 ARMS, HORIZON = 3, 5
-
-
-def with_(config: RMFTConfig = TINY, **changes) -> RMFTConfig:
-    return dataclasses.replace(config, **changes)
-
-
-FULL = with_(
-    environment=BanditConfig(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
+FULL = TINY.replace(
+    environment=Stationary(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
     branching="none",
     entropy_weight=0.0,
 )
-ALL_KEPT: Any = {"k": TINY.num_rollouts}
+ALL_KEPT = TINY.replace(k=TINY.num_rollouts)
 
 
 def past(seed: int = 0, mask=(True, True, True), means=None) -> Trajectory:
@@ -99,8 +88,11 @@ def test_the_clipped_loss_equals_its_slow_twin():
 
 @pytest.mark.parametrize("decision_map", ["softmax", "ball"])
 def test_the_regret_loss_is_the_squared_regret_of_the_policy(decision_map):
-    agent = FullInformationTransformer.create(KEY, TransformerConfig(num_layers=1, width=8), ARMS, HORIZON)
-    agent = dataclasses.replace(agent, score_map=ScoreMap(decision_map, 2.0))
+    config = FULL.replace(objective="regret_loss", decision_map=decision_map, horizon=HORIZON)
+    if decision_map == "ball":
+        config = config.replace(radius=2.0)
+    agent = config.agent(config.init_params(KEY))
+    assert isinstance(agent, FullInformationTransformer)
     row = past()
     z, table = np.asarray(agent.outputs(row), np.float64), np.asarray(row.reward_table, np.float64)
     if decision_map == "softmax":
@@ -109,7 +101,14 @@ def test_the_regret_loss_is_the_squared_regret_of_the_policy(decision_map):
         points = z * np.minimum(1.0, 2.0 / np.linalg.norm(z, axis=-1, keepdims=True))
         regret = 2.0 * np.linalg.norm(table.sum(0)) - (points * table).sum()
     assert regret > 0
-    np.testing.assert_allclose(regret_loss(agent, row), np.full(HORIZON, regret**2 / HORIZON), rtol=1e-4)
+    losses = round_losses(config, agent, row)
+    np.testing.assert_allclose(losses, np.full(HORIZON, regret**2 / HORIZON), rtol=1e-4)
+
+
+@jax.jit
+def round_losses(config, agent, row, advantages=None, reference=None):
+    kept = KeptBatch(row, jnp.ones(len(row.actions)), advantages)
+    return config.objective.round_losses(config, agent, kept, reference)
 
 
 def slow_advantages(regret: np.ndarray) -> np.ndarray:
@@ -146,8 +145,8 @@ def test_rollouts_that_fared_alike_teach_nothing():
 
 def test_the_policy_gradient_is_that_of_the_expected_regret():
     """One round, two arms: the gradient of the expected regret in the logits is p (1 - p) times the gap."""
-    agent = BanditTransformer.create(KEY, TransformerConfig(num_layers=1, width=8), 2, 1)
-    config = with_(environment=BanditConfig(num_arms=2), objective="reinforce", entropy_weight=0.0)
+    agent = BanditTransformer.create(KEY, Transformer(num_layers=1, width=8), 2, 1)
+    config = ALL_KEPT.replace(environment=Stationary(num_arms=2), objective="reinforce", entropy_weight=0.0)
     bias = jnp.asarray([0.4, 0.0])
     p = float(jax.nn.softmax(bias)[0])
     draws = 40_000
@@ -168,50 +167,42 @@ def test_the_policy_gradient_is_that_of_the_expected_regret():
 
         return jnp.mean(jax.vmap(one)(actions.reshape(-1, 1), scaled.reshape(-1, 1))) * scale
 
-    gradient = jax.grad(loss)(bias)
+    gradient = jax.jit(jax.grad(loss))(bias)
     assert float(gradient[1]) == pytest.approx(p * (1 - p) * 0.5, abs=4e-3)
     assert float(gradient[0]) == pytest.approx(-p * (1 - p) * 0.5, abs=4e-3)
 
 
 def test_the_pull_towards_a_reference_is_its_divergence():
-    agent = BanditTransformer.create(KEY, TransformerConfig(num_layers=1, width=8), ARMS, HORIZON)
-    other = BanditTransformer.create(jax.random.key(5), TransformerConfig(num_layers=1, width=8), ARMS, HORIZON)
-    row, config = past(), with_(entropy_weight=0.0)
+    agent = BanditTransformer.create(KEY, Transformer(num_layers=1, width=8), ARMS, HORIZON)
+    other = BanditTransformer.create(jax.random.key(5), Transformer(num_layers=1, width=8), ARMS, HORIZON)
+    row, config = past(), TINY.replace(entropy_weight=0.0)
     plain = np.asarray(round_losses(config, agent, row))
     log_probs = log_softmax(agent.outputs(row))
     for kind, target in (("previous", row.probabilities), ("initial", np.exp(log_softmax(other.outputs(row))))):
-        pulled = round_losses(
-            with_(config, kl_reference=kind, kl_weight=0.7), agent, row, None, other if kind == "initial" else None
-        )
+        config = config.replace(kl_reference=kind, kl_weight=0.7)
+        pulled = round_losses(config, agent, row, reference=other if kind == "initial" else None)
         p = np.asarray(target, np.float64)
         np.testing.assert_allclose(pulled - plain, 0.7 * (p * (np.log(p) - log_probs)).sum(-1), rtol=1e-3, atol=1e-5)
-    masked = past(mask=(True, False, True))
+    masked, config = past(mask=(True, False, True)), TINY.replace(kl_reference="previous", kl_weight=0.7)
     losses, gradient = jax.value_and_grad(
-        lambda params: round_losses(
-            with_(kl_reference="previous", kl_weight=0.7), dataclasses.replace(agent, params=params), masked
-        ).sum()
+        lambda params: round_losses(config, dataclasses.replace(agent, params=params), masked).sum()
     )(agent.params)
     assert np.isfinite(losses)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-LEVERS = with_(kl_reference="initial", kl_weight=1.0, average_window=3, replay=2, refresh_every=3)
-RIVALS = {
-    "distillation": with_(objective="distillation", behavior="thompson", branching="none"),
-    "dpt": with_(objective="dpt", behavior="uniform"),
-    "dpt of its own play": with_(objective="dpt"),
-    "reinforce": with_(objective="reinforce", **ALL_KEPT),
-    "grpo": with_(objective="grpo", **ALL_KEPT),
-    "regret-loss": with_(FULL, objective="regret_loss"),
-    "full dpt": with_(FULL, objective="dpt"),
-    "full reinforce": with_(FULL, objective="reinforce", **ALL_KEPT),
-    "levers": LEVERS,
+LEVERS = TINY.replace(kl_reference="initial", kl_weight=1.0, refresh_every=3)
+OTHERS = {
+    "dpt of its own play": TINY.replace(objective="dpt"),
+    "full dpt": FULL.replace(objective="dpt"),
+    "full reinforce": FULL.replace(objective="reinforce", k=TINY.num_rollouts),
 }
 
 
-@pytest.mark.parametrize("config", RIVALS.values(), ids=RIVALS)
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
 def test_every_rival_steps(config):
-    state = rmft.init(config, KEY)
+    """Those that no test below sees learning."""
+    state = init(config, KEY)
     before = jax.tree.map(np.asarray, state.params)
     for _ in range(3):
         state, metrics = rmft.iterate(state)
@@ -221,8 +212,9 @@ def test_every_rival_steps(config):
 
 
 def test_a_chunk_carries_the_memory_as_its_iterations_do():
-    state = rmft.init(LEVERS, KEY)
-    chunked, _ = rmft.iterate_chunk(rmft.init(LEVERS, KEY), 3)
+    state = init(LEVERS, KEY)
+    chunked, metrics = rmft.iterate_chunk(init(LEVERS, KEY), 3)
+    assert np.isfinite(metrics.loss).all()
     for _ in range(3):
         state, _ = rmft.iterate(state)
     chex.assert_trees_all_close(state.params, chunked.params, atol=1e-5)
@@ -230,15 +222,17 @@ def test_a_chunk_carries_the_memory_as_its_iterations_do():
 
 
 def test_the_memory_is_part_of_a_checkpoint(tmp_path):
-    state, _ = rmft.iterate_chunk(rmft.init(LEVERS, KEY), 2)
-    store = Checkpoints(tmp_path)
-    store.save(state, Progress(1.0, 1.0, 0.0, 0.0))
-    restored = store.restore_last(rmft.abstract_state(LEVERS))
-    store.close()
+    state, metrics = rmft.iterate_chunk(init(LEVERS, KEY), 3)
+    history, first = History.fresh(1), functools.partial(jax.tree.map, lambda leaf: np.asarray(leaf)[None])
+    history.add_chunk(first(metrics), np.ones(1, bool))
+    history.add_validation(3, np.zeros((1, 4)), first(state.params))
+    store = Checkpoints(tmp_path, "whose they are")
+    store.save(state, history)
+    restored = store.restore(abstract_state(LEVERS))
     assert restored is not None
     chex.assert_trees_all_equal(restored[0].memory, state.memory)
-    resumed, _ = rmft.iterate_chunk(restored[0], 2)
-    state, _ = rmft.iterate_chunk(state, 2)
+    resumed, _ = rmft.iterate_chunk(restored[0], 3)
+    state, _ = rmft.iterate_chunk(state, 3)
     chex.assert_trees_all_equal(resumed.memory, state.memory)
 
 
@@ -249,48 +243,46 @@ def probability_of_best(state: TrainState) -> float:
     return float(jnp.mean(jnp.take_along_axis(played.probabilities[..., -1, :], best[..., None], axis=-1)))
 
 
-@pytest.mark.parametrize("objective", ["rmft", "distillation", "dpt", "reinforce", "grpo"])
+@pytest.mark.parametrize("objective", ["imitation", "distillation", "dpt", "reinforce", "grpo"])
 def test_every_rival_learns_which_arm_pays(objective):
     """A probe with a known answer: one arm always pays, the other never."""
     changes = {
-        "rmft": {"k": 1},
+        "imitation": {"k": 1},
         "distillation": {"behavior": "thompson"},
         "dpt": {"behavior": "uniform"},
         "reinforce": {"k": 4},
         "grpo": {"k": 4},
     }[objective]
-    config = RMFTConfig(
-        environment=BanditConfig(num_arms=2, prior="fixed_gap", gap=1.0),
-        policy=TransformerConfig(num_layers=1, width=16),
+    config = TINY.replace(
+        environment=Stationary(num_arms=2, prior="fixed_gap", gap=1.0),
+        policy=Transformer(num_layers=1, width=16),
         objective=objective,
-        horizon=6,
         num_iterations=60,
         num_scenarios=64,
-        num_rollouts=4,
-        num_minibatches=2,
         branching="none",
         step_size=1e-2,
         **changes,
     )
-    state, _ = rmft.iterate_chunk(rmft.init(config, KEY), 60)
-    state = dataclasses.replace(state, config=dataclasses.replace(state.config, behavior="policy"))
-    assert probability_of_best(state) > 0.85
+    state, metrics = rmft.iterate_chunk(init(config, KEY), 60)
+    assert np.isfinite(metrics.loss).all()
+    plain = dataclasses.replace(state.config, objective=TINY.objective)  # The policy plays, whoever played before.
+    assert probability_of_best(dataclasses.replace(state, config=plain)) > 0.85
 
 
 def test_the_regret_loss_learns_to_follow_what_it_is_shown():
-    environment = BanditConfig(num_arms=2, feedback="full", prior="fixed_gap", gap=1.0, noise="none")
-    config = with_(FULL, environment=environment, objective="regret_loss", step_size=1e-2, num_iterations=60)
-    _, metrics = rmft.iterate_chunk(rmft.init(config, KEY), 60)
+    environment = Stationary(num_arms=2, feedback="full", prior="fixed_gap", gap=1.0, noise="none")
+    config = FULL.replace(environment=environment, objective="regret_loss", step_size=1e-2, num_iterations=60)
+    _, metrics = rmft.iterate_chunk(init(config, KEY), 60)
     assert metrics.regret[-5:].mean() < 0.6 * metrics.regret[0]
 
 
 def test_the_behavior_plays_the_rollouts():
-    config = with_(objective="distillation", behavior="thompson", branching="none")
-    state = rmft.init(config, KEY)
-    assert isinstance(rmft.make_player(state), BetaThompson)
+    config = TINY.replace(objective="distillation", branching="none")
+    state = init(config, KEY)
+    assert isinstance(make_player(state), BetaThompson)
     played = rmft.play(state)
     np.testing.assert_array_equal(jnp.max(played.probabilities, axis=-1), 1.0)  # Point masses, unlike a network's.
-    assert isinstance(rmft.make_agent(state), BanditTransformer)
+    assert isinstance(make_agent(state), BanditTransformer)
 
 
 def play_of(params, state: TrainState) -> Trajectory:
@@ -300,8 +292,8 @@ def play_of(params, state: TrainState) -> Trajectory:
 
 
 def test_a_single_round_plays_with_the_initial_policy():
-    config = with_(refresh_every=2, step_size=0.05)
-    state = rmft.init(config, KEY)
+    config = TINY.replace(refresh_every=2, step_size=0.05)
+    state = init(config, KEY)
     initial = jax.tree.map(jnp.copy, state.params)
     state, _ = rmft.iterate(state)
     chex.assert_trees_all_equal(rmft.play(state), play_of(initial, state))
@@ -310,82 +302,67 @@ def test_a_single_round_plays_with_the_initial_policy():
     chex.assert_trees_all_equal(rmft.play(state), play_of(state.params, state))
 
 
-def test_averaged_weights_are_evaluated_and_do_not_play():
-    config, start = with_(average_window=4), rmft.init(TINY, KEY).params
-    average = jax.tree.map(np.asarray, start)
-    state = rmft.init(config, KEY)
-    for _ in range(3):
-        state, _ = rmft.iterate(state)
-        newest = jax.tree.map(np.asarray, state.params)
-        average = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, average, newest)
-    chex.assert_trees_all_close(rmft.make_agent(state).params, average, atol=1e-6)
-    plain, _ = rmft.iterate_chunk(rmft.init(TINY, KEY), 3)
-    chex.assert_trees_all_close(state.params, plain.params, atol=1e-5)
-
-
-def test_replay_holds_what_was_kept_newest_first():
-    config = with_(replay=2)
-    state, kept = rmft.init(config, KEY), []
-    assert float(state.memory.replay.weights.sum()) == 0  # type: ignore[union-attr]
-    for _ in range(3):
-        played, branches = rmft._play(ALONE, state, None)
-        kept.append(jax.tree.map(np.asarray, rmft._kept(ALONE, state, played, branches)[0]))
-        state, _ = rmft.iterate(state)
-    replay = state.memory.replay
-    assert replay is not None
-    for i, batch in enumerate((kept[2], kept[1])):
-        chex.assert_trees_all_close(jax.tree.map(lambda leaf, i=i: leaf[i], replay), batch, atol=1e-5)
-
-
-@pytest.mark.parametrize(("branching", "mean"), [("early", 1 / 3), ("uniform", 1 / 2), ("late", 2 / 3)])
-def test_branch_rounds_have_the_law_of_their_name(branching, mean):
-    config = with_(branching=branching, num_scenarios=4000, horizon=30, k=1, num_rollouts=1)
-    _, rounds = jax.jit(lambda state: rmft._play(ALONE, state, None))(rmft.init(config, KEY))
-    assert int(rounds.min()) == 0
-    assert int(rounds.max()) == 29
-    assert float((rounds.mean() + 0.5) / 30) == pytest.approx(mean, abs=0.02)
-
-
 BAD = [
-    (with_(objective="distillation"), "need another agent to imitate; try behavior='thompson'"),
-    (with_(behavior="ucb1"), "got behavior='ucb1' with objective='rmft', need rollouts of the policy itself"),
     (
-        with_(FULL, objective="dpt", behavior="uniform"),
+        TINY,
+        {"objective": "distillation", "behavior": "policy"},
+        "need another agent to imitate; try behavior='thompson'",
+    ),
+    (TINY, {"behavior": "ucb1"}, "got behavior with objective 'imitation', need distillation or dpt, which has it"),
+    (
+        FULL,
+        {"objective": "dpt", "behavior": "uniform"},
         "feedback='full' and noise='gaussian', need a Transformer under bandit feedback",
     ),
-    (with_(objective="reinforce"), "with k=2, num_rollouts=4 and selection='regret', need all of at least two"),
-    (with_(objective="grpo", temperature=2.0, **ALL_KEPT), "need rollouts of the policy as it is; try temperature=1"),
-    (with_(objective="grpo", replay=1, **ALL_KEPT), "and replay=1, need rollouts of the policy as it is"),
-    (with_(FULL, objective="grpo", **ALL_KEPT), "need probabilities of actions, whose ratio it clips"),
+    (TINY, {"objective": "reinforce"}, "with k=2, num_rollouts=4 and selection='regret', need all of at least two"),
     (
-        with_(FULL, objective="reinforce", full_loss="cross_entropy", **ALL_KEPT),
-        "full_loss='cross_entropy', need the likelihood of what was played",
+        ALL_KEPT,
+        {"objective": "reinforce", "selection": "random"},
+        "with k=4, num_rollouts=4 and selection='random', need all of at least two",
     ),
-    (with_(objective="regret_loss"), "with feedback='bandit', need rewards that are seen whole"),
+    (ALL_KEPT, {"objective": "grpo", "temperature": 2.0}, "need rollouts of the policy as it is; try temperature=1"),
+    (ALL_KEPT, {"objective": "grpo", "refresh_every": 2}, "and refresh_every=2, need rollouts of the policy as it is"),
+    (FULL, {"objective": "grpo", "k": 4}, "need probabilities of actions, whose ratio it clips"),
+    (TINY, {"objective": "regret_loss"}, "with feedback='bandit', need rewards that are seen whole"),
     (
-        with_(FULL, objective="regret_loss", environment=AdaptiveConfig(feedback="full")),
+        FULL,
+        {"objective": "regret_loss", "environment": Adaptive(feedback="full")},
         "and rewards that react to play, need",
     ),
-    (with_(FULL, objective="regret_loss", branching="uniform"), "need the regret of all rounds; try branching='none'"),
-    (with_(FULL, objective="dpt", decision_map="ball"), "need arms, of which one is the best"),
     (
-        with_(FULL, objective="dpt", policy=SingleLayerConfig(), update="least_squares"),
+        FULL,
+        {"objective": "regret_loss", "branching": "uniform"},
+        "need the regret of all rounds; try branching='none'",
+    ),
+    (FULL, {"objective": "dpt", "decision_map": "ball"}, "need arms, of which one is the best"),
+    (
+        FULL,
+        {"objective": "dpt", "policy": "single_layer", "update": "least_squares"},
         "need the imitation of what was just kept",
     ),
-    (with_(kl_reference="previous"), "got kl_reference='previous' with kl_weight=0.0, need both or neither"),
-    (with_(kl_weight=0.1), "got kl_reference='none' with kl_weight=0.1, need both or neither"),
-    (with_(FULL, kl_reference="initial", kl_weight=0.1), "need a policy that plays arms under bandit feedback"),
-    (with_(kl_reference="previous", kl_weight=-1.0), "got kl_weight=-1.0, need a finite number of at least 0"),
-    (with_(replay=-1), "got replay=-1, need a whole number of at least 0"),
-    (with_(refresh_every=0), "got refresh_every=0, need a whole number of at least 1"),
-    (with_(average_window=-2), "got average_window=-2"),
-    (with_(replay=1, k=1, num_minibatches=3), "with num_scenarios*k=8*1=8 in 2 iterations, need a number"),
+    (TINY, {"kl_reference": "previous"}, "got kl_reference='previous' with kl_weight=0.0, need both or neither"),
+    (TINY, {"kl_weight": 0.1}, "got kl_reference='none' with kl_weight=0.1, need both or neither"),
+    (
+        FULL,
+        {"kl_reference": "initial", "kl_weight": 0.1},
+        "need a policy that plays arms under bandit feedback",
+    ),
+    (
+        TINY,
+        {"objective": "dpt", "behavior": "ucb1", "kl_reference": "previous", "kl_weight": 0.1},
+        "need a policy that plays arms under bandit feedback",
+    ),
+    (TINY, {"kl_reference": "previous", "kl_weight": -1.0}, "got kl_weight=-1.0, need a finite number of at least 0"),
+    (TINY, {"kl_reference": "last"}, "got kl_reference='last', need one of none, previous, initial"),
+    (TINY, {"objective": "dpt", "behavior": "oracle"}, "got behavior='oracle', need one of policy, ucb1"),
+    (TINY, {"refresh_every": 0}, "got refresh_every=0, need a whole number of at least 1"),
+    (TINY, {"k": 1, "num_minibatches": 3}, "with num_scenarios*k=8*1=8, need a number of minibatches that divides"),
 ]
 
 
-@pytest.mark.parametrize(("config", "message"), BAD, ids=[message[:50] for _, message in BAD])
-def test_what_does_not_go_together_is_refused(config, message):
+@pytest.mark.parametrize(("base", "changes", "message"), BAD, ids=[message[:50] for *_, message in BAD])
+def test_what_does_not_go_together_is_refused(base, changes, message):
     with pytest.raises(ConfigError) as error:
-        config.validate()
+        base.replace(**changes).validate()
     assert message in str(error.value)
     assert "; try " in str(error.value)

@@ -1,26 +1,37 @@
 import dataclasses
+import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmft_jax.agents import UCB, BanditTransformer, Uniform
+from rmft_jax.agents import UCB, BanditTransformer, Transformer, Uniform
 from rmft_jax.agents.base import segment_ends, state_bytes
-from rmft_jax.config import BanditConfig, TransformerConfig
-from rmft_jax.environments import Stationary
-from rmft_jax.rollout import NoiseStreams, RolloutKeys, rollout_block, rollout_scenarios
-from rmft_jax.types import Trajectory
+from rmft_jax.config import ConfigError, pytree, static_field
+from rmft_jax.method.rollout import NoiseStreams, RolloutKeys, rollout_block, rollout_scenarios
+from rmft_jax.problems import ObliviousEnvironment, Problem, Stationary, Trajectory
 
-WORLD = Stationary(BanditConfig(num_arms=3, noise="gaussian"))
+WORLD = Stationary(num_arms=3, noise="gaussian")
 KEYS = RolloutKeys.create(jax.random.key(0))
 HORIZON = 12
+PROBLEM = Problem(WORLD, HORIZON)
 
 
-def play(agent=None, **options) -> Trajectory:
-    agent = Uniform() if agent is None else agent
-    settings = {"keys": KEYS, "horizon": HORIZON, "num_scenarios": 6, "num_rollouts": 4, **options}
-    return jax.jit(lambda: rollout_scenarios(agent, WORLD, **settings))()
+@functools.partial(jax.jit, static_argnames=("num_scenarios", "num_rollouts", "shared_reward_noise", "block"))
+def compiled(agent, problem: Problem, keys: RolloutKeys, **options) -> Trajectory:
+    return rollout_scenarios(agent, problem, keys, **options)
+
+
+def play(agent=None, problem: Problem = PROBLEM, keys: RolloutKeys = KEYS, **options) -> Trajectory:
+    settings = {"num_scenarios": 6, "num_rollouts": 4, **options}
+    return compiled(Uniform() if agent is None else agent, problem, keys, **settings)
+
+
+def network(position: Literal["none", "alibi"] = "none") -> BanditTransformer:
+    settings = Transformer(num_layers=1, width=8, position=position)
+    return BanditTransformer.create(jax.random.key(1), settings, 3, HORIZON)
 
 
 def assert_same(a: Trajectory, b: Trajectory) -> None:
@@ -107,13 +118,13 @@ def test_a_rollout_does_not_depend_on_the_size_of_its_batch():
 
 
 def test_a_shorter_horizon_is_a_prefix():
-    short, long = play(horizon=5), play()
+    short, long = play(problem=Problem(WORLD, 5)), play()
     np.testing.assert_array_equal(short.actions, long.actions[..., :5])
     np.testing.assert_allclose(short.reward_table, long.reward_table[..., :5, :], atol=2e-6)
 
 
 def test_blocks_change_nothing():
-    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    agent = network()
     whole = play(agent, block=10**6)
     for block in (4, 16):  # 16 trajectories are four scenarios, which leave a remainder of two.
         assert_same(whole, play(agent, block=block))
@@ -121,12 +132,13 @@ def test_blocks_change_nothing():
 
 @pytest.mark.parametrize("position", ["none", "alibi"])
 def test_a_cache_that_grows_changes_nothing(position, monkeypatch):
-    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8, position=position), 3, HORIZON)
+    agent = network(position)
     whole, sizes, grow = play(agent), [], BanditTransformer.grow
-    monkeypatch.setattr("rmft_jax.rollout._SEGMENT_ROUNDS", 5)
+    monkeypatch.setattr("rmft_jax.method.rollout._SEGMENT_ROUNDS", 5)
     monkeypatch.setattr(
         BanditTransformer, "grow", lambda self, state, horizon: (sizes.append(horizon), grow(self, state, horizon))[1]
     )
+    jax.clear_caches()  # Else the program of before would play.
     assert_same(play(agent), whole)
     assert sizes == [HORIZON]  # Two segments of six.
 
@@ -140,7 +152,7 @@ def test_segments_cover_all_rounds(rounds, shortest, ends):
 
 
 def test_a_block_fits_into_the_cache():
-    config = TransformerConfig(num_layers=2, width=64, num_heads=4)
+    config = Transformer(num_layers=2, width=64, num_heads=4)
     agent = BanditTransformer.create(jax.random.key(1), config, 3, 100)
     assert state_bytes(agent, 3, 100) == 2 * 2 * 100 * 64 * 4 + 4 * 7  # Keys and values, and a token.
     assert rollout_block(agent, 3, 100) * state_bytes(agent, 3, 100) <= 8_000_000
@@ -149,26 +161,79 @@ def test_a_block_fits_into_the_cache():
 
 
 def test_temperature_flattens_the_policy():
-    agent = BanditTransformer.create(jax.random.key(1), TransformerConfig(width=8), 3, HORIZON)
+    agent = network()
     hot = play(dataclasses.replace(agent, temperature=1e6)).probabilities
     cold = play(dataclasses.replace(agent, temperature=1e-6)).probabilities
     np.testing.assert_allclose(hot, 1 / 3, atol=1e-5)
     assert (np.asarray(cold).max(-1) > 0.99).mean() > 0.95
 
 
-def test_an_agent_that_breaks_its_protocol_is_named_before_it_runs():
-    class Wrong(Uniform):
-        def act(self, key, state, context):
-            decision, state = super().act(key, state, context)
-            return dataclasses.replace(decision, probabilities=jnp.ones(7)), state
+@pytree
+class WrongAgent(Uniform):
+    """Returns what no agent may."""
 
-    jax.tree_util.register_static(Wrong)
-    with pytest.raises(AssertionError, match="shape"):
-        play(Wrong())
+    field: str = static_field(default="")
+
+    def act(self, key, state, context):
+        decision, state = super().act(key, state, context)
+        wrong = {"action": jnp.zeros((1,), jnp.int32), "probabilities": jnp.ones(7)}[self.field]
+        return dataclasses.replace(decision, **{self.field: wrong}), state
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("action", "got action of shape (1,) from WrongAgent, need shape () for 3 arms; try returning a number"),
+        ("probabilities", "got probabilities of shape (7,) from WrongAgent, need shape (3,) for 3 arms; try returning"),
+    ],
+)
+def test_an_agent_that_breaks_its_protocol_is_named_before_it_runs(field, message):
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(lambda: rollout_scenarios(WrongAgent(field), PROBLEM, KEYS, num_scenarios=1))
+    assert message in str(error.value)
+
+
+class WrongWorld(Stationary):
+    """Returns what no environment may."""
+
+    field: str = ""
+
+    def step(self, key, state, decision, round):
+        state, outcome = super().step(key, state, decision, round)
+        return state, dataclasses.replace(outcome, **{self.field: jnp.zeros((3, 1))})
+
+
+@pytest.mark.parametrize("field", ["mean_rewards", "rewards"])
+def test_an_environment_that_breaks_its_protocol_is_named_before_it_runs(field):
+    problem = Problem(WrongWorld(num_arms=3, field=field), HORIZON)
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(lambda: rollout_scenarios(Uniform(), problem, KEYS, num_scenarios=1))
+    assert str(error.value) == (
+        f"got {field} of shape (3, 1) from WrongWorld, need shape (3,) for 3 arms; try returning one entry per arm"
+    )
+
+
+class WrongPath(ObliviousEnvironment):
+    """Forgets the axis of the arms, or that of the rounds."""
+
+    axis: str = "rounds"
+
+    def path(self, key, arm_mask, round_mask):
+        return jnp.zeros(len(round_mask) if self.axis == "rounds" else len(arm_mask))
+
+
+@pytest.mark.parametrize(("axis", "size"), [("rounds", HORIZON), ("arms", 3)])
+def test_a_path_without_an_axis_is_refused(axis, size):
+    problem = Problem(WrongPath(num_arms=3, axis=axis), HORIZON)
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(lambda: rollout_scenarios(Uniform(), problem, KEYS, num_scenarios=1))
+    assert f"got a path of shape ({size},) from WrongPath, need (n, 3)" in str(error.value)
+    assert "; try " in str(error.value)
 
 
 def test_absent_arms_are_zero_in_every_table():
-    played = play(arm_mask=jnp.asarray([True, False, True]))
+    played = play(problem=Problem.checked(Stationary(num_arms=3, noise="gaussian"), HORIZON, num_arms=2))
     for table in (played.probabilities, played.mean_rewards, played.reward_table):
-        assert (np.asarray(table)[..., 1] == 0).all()
-    assert (np.asarray(played.actions) != 1).all()
+        assert (np.asarray(table)[..., 2] == 0).all()
+        assert (np.asarray(table)[..., :2] != 0).all()
+    assert (np.asarray(played.actions) != 2).all()

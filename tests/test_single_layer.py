@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from playing import play, slow_attention, slow_estimates
 
-from rmft_jax.agents import FTRL, BanditSingleLayer, FullInformationSingleLayer, Hedge, ScoreMap
-from rmft_jax.config import BanditConfig, ConfigError, SingleLayerConfig
-from rmft_jax.environments import make_environment
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.types import Trajectory
+from rmft_jax.agents import FTRL, BanditSingleLayer, FullInformationSingleLayer, Hedge, SingleLayer
+from rmft_jax.config import ConfigError
+from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.problems import Ball, Problem, Simplex, Softmax, Stationary, Trajectory
 
 ARMS, HORIZON, RUNS = 3, 7, 8
 KEY = jax.random.key(0)
@@ -34,7 +33,7 @@ def outputs(agent, past):
 
 
 def make_agent(feedback="full", attention: Any = "linear", init_std=0.4, **changes):
-    config = SingleLayerConfig(attention=attention, key_size=2, init_std=init_std, **changes)
+    config = SingleLayer(attention=attention, key_size=2, init_std=init_std, **changes)
     return KINDS[feedback].create(jax.random.key(1), config, ARMS)
 
 
@@ -125,9 +124,9 @@ def test_it_plays_any_horizon():
 
 
 def test_it_plays_drawn_scenarios():
-    agent, world = make_agent("bandit"), make_environment(BanditConfig(num_arms=ARMS))
-    run = functools.partial(rollout_scenarios, horizon=HORIZON, num_scenarios=RUNS // 2, num_rollouts=2)
-    played = jax.jit(run)(agent, world, RolloutKeys.create(KEY))
+    agent, problem = make_agent("bandit"), Problem(Stationary(num_arms=ARMS), HORIZON)
+    run = functools.partial(rollout_scenarios, num_scenarios=RUNS // 2, num_rollouts=2)
+    played = jax.jit(run)(agent, problem, RolloutKeys.create(KEY))
     played = jax.tree.map(lambda x: x.reshape(RUNS, *x.shape[2:]), played)
     expected = slow_scores(agent, "bandit", played)
     np.testing.assert_allclose(played.scores, expected, atol=1e-5 * np.abs(expected).max())
@@ -219,7 +218,7 @@ def test_the_start_is_that_of_the_theorems(attention):
 
 
 def test_noise_at_the_start_has_its_size_and_no_parameter_is_spared():
-    config = SingleLayerConfig(key_size=20, init_std=0.5)
+    config = SingleLayer(key_size=20, init_std=0.5)
     noisy = BanditSingleLayer.create(KEY, config, 20).params
     start = BanditSingleLayer.create(KEY, dataclasses.replace(config, init_std=0.0), 20).params
     for name, leaf in noisy.items():
@@ -230,14 +229,14 @@ def test_noise_at_the_start_has_its_size_and_no_parameter_is_spared():
 @pytest.mark.parametrize(
     ("other", "decision_map", "step"),
     [
-        (Hedge(), "softmax", lambda arms: np.sqrt(8 * np.log(arms) / HORIZON)),
-        (FTRL(rate=2.0), "simplex", lambda arms: 2 * np.sqrt((1 - 1 / arms) / (arms * HORIZON))),
+        (Hedge(), Softmax(0.0), lambda arms: np.sqrt(8 * np.log(arms) / HORIZON)),
+        (FTRL(rate=2.0), Simplex(0.0), lambda arms: 2 * np.sqrt((1 - 1 / arms) / (arms * HORIZON))),
     ],
     ids=["hedge", "ftrl"],
 )
 def test_a_multiple_of_the_identity_is_hedge_or_ftrl(other, decision_map, step):
     for mask in (ALL, TWO):
-        agent = FullInformationSingleLayer.ftrl(ARMS, jnp.asarray(step(mask.sum())), ScoreMap(decision_map))
+        agent = FullInformationSingleLayer.ftrl(ARMS, jnp.asarray(step(mask.sum())), decision_map)
         ours, theirs = play(agent, TABLES, mask), play(other, TABLES, mask)
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=2e-6)
         assert ours.probabilities.std(axis=1).max() > 0.05
@@ -245,7 +244,7 @@ def test_a_multiple_of_the_identity_is_hedge_or_ftrl(other, decision_map, step):
 
 def test_in_a_ball_it_is_ftrl_in_the_ball():
     step, radius = 0.4, 1.5
-    played = play(FullInformationSingleLayer.ftrl(ARMS, step, ScoreMap("ball", radius)), TABLES)
+    played = play(FullInformationSingleLayer.ftrl(ARMS, step, Ball(0.0, radius)), TABLES)
     before = np.cumsum(TABLES, 1) - TABLES
     reach = np.linalg.norm(step * before, axis=-1, keepdims=True)
     expected = step * before * np.minimum(1, radius / np.maximum(reach, 1e-30))

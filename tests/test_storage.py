@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rmft_jax.config import RunConfig
-from rmft_jax.storage import RunDirectory, RunError
+from rmft_jax.agents import SingleLayer
+from rmft_jax.method.presets import PRESETS
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.problems import Stationary
+from rmft_jax.running.storage import RunDirectory, RunError
 
 DATASET = xr.Dataset({"regret": (("round",), np.arange(5.0))}, attrs={"seed": 3})
 
@@ -18,6 +21,42 @@ def run(tmp_path):
 
 def test_the_configuration_survives(run):
     assert RunDirectory.open(run.path).read_config() == (RunConfig(seed=4), "mab")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives(tmp_path, name):
+    config = PRESETS[name][1].replace(step_size=0.1 + 0.2) if name == "nsmab" else PRESETS[name][1]
+    run = RunDirectory.create(tmp_path, config, name)
+    assert run.read_config() == (config, name)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert set(content) == {"preset", "import", "config"}
+    assert not any(isinstance(value, dict) for value in content["config"].values())
+    assert content["config"]["environment"] == config.rmft.environment.name
+
+
+# As version 0.6 wrote `rmft train single-layer`.
+_OF_0_6 = """{"preset": "single-layer", "config": {"rmft": {"environment": {"family": "bandit", "num_arms": 3,
+"feedback": "full", "noise": "gaussian", "noise_std": 1.0, "noise_concentration": 4.0, "prior": "gaussian",
+"prior_mean": 0.0, "prior_std": 0.7, "gap": 0.2}, "policy": {"family": "single_layer", "attention": "linear",
+"key_size": 8, "trained": "value", "init_std": 0.0}, "horizon": 50, "num_iterations": 100, "num_scenarios": 1024,
+"num_rollouts": 8, "k": 2, "objective": "rmft", "behavior": "policy", "refresh_every": 1, "selection": "regret",
+"branching": "none", "shared_reward_noise": true, "selection_regret": "standard", "selection_form": "standard",
+"temperature": 1.0, "decision_map": "softmax", "radius": 1.0, "exploration_std": 1.0, "full_loss": "squared_error",
+"update": "least_squares", "l2_penalty": 0.0, "num_epochs": 1, "num_minibatches": 4, "step_size": 0.002,
+"schedule": "cosine", "max_grad_norm": 1.0, "entropy_weight": 0.0, "kl_reference": "none", "kl_weight": 0.0,
+"replay": 0, "average_window": 0, "rollout_block": 0, "update_block": 0}, "seed": 7, "chunk_size": 10,
+"num_validation_scenarios": 1024, "num_test_scenarios": 4096}}"""
+
+
+def test_what_version_0_6_wrote_is_read(tmp_path):
+    (tmp_path / "config.json").write_text(_OF_0_6)
+    config, preset = RunDirectory.open(tmp_path).read_config()
+    assert (preset, config) == ("single-layer", PRESETS["single-layer"][1].replace(seed=7))
+    assert config.rmft.policy == SingleLayer(key_size=8)
+    assert isinstance(config.rmft.environment, Stationary)
+    (tmp_path / "config.json").write_text(_OF_0_6.replace('"replay": 0', '"replay": 4'))
+    with pytest.raises(RunError, match=r"got replay=4, need a setting that is still there; try rmft-jax==0\.6\.0"):
+        RunDirectory.open(tmp_path).read_config()
 
 
 def test_datasets_survive(run):
@@ -90,7 +129,7 @@ def test_damage_and_absence_are_told(run):
     (run.path / "config.json").write_text('{"preset": "mab", "config": {"nonsense": 1}}')
     with pytest.raises(RunError, match=r"config.json is no valid configuration .*nonsense.*; try --overwrite"):
         run.read_config()
-    for text in ('{"preset": "mab", "config": null}', "[]", '{"preset": "mab"}'):
+    for text in ('{"preset": "mab", "config": null}', "[]", "3", '{"preset": "mab"}', '{"import": 3}', "null"):
         (run.path / "config.json").write_text(text)
         with pytest.raises(RunError, match="is no valid configuration"):
             run.read_config()
@@ -100,3 +139,29 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write to"):
         RunDirectory.create(tmp_path / "file" / "run", RunConfig(), "mab")
+
+
+def test_weights_to_start_from_are_there_before_the_run_is(tmp_path):
+    """So that a run which is killed as it begins never goes on from other weights."""
+
+    def killed(path):
+        path.write_text("whole")
+        assert not (tmp_path / "config.json").exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RunDirectory.create(tmp_path, RunConfig(), "mab", write_start=killed)
+    assert not RunDirectory(tmp_path).exists()
+    assert not RunDirectory.create(tmp_path, RunConfig(), "mab").start.exists()
+    run = RunDirectory.create(tmp_path, RunConfig(), "mab", overwrite=True, write_start=lambda path: path.touch())
+    assert run.start.exists()
+    assert not RunDirectory.create(tmp_path, RunConfig(), "mab", overwrite=True).start.exists()
+
+
+def test_a_link_to_checkpoints_is_removed_and_not_what_it_links_to(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis.tex").write_text("x")
+    run.checkpoints.symlink_to(tmp_path / "elsewhere")
+    RunDirectory.create(run.path, RunConfig(), "mab", overwrite=True)
+    assert not run.checkpoints.exists()
+    assert (tmp_path / "elsewhere" / "thesis.tex").read_text() == "x"

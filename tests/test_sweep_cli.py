@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from sweeping import GRID, SWEEP, TINY_OVERRIDE, KeptPrograms, assert_equal, cell_times
 
-from rmft_jax import cli, load_sweep
-from rmft_jax.engine import sweep as engine
+from rmft_jax import Sweep, cli, load_sweep
+from rmft_jax.cli import sweep as command
+from rmft_jax.sweeps import batches
+from rmft_jax.sweeps.store import SweepDirectory
 
 SHORT = {**TINY_OVERRIDE, "num_iterations": 2, "chunk_size": 1}
 
@@ -42,7 +44,7 @@ def programs() -> KeptPrograms:
 @pytest.fixture
 def kept(programs, monkeypatch) -> KeptPrograms:
     """The command runs locally, with programs that are compiled once for all tests."""
-    monkeypatch.setattr(engine, "run_locally", programs)
+    monkeypatch.setattr(command, "run_locally", programs)
     return programs
 
 
@@ -134,7 +136,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(capsys, tmp_path, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (toml(grid={"horizons": [6]}), "got 'horizons' in [grid], need a field of the configuration; try horizon"),
+        (toml(grid={"horizons": [6]}), "got 'horizons' in [grid], need the name of a setting; try horizon"),
         (toml(grid={"horizon": []}), "got horizon=[] in [grid], need at least one value"),
         (toml(grid={"horizon": [6, 6]}), "got horizon=6 twice in [grid]"),
         (toml(grid={"horizon": [6]}, cell={"horizon": 6}), "got the same cell twice (horizon=6)"),
@@ -145,7 +147,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(capsys, tmp_path, 
         (toml(grid={"k": [2, 9]}), "k=9: got k=9 with num_rollouts=8"),
         (toml(preset="nope"), "got preset 'nope', need one of quickstart"),
         (toml(grids={}), "got 'grids' in the sweep, need one of"),
-        (toml(baselines=["hedge"]), "got agent 'hedge' for Bandit under 'bandit' feedback"),
+        (toml(baselines=["hedge"]), "got agent 'hedge' for Stationary under 'bandit' feedback"),
         ("grid = [", "need TOML"),
     ],
 )
@@ -183,7 +185,7 @@ def test_directories_that_do_not_fit_are_refused_in_one_line(kept, capsys, tmp_p
     for path in (spec / "sweep", Path("/proc/sweep")):
         assert f"cannot write to {path}: " in refused_after_the_plan(capsys, spec, "--out", path)
     assert "exists and is not a sweep directory" in refused_after_the_plan(capsys, spec, "--out", tmp_path)
-    engine.SweepDirectory.create(out, engine.Sweep.from_toml(spec))
+    SweepDirectory.create(out, Sweep.from_toml(spec))
     spec.write_text(GOOD.replace("num_scenarios = 8", "num_scenarios = 16"))
     changed = refused_after_the_plan(capsys, spec, "--out", out, "--resume")
     assert "holds another sweep: num_scenarios in [override] is 8 there and 16 now" in changed
@@ -199,6 +201,7 @@ def test_a_full_disk_is_told_in_one_line_and_damages_nothing(kept, capsys, tmp_p
         sync(file)
 
     with monkeypatch.context() as patch:
+        patch.setattr(batches, "_SAVE_SECONDS", float("inf"))  # Cells are all that is written.
         patch.setattr(os, "fsync", full)
         assert rmft(spec, "--out", tmp_path / "sweep") == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -221,7 +224,7 @@ def test_ctrl_c_is_told_with_how_to_go_on(kept, capsys, tmp_path, spec):
 
 def start_process(spec: Path, out: Path) -> subprocess.Popen:
     program = (
-        "import sys; from rmft_jax import cli; from rmft_jax.engine import batches; batches._SAVE_SECONDS = 0.05;"
+        "import sys; from rmft_jax import cli; from rmft_jax.sweeps import batches; batches._SAVE_SECONDS = 0.05;"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     words = [sys.executable, "-P", "-c", program, "sweep", spec, "--out", out, "--resume"]

@@ -8,8 +8,9 @@ import pytest
 import xarray as xr
 
 from rmft_jax import Sweep, load_sweep
-from rmft_jax.config import ConfigError, RunConfig
-from rmft_jax.storage import RunDirectory, RunError
+from rmft_jax.config import ConfigError
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.running.storage import RunDirectory, RunError
 from rmft_jax.sweeps.spec import Cell
 from rmft_jax.sweeps.store import SweepDirectory
 

@@ -7,9 +7,9 @@ from evaluations import made_evaluation
 from sweep_data import made_sweep
 
 from rmft_jax.config import ConfigError
-from rmft_jax.estimates import estimate
-from rmft_jax.report import summarize
-from rmft_jax.tables import table
+from rmft_jax.statistics.estimates import estimate
+from rmft_jax.statistics.report import summarize
+from rmft_jax.statistics.tables import csv_text, markdown_table, table
 
 SWEEP = made_sweep(failed=[9, 10, 11])  # horizon = 50, num_arms = 2
 
@@ -83,6 +83,21 @@ def test_an_evaluation_has_a_row_per_agent():
     assert rows[0][2] == "-"
     assert [row[0] for row in cells_of(table(evaluation, baselines=["ucb1"]))[2:]] == ["rmft", "ucb1"]
     assert cells_of(table(made_evaluation(reference=None)))[0] == ["agent", "dynamic regret", "β"]
+
+
+def test_texts_make_a_markdown_table():
+    assert markdown_table(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+    assert markdown_table(["a", "b"], iter([]), names=1).splitlines() == ["| a | b |", "| --- | ---: |"]
+
+
+def test_rows_make_csv():
+    rows = [{"name": "a,b", "count": 3, "mean": 1 / 3}, {"name": "c", "count": 4, "mean": float("nan")}]
+    assert csv_text(rows) == 'name,count,mean\n"a,b",3,0.333333\nc,4,\n'
+
+
+def test_baselines_are_in_the_order_asked_for():
+    head, *_ = cells_of(table(SWEEP, rows="num_arms", select={"horizon": 50}, baselines=["uniform", "ucb1", "uniform"]))
+    assert head == ["num_arms", "rmft", "uniform", "ucb1"]
 
 
 def test_a_sweep_of_one_cell_has_one_row():

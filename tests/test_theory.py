@@ -82,10 +82,9 @@ def test_the_iteration_itself_takes_the_step_that_is_predicted():
 @settings(max_examples=20)
 @given(st.floats(1.0, 1e4), st.floats(-1.0, 1.0))
 def test_the_fixed_point_stays_put_and_attracts_at_the_stated_rate(penalty, start):
-    config = theorem2.with_penalty(penalty)
     a = theorem1.alpha(20, 0.7, 1.0)
     gain = theorem1.step_per_iteration(SETTING) * a
-    target, rate = theorem2.fixed_point(config), theorem2.contraction(config)
+    target, rate = theorem2.fixed_point(penalty), theorem2.contraction(penalty)
     after = (start * a + gain) / (a + penalty)
     assert after - target == pytest.approx(rate * (start - target), abs=1e-9)
 
@@ -121,7 +120,7 @@ def test_the_step_of_hedge_agrees_with_simulation():
     sums, centred = sums_before(rewards), rewards - rewards.mean(axis=-1, keepdims=True)
     norm = np.linalg.norm(centred, axis=(1, 2))
     ratio = (np.sum(centred * sums, axis=(1, 2)) / norm).mean() / np.sum(centred_sums(sums) ** 2, axis=(1, 2)).mean()
-    expected = config.exploration_std * lemma.order_statistic_mean(8, 2) * ratio
+    expected = config.decision_map.exploration_std * lemma.order_statistic_mean(8, 2) * ratio
     assert hedge.hedge_step(config) == pytest.approx(expected, rel=0.02)
 
 
@@ -185,8 +184,7 @@ def _ideal_theorem1() -> theorem1.Measured:
 def _ideal_theorem2() -> theorem2.Measured:
     runs: list[dict[float, np.ndarray]] = [{}, {}]
     for penalty in theorem2.PENALTIES:
-        config = theorem2.with_penalty(penalty)
-        target, rate = theorem2.fixed_point(config), theorem2.contraction(config)
+        target, rate = theorem2.fixed_point(penalty), theorem2.contraction(penalty)
         for run, start in zip(runs, (0.0, 2 * target), strict=True):
             run[penalty] = _noisy(target + (start - target) * rate ** np.arange(theorem2.NUM_ITERATIONS + 1), 1e-7)
     return theorem2.Measured(*runs)

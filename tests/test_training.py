@@ -1,6 +1,6 @@
 """The outer loop: what a run leaves behind, and that stopping it in any way changes nothing."""
 
-import dataclasses
+import functools
 import io
 import json
 import os
@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,13 +19,16 @@ import xarray as xr
 from rich.console import Console
 from worlds import TINY_RUN
 
-from rmft_jax import checkpoints, rmft, training
-from rmft_jax.checkpoints import Checkpoints
-from rmft_jax.config import BanditConfig, SingleLayerConfig, to_dict
-from rmft_jax.interruption import InterruptedRunError
-from rmft_jax.progress import ProgressReporter
-from rmft_jax.storage import RunDirectory, RunError
-from rmft_jax.training import RunKeys, TrainingDivergedError, load_agent, train
+from rmft_jax.agents import SingleLayer, make_baselines
+from rmft_jax.method.state import abstract_state
+from rmft_jax.problems import Ball, Stationary
+from rmft_jax.running import checkpoints, history, trainer, training, weights
+from rmft_jax.running.checkpoints import Checkpoints, stored
+from rmft_jax.running.interruption import InterruptedRunError, StopSignals
+from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.trainer import RunKeys, TrainingDivergedError
+from rmft_jax.running.training import evaluate_run, load_run, train
 
 
 class Reporter(ProgressReporter):
@@ -32,24 +37,39 @@ class Reporter(ProgressReporter):
         super().__init__(Console(file=self.text, width=200))
 
 
-def last_state(config, path):
-    store = Checkpoints(path / "checkpoints", read_only=True)
-    restored = store.restore_last(rmft.abstract_state(config.rmft))
-    store.close()
+def last(config, path):
+    """State and history of the newest checkpoint, which must be whole."""
+    restored = Checkpoints(path / "checkpoints", config.flat(), pytest.fail).restore(abstract_state(config.rmft))
     assert restored is not None
     return restored
 
 
+def content(config, path):
+    """Every array that a run depends on, by name; not how long it took."""
+    state, past = last(config, path)
+    arrays = weights.named(stored(state), "state.") | weights.named(past.best, "best.") | dict(past.metrics)
+    for name in ("iterations", "validation", "validation_sem", "best_iteration"):
+        arrays[name] = getattr(past, name)
+    return arrays
+
+
 def assert_same_run(config, first, second):
-    """Parameters, optimizer state and metrics, bit for bit."""
-    states = [last_state(config, path)[0] for path in (first, second)]
-    plain = [
-        jax.tree.map(np.asarray, dataclasses.replace(state, key=jax.random.key_data(state.key))) for state in states
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *plain)
+    """Parameters, optimizer state, metrics and evaluation, bit for bit."""
+    arrays = [content(config, path) for path in (first, second)]
+    assert arrays[0].keys() == arrays[1].keys()
+    for name in arrays[0]:
+        np.testing.assert_array_equal(arrays[0][name], arrays[1][name], err_msg=name)
     for name in ("metrics.nc", "evaluation.nc"):
-        datasets = [RunDirectory(path).read_dataset(name) for path in (first, second)]
-        xr.testing.assert_identical(*datasets)
+        xr.testing.assert_identical(*(RunDirectory(path).read_dataset(name) for path in (first, second)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_baselines():
+    """Most of the time of an evaluation is compilation of the rivals; `test_cli.py` has them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = functools.partial(make_baselines, among=("ucb1", "posterior_index"))
+        patch.setattr(training, "make_baselines", few)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +82,56 @@ def finished(tmp_path_factory):
 
 def interrupt_after(monkeypatch, chunks: int, number: int = signal.SIGINT):
     """Sends this process a signal while chunk number `chunks` runs."""
-    wait, count = training.wait, 0
+    wait, count = trainer.wait, 0
 
     def sending(result):
         nonlocal count
-        count += 1
-        if count == chunks:
-            os.kill(os.getpid(), number)
+        if isinstance(result, jax.Array):  # And not the regrets of a validation.
+            count += 1
+            if count == chunks:
+                os.kill(os.getpid(), number)
         wait(result)
 
-    monkeypatch.setattr(training, "wait", sending)
+    monkeypatch.setattr(trainer, "wait", sending)
+
+
+@pytest.fixture(scope="module")
+def stopped(finished, tmp_path_factory):
+    """The same run, stopped after its second chunk; to be copied."""
+    config, path = finished[0], tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(InterruptedRunError):
+            train(config, path, preset="tiny", reporter=Reporter())
+    return path
+
+
+@pytest.fixture
+def copy(stopped, tmp_path):
+    """A copy of the stopped run."""
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def damage(path: Path, how: str) -> None:
+    """Damages a file, or all files of a folder."""
+    for file in [path] if path.is_file() else path.iterdir():
+        content = bytearray(file.read_bytes())
+        if how == "truncate":
+            content = content[: len(content) // 2]
+        else:
+            content[len(content) // 2] ^= 0xFF
+        file.write_bytes(bytes(content))
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    files = (file for file in path.rglob("*") if file.is_file() and file.name != ".lock")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def test_a_run_leaves_everything_it_promises(finished):
     config, path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == json.loads(json.dumps(summary))
-    assert set(summary["evaluation"]) == {
-        "rmft", "ucb1", "posterior_index", "thompson", "greedy", "epsilon_greedy", "uniform", "best_fixed_arm",
-        "best_arm",
-    }  # fmt: skip
+    assert set(summary["evaluation"]) == {"rmft", "ucb1", "posterior_index"}
     keys = {"regret_mean", "regret_ci95", "suff_fail_freq", "min_frac", "greedy_frac"}
     assert all(keys <= set(row) for row in summary["evaluation"].values())
     assert {"preset", "seed", "device", "versions", "wall_seconds", "compile_seconds", "env_steps"} <= set(summary)
@@ -89,8 +140,9 @@ def test_a_run_leaves_everything_it_promises(finished):
     metrics = RunDirectory(path).read_dataset("metrics.nc")
     np.testing.assert_array_equal(metrics["iteration"], np.arange(1, 7))
     np.testing.assert_array_equal(metrics["validation_iteration"], [0, 2, 4, 6])
-    assert set(training.METRICS) <= set(metrics.data_vars)
+    assert set(history.METRICS) <= set(metrics.data_vars)
     assert RunDirectory(path).read_config() == (config, "tiny")
+    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["00000004.npz", "00000006.npz"]
 
 
 def test_the_best_checkpoint_is_the_one_of_lowest_validation_regret(finished):
@@ -99,10 +151,14 @@ def test_the_best_checkpoint_is_the_one_of_lowest_validation_regret(finished):
     regret = metrics["validation_regret"].to_numpy()
     best = [i for i in range(len(regret)) if regret[i] <= regret[: i + 1].min()][-1]
     assert summary["checkpoint_iteration"] == int(metrics["validation_iteration"][best])
-    agent, iteration = training.load_agent(RunDirectory(path))
-    assert iteration == summary["checkpoint_iteration"]
-    again = training.evaluate_run(config, agent, RunKeys.create(config.seed).test)
+    policy = load_run(path)
+    assert policy.provenance == {"iteration": summary["checkpoint_iteration"]}
+    assert (policy.config, policy.preset) == (config, "tiny")
+    again = evaluate_run(config, policy.agent, RunKeys.create(config.seed).test)
     xr.testing.assert_identical(again, RunDirectory(path).read_dataset("evaluation.nc"))
+    assert load_run(path, "last").provenance == {"iteration": 6}
+    state, _ = last(config, path)
+    jax.tree.map(np.testing.assert_array_equal, load_run(path, "last").agent.params, state.params)
 
 
 def test_a_finished_run_is_not_trained_again(finished):
@@ -128,136 +184,158 @@ def test_a_stop_signal_leaves_a_run_that_resumes_bit_for_bit(finished, tmp_path,
     assert_same_run(config, path, tmp_path / "run")
 
 
-def test_metrics_beyond_the_checkpoint_are_dropped_and_made_again(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("crash", "metrics", "saved"), [(3, 4, 2), (1, 0, None)])
+def test_metrics_beyond_the_checkpoint_are_dropped_and_made_again(
+    finished, tmp_path, monkeypatch, crash, metrics, saved
+):
     """As after a crash between writing the metrics and the checkpoint."""
     config, path, _ = finished
     save, calls = Checkpoints.save, []
 
-    def crash_on_third(self, state, progress):
-        calls.append(int(state.iteration))
-        if len(calls) == 3:
+    def crashing(self, state, past):
+        calls.append(past.done)
+        if len(calls) == crash:
             raise RuntimeError("crash")
-        save(self, state, progress)
+        save(self, state, past)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", crash_on_third)
+        patch.setattr(Checkpoints, "save", crashing)
         with pytest.raises(RuntimeError, match="crash"):
             train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
-    assert RunDirectory(tmp_path / "run").read_dataset("metrics.nc").sizes["iteration"] == 4
-    assert last_state(config, tmp_path / "run")[0].iteration == 2
+    assert RunDirectory(tmp_path / "run").read_dataset("metrics.nc").sizes["iteration"] == metrics
+    if saved is not None:
+        assert last(config, tmp_path / "run")[0].iteration == saved
     train(config, tmp_path / "run", preset="tiny", resume=True, reporter=Reporter())
     assert_same_run(config, path, tmp_path / "run")
 
 
-def test_a_crash_between_the_two_saves_of_the_first_checkpoint_can_be_resumed(finished, tmp_path, monkeypatch):
+def test_metrics_that_are_lost_are_made_from_the_checkpoint(finished, copy):
     config, path, _ = finished
-    save = checkpoints._save
+    (copy / "metrics.nc").write_bytes(b"no netCDF")
+    train(config, copy, preset="tiny", resume=True, reporter=Reporter())
+    assert_same_run(config, path, copy)
 
-    def crash_on_last(manager, state, progress):
-        if manager.directory.name == "last":
-            raise RuntimeError("crash")
-        save(manager, state, progress)
+
+def test_a_full_disk_leaves_the_checkpoints_before(finished, copy, monkeypatch):
+    config, path, _ = finished
+    before = files_of(copy / "checkpoints")
+
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_save", crash_on_last)
-        with pytest.raises(RuntimeError, match="crash"):
-            train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
-    train(config, tmp_path / "run", preset="tiny", resume=True, reporter=Reporter())
-    assert_same_run(config, path, tmp_path / "run")
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(config, copy, preset="tiny", resume=True, reporter=Reporter())
+    assert files_of(copy / "checkpoints") == before
+    train(config, copy, preset="tiny", resume=True, reporter=Reporter())
+    assert_same_run(config, path, copy)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_in_one_line(finished, tmp_path, monkeypatch):
-    config, _, _ = finished
-
-    def full(*args):
-        raise ValueError("RESOURCE_EXHAUSTED: no space left on device\nand a long tail")
-
-    monkeypatch.setattr(checkpoints, "_save", full)
-    with pytest.raises(OSError, match=r"cannot write checkpoint 0 in .*RESOURCE_EXHAUSTED: no space left") as error:
-        train(config, tmp_path / "run", reporter=Reporter())
-    assert "\n" not in str(error.value)
+def test_reading_a_run_never_changes_it(copy):
+    damage(copy / "checkpoints/00000004.npz", "truncate")
+    (copy / "checkpoints/.00000006.tmp.npz").write_bytes(b"half")
+    before, warnings = files_of(copy), []
+    policy = load_run(copy, "last", warnings.append)
+    assert policy.provenance == {"iteration": 2}
+    assert "checkpoint 00000004.npz is damaged" in warnings[0]
+    assert files_of(copy) == before
 
 
-def test_reading_a_run_never_changes_it(finished, tmp_path):
-    _, path, _ = finished
-    copy = RunDirectory(tmp_path / "copy")
-    shutil.copytree(path, copy.path)
-    damage(copy.checkpoints / "last/6", "truncate")
-    busy = copy.checkpoints / "last/8.orbax-checkpoint-tmp"
-    busy.mkdir()
-    warnings = []
-    _, iteration = training.load_agent(copy, "last", warnings.append)
-    assert iteration == 4
-    assert "last/6 is damaged" in warnings[0]
-    assert (copy.checkpoints / "last/6").exists()
-    assert busy.exists()
-
-
-def test_a_stop_signal_during_a_restore_is_not_taken_for_damage(finished, tmp_path, monkeypatch):
-    config, path, _ = finished
-    shutil.copytree(path, tmp_path / "run")
-
-    def stopped(*args):
+def test_a_stop_signal_during_a_restore_is_not_taken_for_damage(finished, copy, monkeypatch):
+    def interrupted(*_):
         raise InterruptedRunError(signal.SIGINT, "stopped")
 
-    monkeypatch.setattr(checkpoints, "_restore", stopped)
+    before = files_of(copy)
+    monkeypatch.setattr(checkpoints, "read_arrays", interrupted)
     with pytest.raises(InterruptedRunError):
-        train(config, tmp_path / "run", resume=True, reporter=Reporter())
-    assert (tmp_path / "run/checkpoints/last/6").exists()
-
-
-def damage(folder, how):
-    for file in folder.rglob("*"):
-        if file.is_file():
-            content = bytearray(file.read_bytes())
-            if how == "truncate":
-                content = content[: len(content) // 2]
-            elif len(content) > 500:
-                content[len(content) // 2] ^= 0xFF
-            file.write_bytes(bytes(content))
+        train(finished[0], copy, resume=True, reporter=Reporter())
+    assert files_of(copy) == before
 
 
 @pytest.mark.parametrize("how", ["truncate", "flip"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(finished, tmp_path, monkeypatch, how):
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(finished, copy, how):
     config, path, _ = finished
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(InterruptedRunError):
-            train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
-    damage(tmp_path / "run/checkpoints/last/4", how)
+    damage(copy / "checkpoints/00000004.npz", how)
     reporter = Reporter()
-    train(config, tmp_path / "run", preset="tiny", resume=True, reporter=reporter)
+    train(config, copy, preset="tiny", resume=True, reporter=reporter)
     text = reporter.text.getvalue()
-    assert "last/4 is damaged" in text
-    assert "falling back to last/2" in text
+    assert "checkpoint 00000004.npz is damaged (" in text
+    assert "; falling back to 00000002.npz" in text
     assert "at iteration 2 of 6" in text
-    assert_same_run(config, path, tmp_path / "run")
+    assert_same_run(config, path, copy)
 
 
-def test_when_every_checkpoint_is_damaged_the_run_says_so(finished, tmp_path, monkeypatch):
-    config, _, _ = finished
-    interrupt_after(monkeypatch, 1)
-    with pytest.raises(InterruptedRunError):
+def test_when_every_checkpoint_is_damaged_the_run_says_so(finished, copy):
+    damage(copy / "checkpoints", "flip")
+    before, names = files_of(copy), r"\(00000004.npz, 00000002.npz\)"
+    match = rf"got only damaged checkpoints in .*checkpoints {names}, need a whole one; try .*--overwrite"
+    with pytest.raises(RunError, match=match):
+        train(finished[0], copy, resume=True, reporter=Reporter())
+    with pytest.raises(RunError, match=match):
+        load_run(copy, warn=lambda line: None)
+    assert files_of(copy) == before
+
+
+def test_the_checkpoints_of_another_run_are_refused(finished, stopped, tmp_path):
+    """Even where all shapes agree."""
+    config = finished[0].replace(step_size=1e-3)
+    RunDirectory.create(tmp_path / "run", config, "tiny")
+    shutil.copytree(stopped / "checkpoints", tmp_path / "run" / "checkpoints")
+    before = files_of(tmp_path)
+    for use in (
+        lambda: train(config, tmp_path / "run", resume=True, reporter=Reporter()),
+        lambda: load_run(tmp_path / "run"),
+    ):
+        with pytest.raises(RunError, match=r"00000004\.npz belongs to another run; try another directory for this one"):
+            use()
+    assert files_of(tmp_path) == before
+
+
+def test_the_checkpoints_of_version_0_6_are_refused(finished, tmp_path):
+    config = finished[0]
+    RunDirectory.create(tmp_path, config, "tiny")
+    (tmp_path / "checkpoints/last/4").mkdir(parents=True)
+    for use in (lambda: train(config, tmp_path, resume=True, reporter=Reporter()), lambda: load_run(tmp_path)):
+        with pytest.raises(
+            RunError, match=r"holds checkpoints of version 0\.6 or before, .*; try rmft-jax==0\.6\.0 for"
+        ):
+            use()
+    assert (tmp_path / "checkpoints/last/4").is_dir()
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(finished, tmp_path):
+    config = finished[0].replace(step_size=1e38, max_grad_norm=1e38)
+    match = r"NaN or infinite (at|by) iteration \d; try a smaller step_size.*; the checkpoint before it is kept"
+    with pytest.raises(TrainingDivergedError, match=match):
         train(config, tmp_path / "run", reporter=Reporter())
-    damage(tmp_path / "run/checkpoints", "truncate")
-    with pytest.raises(RunError, match=r"got only damaged checkpoints in .*last/2.*need a whole one; try"):
-        train(config, tmp_path / "run", resume=True, reporter=Reporter())
-
-
-def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    config = dataclasses.replace(TINY_RUN, rmft=dataclasses.replace(TINY_RUN.rmft, step_size=1e38, max_grad_norm=1e38))
-    with pytest.raises(TrainingDivergedError, match=r"NaN or infinite .*the checkpoint of iteration 0 is kept; try"):
-        train(config, tmp_path / "run", reporter=Reporter())
-    state, _ = last_state(config, tmp_path / "run")
-    assert state.iteration == 0
+    state, past = last(config, tmp_path / "run")
+    assert (state.iteration, past.done) == (0, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_changed_configuration_is_not_resumed(finished):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 9, "k": 1}, "(k: the run has 2, got 1; seed: the run has 0, got 9)"),
+        ({"selection": "advantage"}, "(selection: the run has 'regret', got 'advantage')"),
+        (
+            {"objective": "dpt"},
+            "(objective: the run has 'imitation', got 'dpt'; behavior: the run has None, got 'policy')",
+        ),
+        (
+            {"environment": "abrupt"},
+            "(environment: the run has 'stationary', got 'abrupt'; num_arms: the run has 3, got 5; prior: ",
+        ),
+    ],
+)
+def test_a_changed_configuration_is_not_resumed(finished, changes, message):
     config, path, _ = finished
-    changed = dataclasses.replace(config, seed=9, rmft=dataclasses.replace(config.rmft, k=1))
-    with pytest.raises(RunError, match=r"k: the run has 2, got 1; seed: the run has 0, got 9"):
-        train(changed, path, resume=True, reporter=Reporter())
+    with pytest.raises(RunError) as error:
+        train(config.replace(**changes), path, resume=True, reporter=Reporter())
+    assert f"cannot resume {path} with a changed configuration" in str(error.value)
+    assert message in str(error.value)
 
 
 def test_validation_test_and_training_streams_differ():
@@ -266,15 +344,33 @@ def test_validation_test_and_training_streams_differ():
     assert len(data) == 3
 
 
-def start_process(config, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    given = path.parent / "given.json"
-    given.write_text(json.dumps(to_dict(config)))
-    program = (
-        "import json, sys, pathlib; from rmft_jax.config import from_dict; from rmft_jax import train;"
-        "train(from_dict(json.load(open(sys.argv[1]))), pathlib.Path(sys.argv[2]), preset='tiny', resume=True)"
-    )
-    return subprocess.Popen([sys.executable, "-P", "-c", program, given, path], stderr=subprocess.DEVNULL)
+# Stops in the middle of writing the checkpoint of iteration 4, half of which is there.
+HANGING = """
+import time
+import numpy as np
+savez, calls = np.savez, []
+def hanging(file, **arrays):
+    calls.append(file)
+    if len(calls) == 3:
+        file.write(b"half"), file.flush(), time.sleep(600)
+    savez(file, **arrays)
+np.savez = hanging
+"""
+TRAINING = """
+import sys
+from pathlib import Path
+from rmft_jax.running.storage import RunDirectory
+from rmft_jax.running.training import train
+config, preset = RunDirectory.open(Path(sys.argv[1])).read_config()
+train(config, sys.argv[1], preset=preset, resume=True)
+"""
+
+
+def start_process(config, path, before=""):
+    """A process that trains the run in this directory."""
+    if not path.exists():
+        RunDirectory.create(path, config, "tiny")
+    return subprocess.Popen([sys.executable, "-P", "-c", before + TRAINING, path], stderr=subprocess.DEVNULL)
 
 
 def kill_when(process, condition, delay):
@@ -288,72 +384,91 @@ def kill_when(process, condition, delay):
 
 def test_a_killed_run_resumes_bit_for_bit(finished, tmp_path):
     config, path, _ = finished
-    run = tmp_path / "run"
-    process = start_process(config, run)
-    kill_when(process, (run / "checkpoints/last/2").exists, 0.0)
-    assert not (run / "summary.json").exists()
-    train(config, run, preset="tiny", resume=True, reporter=Reporter())
+    run, half = tmp_path / "run", tmp_path / "run/checkpoints/.00000004.tmp.npz"
+    kill_when(start_process(config, run, HANGING), lambda: half.exists() and half.stat().st_size, 0.0)
+    assert half.read_bytes() == b"half"
+    reporter = Reporter()
+    train(config, run, preset="tiny", resume=True, reporter=reporter)
+    assert "at iteration 2 of 6" in reporter.text.getvalue()
     assert_same_run(config, path, run)
+    assert not half.exists()
 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_at_random_moments_resumes_bit_for_bit(finished, tmp_path):
-    config, _, _ = finished
-    config = dataclasses.replace(config, rmft=dataclasses.replace(config.rmft, num_iterations=60))
-    train(config, tmp_path / "whole", preset="tiny", reporter=Reporter())
-    rng, run = np.random.default_rng(0), tmp_path / "killed" / "run"
-    for _ in range(8):
-        process = start_process(config, run)
-        kill_when(process, (run / "config.json").exists, 4.0 + 6.0 * rng.random())
+    config = finished[0].replace(num_iterations=2000)
+    assert start_process(config, tmp_path / "whole").wait() == 0
+    rng, run, kills = np.random.default_rng(0), tmp_path / "run", 0
+    newest = lambda: max((run / "checkpoints").glob("[0-9]*.npz"), default=None)  # noqa: E731
+    while kills < 8 and not (run / "summary.json").exists():
+        process, before = start_process(config, run), newest()
+        # As it begins, as it trains, and between the two.
+        condition = (lambda before=before: newest() != before) if kills % 2 else (run / "config.json").exists
+        kill_when(process, condition, 4.0 * rng.random())
+        kills += 1
+    assert kills > 3
     assert start_process(config, run).wait() == 0
     assert_same_run(config, tmp_path / "whole", run)
 
 
-def test_a_checkpoint_of_version_0_2_is_still_restored(finished, tmp_path, monkeypatch):
-    """It holds numbers of the configuration too, those that there were, and its run names no family of policies."""
-    config, path, _ = finished
-    shutil.copytree(path, tmp_path / "old")
-    state, progress = last_state(config, path)
-    stored = checkpoints.to_arrays(state) | {
-        "config.step_size": np.float32(9),
-        "config.environment.gap": np.float32(9),
-    }
-    monkeypatch.setattr(checkpoints, "to_arrays", lambda _: stored)
-    for name in ("best", "last"):
-        shutil.rmtree(tmp_path / "old" / "checkpoints" / name)
-    store = Checkpoints(tmp_path / "old" / "checkpoints")
-    store.save(state, progress)
-    store.close()
-    monkeypatch.undo()
-    values = json.loads((tmp_path / "old" / "config.json").read_text())
-    text = json.dumps(values)
-    assert '"family": "transformer", ' in text
-    (tmp_path / "old" / "config.json").write_text(text.replace('"family": "transformer", ', ""))
-    agent, iteration = load_agent(RunDirectory.open(tmp_path / "old"), warn=pytest.fail)
-    assert iteration == config.rmft.num_iterations
-    jax.tree.map(np.testing.assert_array_equal, agent.params, state.params)
-    restored = last_state(config, tmp_path / "old")[0]
-    assert restored.config.step_size == np.float32(config.rmft.step_size)
+def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
+    """Play in a ball has the rivals of a ball, and the exact fit goes through the same runs as Adam.
 
-
-def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path):
-    """Play in a ball has the rivals of a ball, and the exact fit goes through the same runs as Adam."""
-    config = dataclasses.replace(
-        TINY_RUN,
-        rmft=dataclasses.replace(
-            TINY_RUN.rmft,
-            environment=BanditConfig(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
-            policy=SingleLayerConfig(key_size=1),
-            decision_map="identity",
-            shared_reward_noise=True,
-            entropy_weight=0.0,
-            update="least_squares",
-        ),
+    The policy that plays is neither the newest nor the best, and is remembered too.
+    """
+    config = TINY_RUN.replace(
+        environment=Stationary(num_arms=3, feedback="full", prior="gaussian", noise="gaussian"),
+        policy=SingleLayer(key_size=1),
+        decision_map="identity",
+        shared_reward_noise=True,
+        entropy_weight=0.0,
+        update="least_squares",
+        refresh_every=3,
     )
-    summary = train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
+    summary = train(config, tmp_path / "whole", preset="tiny", reporter=Reporter())
     assert set(summary["evaluation"]) == {"rmft", "ftrl", "follow_the_leader"}
     assert summary["evaluation"]["ftrl"]["regret_mean"] > 0
     assert "minus_reference" in summary["evaluation"]["rmft"]
-    agent, _ = load_agent(RunDirectory.open(tmp_path / "run"))
-    assert agent.score_map.decision_map == "ball"
+    agent = load_run(tmp_path / "whole").agent
+    assert isinstance(agent.score_map, Ball)
     assert np.abs(agent.value).max() > 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(InterruptedRunError):
+            train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
+    arrays = content(config, tmp_path / "run")
+    player = [name for name in arrays if name.startswith("state.memory.player.")]
+    assert any((arrays[name] != arrays[name.replace("memory.player", "params")]).any() for name in player)
+    train(config, tmp_path / "run", preset="tiny", resume=True, reporter=Reporter())
+    assert_same_run(config, tmp_path / "whole", tmp_path / "run")
+
+
+def test_signals_are_held_back_once_and_only_where_asked():
+    notes: list[str] = []
+    with StopSignals(Path("there"), notes.append) as stop:
+        with pytest.raises(
+            InterruptedRunError, match="stopped at once; continue with: rmft train --resume --out there"
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with stop.deferred():
+            stop.check("nothing came")
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert notes == ["stopping when this chunk is saved; once more to stop at once"]
+            with pytest.raises(InterruptedRunError, match="saved; continue with: rmft train --resume") as held:
+                stop.check("saved")
+            with pytest.raises(InterruptedRunError, match="stopped at once") as second:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert (held.value.signal_number, second.value.signal_number) == (signal.SIGTERM, signal.SIGINT)
+
+
+def test_another_thread_leaves_signals_alone():
+    before, inside = signal.getsignal(signal.SIGINT), []
+
+    def enter():
+        with StopSignals(Path("there"), print):
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert inside == [before]

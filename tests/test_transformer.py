@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rmft_jax.agents import BanditTransformer, FullInformationTransformer, ScoreMap, TransformerAgent
+from rmft_jax.agents import BanditTransformer, FullInformationTransformer, Transformer, TransformerAgent
 from rmft_jax.agents.network import CausalSelfAttention, empty_cache, graph_definition
-from rmft_jax.config import ConfigError, TransformerConfig
-from rmft_jax.types import Context, Trajectory
+from rmft_jax.config import ConfigError
+from rmft_jax.problems import Ball, Context, DecisionMap, Identity, Simplex, Softmax, Trajectory
 
 ARMS, HORIZON = 3, 9
 ALL = jnp.ones(ARMS, bool)
@@ -20,7 +20,7 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=["bandit", "full"])
 
 
 def make_agent(kind: type[TransformerAgent] = BanditTransformer, horizon: int = HORIZON, **changes):
-    config = TransformerConfig(**{"width": 16, "num_heads": 2, **changes})
+    config = Transformer(**{"num_layers": 1, "width": 16, "num_heads": 2, **changes})
     agent = kind.create(jax.random.key(0), config, ARMS, horizon)
     # The last layer starts near zero; at a normal scale, differences in the outputs show.
     out = agent.params["out"] | {"kernel": 50 * agent.params["out"]["kernel"]}
@@ -91,7 +91,7 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
 @pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("one_hot", "alibi"), ("token", "none")])
 def test_a_long_trajectory_is_read_in_parts_as_in_one(arms, position, monkeypatch):
     agent, past = make_agent(arms=arms, position=position), history()
-    whole = agent.outputs(past)
+    whole = jax.jit(agent.outputs)(past)
     sizes = []
     attend = CausalSelfAttention._attend
     monkeypatch.setattr("rmft_jax.agents.network._PART_ROUNDS", 4)
@@ -100,13 +100,14 @@ def test_a_long_trajectory_is_read_in_parts_as_in_one(arms, position, monkeypatc
         "_attend",
         lambda self, q, k, v, start: (sizes.append((q.shape[1], k.shape[1])), attend(self, q, k, v, start))[1],
     )
-    np.testing.assert_allclose(agent.outputs(past), whole, atol=1e-5)
+    jax.clear_caches()  # Else the program of before would run.
+    np.testing.assert_allclose(jax.jit(agent.outputs)(past), whole, atol=1e-5)
     assert set(sizes) == {(4, 4), (5, 9)}  # Of nine rounds: no part reads beyond its own end.
 
 
 @pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("token", "alibi")])
 def test_no_round_sees_its_future(arms, position):
-    agent = make_agent(arms=arms, position=position)
+    agent = make_agent(arms=arms, position=position, num_layers=2)
     shape = (HORIZON, 2 * ARMS + 1) if arms == "one_hot" else (ARMS, HORIZON, 3)
     caches = empty_cache(agent.config, ARMS, HORIZON)
     tokens = jax.random.normal(jax.random.key(0), shape)
@@ -125,7 +126,7 @@ def test_outputs_depend_on_the_rewards_of_earlier_rounds_only(kind):
         table = past.reward_table + noise[:, None]
         return agent.outputs(dataclasses.replace(past, reward_table=table, rewards=past.rewards + noise))
 
-    influence = np.abs(np.asarray(jax.jacrev(by_reward)(jnp.zeros(HORIZON)))).sum(axis=1)
+    influence = np.abs(np.asarray(jax.jit(jax.jacrev(by_reward))(jnp.zeros(HORIZON)))).sum(axis=1)
     assert (influence[np.triu_indices(HORIZON)] == 0).all()
     assert (influence[np.tril_indices(HORIZON, -1)] > 0).all()
 
@@ -173,7 +174,7 @@ def test_a_token_tells_what_was_seen_in_the_round_before(arms):
 @pytest.mark.parametrize("arms", ["one_hot", "token"])
 def test_every_part_of_the_history_matters(arms):
     past = history()
-    bandit, full = make_agent(arms=arms), make_agent(FullInformationTransformer, arms=arms)
+    bandit, full = (make_agent(kind, arms=arms, num_layers=2) for kind in KINDS)
     for t in range(HORIZON - 1):
         other_action = dataclasses.replace(past, actions=past.actions.at[t].add(1) % ARMS)
         other_reward = dataclasses.replace(past, rewards=past.rewards.at[t].add(1.0))
@@ -208,7 +209,7 @@ def test_position_encodings_tell_rounds_apart_and_none_does_not():
 
 def test_alibi_weighs_what_is_seen_by_its_age():
     """Where all scores are equal, the value seen s rounds ago weighs exp(-slope s)."""
-    attention = CausalSelfAttention(TransformerConfig(width=2, num_heads=2, position="alibi"), rngs=nnx.Rngs(0))
+    attention = CausalSelfAttention(Transformer(width=2, num_heads=2, position="alibi"), rngs=nnx.Rngs(0))
     attention.query_key_value.kernel[...] = jnp.concatenate([jnp.zeros((2, 4)), jnp.eye(2)], axis=1)
     attention.out.kernel[...] = jnp.eye(2)
     x = np.asarray(jax.random.normal(jax.random.key(0), (HORIZON, 2)))
@@ -256,7 +257,7 @@ def test_with_a_token_per_arm_absent_arms_change_nothing(kind):
 
 @kinds
 def test_with_a_token_per_arm_the_parameters_know_of_no_arm_count(kind):
-    config = TransformerConfig(width=8, arms="token")
+    config = Transformer(width=8, arms="token")
     few, many = (kind.create(jax.random.key(0), config, num_arms, HORIZON) for num_arms in (2, 7))
     jax.tree.map(np.testing.assert_array_equal, few.params, many.params)
 
@@ -274,7 +275,7 @@ def test_with_a_token_per_arm_arms_learn_of_one_another(kind):
 
 @kinds
 def test_a_new_policy_is_close_to_uniform(kind):
-    agent = kind.create(jax.random.key(0), TransformerConfig(), ARMS, HORIZON)
+    agent = kind.create(jax.random.key(0), Transformer(), ARMS, HORIZON)
     np.testing.assert_allclose(jax.nn.softmax(outputs(agent, history())), 1 / ARMS, atol=0.12)
 
 
@@ -286,7 +287,7 @@ def decide(agent, z, mask=ALL, num_draws: int = 4000):
 
 def test_full_information_decisions_are_the_map_of_gaussian_scores():
     mask, z = jnp.asarray([True, False, True]), [0.7, 0.0, -0.4]
-    agent = dataclasses.replace(make_agent(FullInformationTransformer), score_map=ScoreMap(exploration_std=0.5))
+    agent = dataclasses.replace(make_agent(FullInformationTransformer), score_map=Softmax(0.5))
     drawn = decide(agent, z, mask)
     scores = np.asarray(drawn.scores, np.float64)
     np.testing.assert_allclose(scores[:, [0, 2]].mean(0), [0.7, -0.4], atol=5 * 0.5 / np.sqrt(4000))
@@ -298,42 +299,44 @@ def test_full_information_decisions_are_the_map_of_gaussian_scores():
     assert set(played) == {0, 2}
     error = np.sqrt((drawn.probabilities[:, 0] * drawn.probabilities[:, 2]).mean() / 4000)
     assert abs((played == 0).mean() - drawn.probabilities[:, 0].mean()) < 5 * error
-    still = decide(dataclasses.replace(agent, score_map=ScoreMap()), z, mask)
+    still = decide(dataclasses.replace(agent, score_map=Softmax(0.0)), z, mask)
     assert len(np.unique(still.scores, axis=0)) == 1
 
 
 def test_the_maps_of_scores():
     agent = make_agent(FullInformationTransformer)
 
-    def play(z, *score_map):
-        return decide(dataclasses.replace(agent, score_map=ScoreMap(*score_map)), z, num_draws=50)
+    def play(z, score_map: DecisionMap):
+        return decide(dataclasses.replace(agent, score_map=score_map), z, num_draws=50)
 
-    simplex = play([0.9, 0.3, -2.0], "simplex")
+    simplex = play([0.9, 0.3, -2.0], Simplex(0.0))
     np.testing.assert_allclose(simplex.probabilities, np.tile([0.8, 0.2, 0.0], (50, 1)), atol=1e-6)
     assert set(np.asarray(simplex.action)) == {0, 1}
-    np.testing.assert_allclose(play([3.0, 0.0, 4.0], "ball", 2.0).probabilities[0], [1.2, 0.0, 1.6], atol=1e-6)
-    np.testing.assert_allclose(play([0.3, 0.0, 0.4], "ball", 2.0).probabilities[0], [0.3, 0.0, 0.4], atol=1e-6)
-    identity = play([3.0, -7.0, 4.0], "identity")
+    np.testing.assert_allclose(play([3.0, 0.0, 4.0], Ball(0.0, 2.0)).probabilities[0], [1.2, 0.0, 1.6], atol=1e-6)
+    np.testing.assert_allclose(play([0.3, 0.0, 0.4], Ball(0.0, 2.0)).probabilities[0], [0.3, 0.0, 0.4], atol=1e-6)
+    identity = play([3.0, -7.0, 4.0], Identity(0.0))
     np.testing.assert_array_equal(identity.probabilities[0], [3.0, -7.0, 4.0])
     assert set(np.asarray(identity.action)) == {0}
+    assert Identity(0.25, 3.0).still == Ball(0.0, 3.0), "the trained policy plays the projection of its scores"
+    for explores in (Softmax(0.25), Simplex(0.25), Ball(0.25, 3.0)):
+        assert explores.still == dataclasses.replace(explores, exploration_std=0.0)
 
 
-@pytest.mark.parametrize("decision_map", ["softmax", "simplex", "ball", "identity"])
-def test_absent_arms_get_nothing_under_any_map(decision_map):
+@pytest.mark.parametrize("score_map", [Softmax(0.0), Simplex(0.0), Ball(0.0, 0.5), Identity(0.0, 0.5)])
+def test_absent_arms_get_nothing_under_any_map(score_map):
     mask = jnp.asarray([True, False, True])
-    score_map = ScoreMap(decision_map, 0.5)
     for absent in (-jnp.inf, 100.0):
         policy = score_map.policy(jnp.asarray([0.7, absent, 0.3]), mask)
         np.testing.assert_allclose(policy, score_map.policy(jnp.asarray([0.7, 0.0, 0.3]), mask))
         assert policy[1] == 0
-    if decision_map in ("softmax", "simplex"):
-        assert policy.sum() == pytest.approx(1)
-    else:
+    if score_map.points:
         assert policy[2] / policy[0] == pytest.approx(3 / 7)
+    else:
+        assert policy.sum() == pytest.approx(1)
 
 
 def test_a_learned_position_encoding_bounds_the_horizon():
-    with pytest.raises(ValueError, match=r"got horizon=10, need horizon <= 9, .* try training with position='none'"):
+    with pytest.raises(ConfigError, match=r"got horizon=10, need horizon <= 9, .* try training with position='none'"):
         make_agent(position="learned").init(ARMS, HORIZON + 1)
     make_agent(position="sinusoidal").init(ARMS, HORIZON + 1)
 
@@ -344,5 +347,5 @@ def test_a_wrong_arm_count_is_refused():
 
 
 def test_the_graph_definition_is_built_once_per_shape():
-    first = graph_definition(TransformerConfig(), 5, 2, 3)
-    assert graph_definition(TransformerConfig(), 5, 2, 3) is first
+    first = graph_definition(Transformer(), 5, 2, 3)
+    assert graph_definition(Transformer(), 5, 2, 3) is first

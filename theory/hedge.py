@@ -5,7 +5,6 @@ of a scenario share, with `J = P / K` at uniform play. So `W_n = n eta_0 P`, wit
 and beta that of reward vectors of dimension `K - 1`.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -13,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmft_jax import RMFTConfig
-from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.lemma import order_statistic_mean
 from theory.statement import Effort, Row, Statement, close, closed_form, standard_error
 from theory.theorem1 import alpha, beta
-from theory.walks import SETTING, walk, with_environment
+from theory.walks import SETTING, walk
 
 
 def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
@@ -29,8 +28,10 @@ def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
 NUM_ITERATIONS = 10
 ARMS = 3
 CENTRING = centring(ARMS)
-SETTING_SOFTMAX = dataclasses.replace(
-    with_environment(SETTING, prior_mean=10.0, prior_std=1.0, noise_std=0.3),
+SETTING_SOFTMAX = SETTING.replace(
+    prior_mean=10.0,
+    prior_std=1.0,
+    noise_std=0.3,
     horizon=10,
     exploration_std=0.03,
     num_scenarios=2048,
@@ -46,7 +47,8 @@ def hedge_step(config: RMFTConfig) -> float:
     environment = config.environment
     tau, nu = environment.prior_moments()[1], environment.noise_std
     ratio = beta(environment.num_arms - 1, config.horizon, tau, nu) / alpha(config.horizon, tau, nu)
-    return config.exploration_std * order_statistic_mean(config.num_rollouts, config.k) * ratio
+    c = order_statistic_mean(config.num_rollouts, config.selection.k)
+    return config.decision_map.exploration_std * c * ratio
 
 
 def rate(values: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]:

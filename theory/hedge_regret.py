@@ -12,23 +12,22 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmft_jax import AdaptiveConfig, AlternatingConfig, BanditConfig, SinusoidalConfig
-from rmft_jax.agents import ScoreMap
+from rmft_jax.problems import Adaptive, Alternating, Sinusoidal, Softmax, Stationary
 from theory.hedge import ARMS, SETTING_SOFTMAX, rate
 from theory.play import HORIZONS, Opponent, Played, draw_shares, exponent, play
 from theory.statement import Effort, Row, Statement, at_most, close, closed_form, standard_error
 from theory.walks import walk
 
 NUM_ITERATIONS = 100
-TRAINING = dataclasses.replace(SETTING_SOFTMAX, exploration_std=0.3)
+TRAINING = SETTING_SOFTMAX.replace(exploration_std=0.3)
 """More noise moves faster: how fast does not matter where training is stopped by the rate that it has reached."""
-_ARMS = BanditConfig(num_arms=ARMS, feedback="full")
+_ARMS = Stationary(num_arms=ARMS, feedback="full")
 OPPONENTS = {
     "arms": Opponent(_ARMS, 1.0),
     "coins": Opponent(dataclasses.replace(_ARMS, prior="constant", prior_mean=0.5), 1.0),
-    "sines": Opponent(SinusoidalConfig(num_arms=ARMS, feedback="full"), 1.0),
-    "alternating": Opponent(AlternatingConfig(num_arms=ARMS, feedback="full", centred=True), 1.0),
-    "favourite": Opponent(AdaptiveConfig(num_arms=ARMS, feedback="full"), 1.0),
+    "sines": Opponent(Sinusoidal(num_arms=ARMS, feedback="full"), 1.0),
+    "alternating": Opponent(Alternating(num_arms=ARMS, feedback="full", centred=True), 1.0),
+    "favourite": Opponent(Adaptive(num_arms=ARMS, feedback="full"), 1.0),
 }
 """Rewards in an interval of length 1."""
 
@@ -63,7 +62,7 @@ def measure(effort: Effort) -> Measured:
     """One walk per seed serves all horizons."""
     paths = walk(TRAINING, NUM_ITERATIONS, effort.times(3, 2), effort)
     stopped = stop(paths)
-    played = play(dict.fromkeys(OPPONENTS, stopped), paths[:, -1], ScoreMap("softmax"), OPPONENTS, effort)
+    played = play(dict.fromkeys(OPPONENTS, stopped), paths[:, -1], Softmax(0.0), OPPONENTS, effort)
     return Measured(played, rate(stopped))
 
 

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy import integrate, stats
 
-from rmft_jax import Regret, make_environment, rollout_scenarios
-from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.rollout import RolloutKeys
-from rmft_jax.selection import select_lowest
+from rmft_jax.agents import FullInformationSingleLayer
+from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.method.selection import select_lowest
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.statement import Effort, Row, Statement, close, closed_form, standard_error, worst
 from theory.walks import SETTING
 
@@ -54,16 +53,13 @@ class Measured(NamedTuple):
 
 def measure(effort: Effort) -> Measured:
     """Plays, selects by the regret of the package, and reads the noise off the kept scores."""
-    environment = SETTING.environment
-    agent = FullInformationSingleLayer.ftrl(
-        environment.num_arms, _STEP, ScoreMap("identity", 1.0, SETTING.exploration_std)
-    )
+    problem = SETTING.replace(horizon=10).problem()
+    agent = FullInformationSingleLayer.ftrl(problem.num_arms, _STEP, SETTING.decision_map)
     play = jax.jit(
         lambda key: rollout_scenarios(
             agent,
-            make_environment(environment),
+            problem,
             RolloutKeys.create(key),
-            horizon=10,
             num_scenarios=effort.times(8192),
             num_rollouts=max(L for L, _ in SELECTIONS),
             shared_reward_noise=True,
@@ -79,7 +75,7 @@ def measure(effort: Effort) -> Measured:
     other = np.random.default_rng(effort.seed).normal(size=unit.shape)
     other -= np.sum(other * unit, axis=(1, 2), keepdims=True) * unit
     other /= np.linalg.norm(other, axis=(1, 2), keepdims=True)
-    regret = Regret("ball", "expected")(played)[..., -1]
+    regret = problem.regret(played)[..., -1]
     along, rounds, across = {}, {}, {}
     for L, k in SELECTIONS:
         kept = np.asarray(select_lowest(regret[:, :L], k))

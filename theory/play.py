@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from rmft_jax import EnvironmentConfig, Regret, make_environment
-from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.bootstrap import resample
-from rmft_jax.environments.base import Environment
-from rmft_jax.evaluation import in_threads, play_scenarios
-from rmft_jax.growth import slopes
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import ScalarKey
+from rmft_jax.agents import FullInformationSingleLayer
+from rmft_jax.config import ScalarKey
+from rmft_jax.method.evaluation import in_threads, play_scenarios
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Ball, DecisionMap, Environment, Problem
+from rmft_jax.statistics.bootstrap import resample
+from rmft_jax.statistics.growth import slopes
 from theory.statement import Effort, standard_error
 from theory.walks import QUICK
 
@@ -27,7 +26,7 @@ HORIZONS = (50, 100, 200, 400, 800, 1600)
 class Opponent(NamedTuple):
     """A sequence to play against, and the largest Euclidean norm of its reward vectors."""
 
-    environment: EnvironmentConfig
+    environment: Environment
     norm: float
 
 
@@ -44,15 +43,13 @@ class Played(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(4,), compiler_options=QUICK)
 def _regrets(
-    values: Float[Array, "P K K"], score_map: ScoreMap, environment: Environment, key: ScalarKey, num_scenarios: int
+    values: Float[Array, "P K K"], decision_map: DecisionMap, problem: Problem, key: ScalarKey, num_scenarios: int
 ) -> Float[Array, "P N H"]:
-    agent = FullInformationSingleLayer.ftrl(values.shape[-1], 1.0, score_map)
-    ball = score_map.decision_map == "ball"
-    regret = Regret("ball", "expected", score_map.radius) if ball else Regret("static", "expected")
+    agent = FullInformationSingleLayer.ftrl(values.shape[-1], 1.0, decision_map)
 
     def play_one(value: Float[Array, "K K"]) -> Float[Array, "N H"]:
-        played = play_scenarios(agent.with_value(value), environment, key, HORIZONS[-1], num_scenarios)
-        return regret(played)[:, np.asarray(HORIZONS) - 1]
+        played = play_scenarios(agent.with_value(value), problem, key, num_scenarios)
+        return problem.regret(played)[:, np.asarray(HORIZONS) - 1]
 
     return jax.lax.map(play_one, values, batch_size=7)
 
@@ -60,18 +57,20 @@ def _regrets(
 def play(
     stopped: Mapping[str, Float[np.ndarray, "S H K K"]],
     overtrained: Float[np.ndarray, "S K K"],
-    score_map: ScoreMap,
+    decision_map: DecisionMap,
     opponents: Mapping[str, Opponent],
     effort: Effort,
 ) -> Played:
     """Plays all policies on the longest horizon, and reads the regret of each at the horizon it is meant for."""
     key, num_scenarios = jax.random.key(effort.seed + 1), effort.times(128)
+    radius = decision_map.radius if isinstance(decision_map, Ball) else None
     effort.note(f"playing {', '.join(opponents)}")
 
     def play_one(name: str) -> Float[np.ndarray, "S P N H"]:
         every = np.concatenate([stopped[name], overtrained[:, None]], axis=1)
         values = jnp.asarray(every.reshape(-1, *overtrained.shape[1:]), jnp.float32)
-        regret = _regrets(values, score_map, make_environment(opponents[name].environment), key, num_scenarios)
+        problem = Problem(opponents[name].environment, HORIZONS[-1], radius=radius)
+        regret = _regrets(values, decision_map, problem, key, num_scenarios)
         return np.asarray(regret, np.float64).reshape(*every.shape[:2], *regret.shape[1:])
 
     results = Played({}, {})

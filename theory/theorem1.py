@@ -1,6 +1,5 @@
 """Theorem 1: RMFT walks the path of FTRL, `W_n = n eta_0 I`, with `eta_0 = sigma c_{L,k} beta / alpha`."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +7,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy import integrate
 
-from rmft_jax import RMFTConfig
-from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.lemma import order_statistic_mean
 from theory.statement import Effort, Row, Statement, close, closed_form, pooled_error, standard_error, worst
-from theory.walks import SETTING, diagonal, off_diagonal, walk, with_environment
+from theory.walks import SETTING, diagonal, off_diagonal, walk
 
 NUM_ITERATIONS = 10
 
@@ -61,24 +60,24 @@ def beta(dimension: int, horizon: int, prior_std: float, noise_std: float) -> fl
 def step_per_iteration(config: RMFTConfig) -> float:
     """`eta_0 = sigma c_{L,k} beta / alpha` of a Gaussian setting."""
     tau, nu = config.environment.prior_moments()[1], config.environment.noise_std
-    c = order_statistic_mean(config.num_rollouts, config.k)
+    c = order_statistic_mean(config.num_rollouts, config.selection.k)
     ratio = beta(config.environment.num_arms, config.horizon, tau, nu) / alpha(config.horizon, tau, nu)
-    return config.exploration_std * c * ratio
+    return config.decision_map.exploration_std * c * ratio
 
 
 SETTINGS: dict[str, RMFTConfig] = {
     "K=3, T=20, L=8, k=2": SETTING,
-    "K=2, T=30, L=4, k=1": dataclasses.replace(
-        with_environment(SETTING, num_arms=2, prior_std=0.5, noise_std=0.3),
+    "K=2, T=30, L=4, k=1": SETTING.replace(
+        num_arms=2, prior_std=0.5, noise_std=0.3,
         horizon=30, num_rollouts=4, k=1, exploration_std=1.0, num_scenarios=2048,
     ),
-    "K=5, T=10, L=16, k=8": dataclasses.replace(
-        with_environment(SETTING, num_arms=5, prior_std=1.5),
+    "K=5, T=10, L=16, k=8": SETTING.replace(
+        num_arms=5, prior_std=1.5,
         horizon=10, num_rollouts=16, k=8, exploration_std=0.2, num_scenarios=2048,
     ),
 }  # fmt: skip
 """Gaussian settings with different K, T, L, k, sigma and priors."""
-NO_SIGNAL = with_environment(SETTING, prior="constant", prior_mean=0.0)
+NO_SIGNAL = SETTING.replace(prior="constant", prior_mean=0.0)
 """I.i.d. zero-mean rewards: nothing to learn."""
 
 

@@ -3,15 +3,13 @@
 The penalty sets FTRL's step size.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmft_jax import RMFTConfig
-from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.lemma import order_statistic_mean
 from theory.statement import Effort, Row, Statement, close, closed_form, standard_error
 from theory.theorem1 import alpha, beta
@@ -23,23 +21,18 @@ PENALTIES = (350.0, 700.0)
 
 
 @closed_form
-def fixed_point(config: RMFTConfig) -> float:
-    """`W* = sigma c_{L,k} beta / lambda`, times I, in a Gaussian setting."""
-    tau, nu = config.environment.prior_moments()[1], config.environment.noise_std
-    c = order_statistic_mean(config.num_rollouts, config.k)
-    return config.exploration_std * c * beta(config.environment.num_arms, config.horizon, tau, nu) / config.l2_penalty
+def fixed_point(penalty: float) -> float:
+    """`W* = sigma c_{L,k} beta / lambda`, times I, in the setting of the check with this lambda."""
+    environment, c = SETTING.environment, order_statistic_mean(SETTING.num_rollouts, SETTING.selection.k)
+    signal = beta(environment.num_arms, SETTING.horizon, environment.prior_moments()[1], environment.noise_std)
+    return SETTING.decision_map.exploration_std * c * signal / penalty
 
 
 @closed_form
-def contraction(config: RMFTConfig) -> float:
+def contraction(penalty: float) -> float:
     """`alpha / (alpha + lambda)`: what is left of the distance to the fixed point after an iteration."""
-    a = alpha(config.horizon, config.environment.prior_moments()[1], config.environment.noise_std)
-    return a / (a + config.l2_penalty)
-
-
-def with_penalty(penalty: float) -> RMFTConfig:
-    """The setting of the check with this lambda."""
-    return dataclasses.replace(SETTING, l2_penalty=penalty, num_scenarios=2048)
+    a = alpha(SETTING.horizon, SETTING.environment.prior_moments()[1], SETTING.environment.noise_std)
+    return a / (a + penalty)
 
 
 class Measured(NamedTuple):
@@ -53,7 +46,7 @@ def measure(effort: Effort) -> Measured:
     """Runs the iteration from both sides; the upper start is a round number near twice the last value from 0."""
     from_zero, from_above = {}, {}
     for penalty in PENALTIES:
-        config, seeds = with_penalty(penalty), effort.times(4)
+        config, seeds = SETTING.replace(l2_penalty=penalty, num_scenarios=2048), effort.times(4)
         from_zero[penalty] = diagonal(walk(config, NUM_ITERATIONS, seeds, effort))
         start = np.round(2 * from_zero[penalty][:, -1].mean(), 3) * np.eye(3)
         from_above[penalty] = diagonal(walk(config, NUM_ITERATIONS, seeds, effort, start))
@@ -71,12 +64,11 @@ def rows(measured: Measured) -> list[Row]:
     """Fixed point and rate of the recursion that fits the runs, with standard errors over pairs of runs."""
     table = []
     for penalty in PENALTIES:
-        config = with_penalty(penalty)
         pairs = np.stack([measured.from_zero[penalty], measured.from_above[penalty]], axis=1)
         fitted = np.asarray([recursion(pair) for pair in pairs])
         errors = standard_error(fitted)
         for i, (label, predicted) in enumerate(
-            (("fixed point", fixed_point(config)), ("contraction rate", contraction(config)))
+            (("fixed point", fixed_point(penalty)), ("contraction rate", contraction(penalty)))
         ):
             quantity = f"lambda={penalty:g}: {label}"
             table.append(close("Theorem 2", quantity, predicted, fitted[:, i].mean(), errors[i], relative=0.03))
@@ -88,8 +80,7 @@ def draw(measured: Measured) -> Figure:
     with column_figure() as (figure, axes):
         counts = np.arange(NUM_ITERATIONS + 1)
         for color, marker, penalty in zip(COLORS[3:], ("o", "s"), PENALTIES, strict=False):
-            config = with_penalty(penalty)
-            target, rate = fixed_point(config), contraction(config)
+            target, rate = fixed_point(penalty), contraction(penalty)
             for paths in (measured.from_zero[penalty], measured.from_above[penalty]):
                 axes.plot(counts, target + (paths[0, 0] - target) * rate**counts, color=color, lw=1)
                 errors = 4 * standard_error(paths)

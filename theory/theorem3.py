@@ -10,27 +10,24 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from rmft_jax import AdaptiveConfig, AlternatingConfig, BanditConfig, SinusoidalConfig
-from rmft_jax.agents import ScoreMap
+from rmft_jax.problems import Adaptive, Alternating, Ball, Sinusoidal, Stationary
 from theory.play import HORIZONS, Opponent, Played, draw_shares, exponent, play
 from theory.statement import Effort, Row, Statement, at_most, close, closed_form, standard_error
 from theory.theorem1 import step_per_iteration
-from theory.walks import SETTING, walk, with_environment
+from theory.walks import SETTING, walk
 
 RADIUS = 1.0
 NUM_ITERATIONS = 100
-TRAINING = dataclasses.replace(
-    with_environment(SETTING, prior_std=1.0, noise_std=0.3), horizon=10, exploration_std=0.1, num_scenarios=2048
-)
+TRAINING = SETTING.replace(prior_std=1.0, noise_std=0.3, horizon=10, exploration_std=0.1, num_scenarios=2048)
 """Short horizons and a strong signal train cheaply; what is learned plays any horizon."""
-_ARMS = BanditConfig(num_arms=3, feedback="full")
+_ARMS = Stationary(num_arms=3, feedback="full")
 OPPONENTS = {
     "arms": Opponent(_ARMS, math.sqrt(3)),
     "coins": Opponent(dataclasses.replace(_ARMS, prior="constant", prior_mean=0.5), math.sqrt(3)),
-    "sines": Opponent(SinusoidalConfig(num_arms=3, feedback="full"), math.sqrt(3)),
-    "alternating": Opponent(AlternatingConfig(num_arms=3, feedback="full", centred=True), math.sqrt(0.5)),
-    "favourite": Opponent(AdaptiveConfig(num_arms=3, feedback="full"), math.sqrt(2)),
-    "orthogonal": Opponent(AdaptiveConfig(num_arms=3, feedback="full", adversary="orthogonal"), 1.0),
+    "sines": Opponent(Sinusoidal(num_arms=3, feedback="full"), math.sqrt(3)),
+    "alternating": Opponent(Alternating(num_arms=3, feedback="full", centred=True), math.sqrt(0.5)),
+    "favourite": Opponent(Adaptive(num_arms=3, feedback="full"), math.sqrt(2)),
+    "orthogonal": Opponent(Adaptive(num_arms=3, feedback="full", adversary="orthogonal"), 1.0),
 }
 """Oblivious: Bernoulli arms with uniform means, fair coins, drifting sines, the alternating sequence. Adaptive: the
 favourite earns nothing, and rewards at a right angle to the point that is played."""
@@ -61,7 +58,7 @@ def measure(effort: Effort) -> Played:
         name: np.stack([paths[:, stopping_time(horizon, norm)] for horizon in HORIZONS], axis=1)
         for name, (_, norm) in OPPONENTS.items()
     }
-    return play(stopped, paths[:, -1], ScoreMap("ball", RADIUS), OPPONENTS, effort)
+    return play(stopped, paths[:, -1], Ball(0.0, RADIUS), OPPONENTS, effort)
 
 
 def rows(measured: Played) -> list[Row]:

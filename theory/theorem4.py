@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from scipy import special
 
-from rmft_jax import BanditConfig, Regret, make_environment
-from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.evaluation import play_scenarios
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import ScalarKey
+from rmft_jax.agents import FullInformationSingleLayer
+from rmft_jax.config import ScalarKey
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Identity, Problem, Stationary
 from theory.statement import Effort, Row, Statement, close, closed_form, pooled_error, standard_error, worst
 from theory.walks import diagonal, off_diagonal
 
@@ -60,16 +60,16 @@ class Measured(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def train(setting: Setting, key: ScalarKey, num_scenarios: int) -> Float[Array, "n K K"]:
     """Adam on the squared regret of the package's own rollouts, from W = 0; all entries of W are free."""
-    config = BanditConfig(
+    environment = Stationary(
         num_arms=setting.num_arms, feedback="full", prior="constant", noise="gaussian", noise_std=setting.noise_std
     )
-    world, regret = make_environment(config), Regret("ball", "expected", RADIUS)
-    agent = FullInformationSingleLayer.ftrl(setting.num_arms, 0.0, ScoreMap("identity"))
+    problem = Problem(environment, setting.horizon, radius=RADIUS)
+    agent = FullInformationSingleLayer.ftrl(setting.num_arms, 0.0, Identity(0.0, RADIUS))
     optimizer = optax.adam(optax.cosine_decay_schedule(0.02, NUM_STEPS))
 
     def loss(value: Float[Array, "K K"], key: ScalarKey) -> Float[Array, ""]:
-        played = play_scenarios(agent.with_value(value), world, key, setting.horizon, num_scenarios)
-        return jnp.mean(jnp.square(regret(played)[:, -1]))
+        played = play_scenarios(agent.with_value(value), problem, key, num_scenarios)
+        return jnp.mean(jnp.square(problem.regret(played)[:, -1]))
 
     def step(carry: tuple[Array, optax.OptState], key: ScalarKey) -> tuple[tuple[Array, optax.OptState], Array]:
         value, state = carry

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from rmft_jax import BanditConfig, RMFTConfig, SingleLayerConfig, init, iterate
-from rmft_jax.types import Params, TrainState
+from rmft_jax.agents import SingleLayer
+from rmft_jax.config import Params
+from rmft_jax.method.rmft import iterate
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import TrainState, init
+from rmft_jax.problems import Stationary
 from theory.statement import Effort
 
-SETTING = RMFTConfig(
-    environment=BanditConfig(
+SETTING = RMFTConfig().replace(
+    environment=Stationary(
         num_arms=3, feedback="full", prior="gaussian", prior_std=0.7, noise="gaussian", noise_std=1.0
     ),
-    policy=SingleLayerConfig(key_size=1),
+    policy=SingleLayer(key_size=1),
     horizon=20,
     num_scenarios=4096,
     num_rollouts=8,
@@ -30,11 +34,6 @@ SETTING = RMFTConfig(
     update="least_squares",
 )
 """The setting of the lemma and of theorem 1: full information, shared rewards, linear payoff, exact fit."""
-
-
-def with_environment(config: RMFTConfig, **changes: Any) -> RMFTConfig:
-    """The setting with another environment."""
-    return dataclasses.replace(config, environment=dataclasses.replace(config.environment, **changes))
 
 
 QUICK: dict[str, Any] | None = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None

@@ -1,11 +1,13 @@
-"""A world of your own: a bandit whose arms have two sets of means, between which a hidden chain switches.
+r"""A world of your own: a bandit whose arms have two sets of means, between which a hidden chain switches.
 
-Everything works with it once the file is imported:
+Once its file is imported, everything works with it:
 
     rmft train quickstart --import docs/tutorials/own_environment.py --environment markov --switch-rate 0.05 \
         --out runs/markov
-    rmft bench-agents markov --import docs/tutorials/own_environment.py
-    rmft sweep docs/tutorials/own_environment.toml --out runs/markov-grid
+    rmft train --out runs/markov --resume            # after Ctrl-C; a run remembers what it imported
+    rmft evaluate runs/markov
+    rmft bench-agents markov --import docs/tutorials/own_environment.py --switch-rate 0.05 --tune
+    rmft sweep docs/tutorials/own_environment.toml --out runs/markov-grid       # also with --executor ray
 """
 
 import jax
@@ -21,7 +23,7 @@ from rmft_jax.config.checks import require_number
 class Markov(ObliviousEnvironment):
     """A Markov-modulated bandit: a hidden chain of two states, each with means of its own, uniform on [0, 1].
 
-    The expected number of switches, and with it the expected variation, is at most switch_rate (T - 1).
+    V_T is at most the number of switches, which is (T - 1) switch_rate on average.
     """
 
     switch_rate: float = 0.1
@@ -32,13 +34,12 @@ class Markov(ObliviousEnvironment):
         require_number(self.switch_rate, "switch_rate", "in [0, 1]", 0 <= self.switch_rate <= 1, 0.1)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The means of the state of every round. A key per state and per round: more of them change no others."""
-        means_key, chain_key = jax.random.split(key)
+        """The means of every round's state.
 
-        def uniform(key: ScalarKey, index: Array, *shape: int) -> Array:
-            return jax.random.uniform(jax.random.fold_in(key, index), shape)
-
-        means = jax.vmap(lambda state: uniform(means_key, state, self.num_arms))(jnp.arange(2))
-        draws = jax.vmap(lambda round: uniform(chain_key, round))(jnp.arange(round_mask.shape[0]))
-        switches = (draws < self.switch_rate) & (jnp.arange(round_mask.shape[0]) > 0)
+        Draws of shape `[K]` or `[T]` begin alike whatever K and T are, so that a sweep may pad them; those of shape
+        `[T, K]` would not.
+        """
+        first, second, chain = jax.random.split(key, 3)
+        means = jnp.stack([jax.random.uniform(state, arm_mask.shape) for state in (first, second)])
+        switches = jax.random.uniform(chain, round_mask.shape) < self.switch_rate
         return means[jnp.cumsum(switches) % 2]

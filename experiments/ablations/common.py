@@ -11,15 +11,16 @@ import numpy as np
 import tyro
 import xarray as xr
 
-from experiments.common import RESULTS, t_interval
+from experiments.common import RESULTS, interval, provenance
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
-from rmft_jax.engine.sweep import run_sweep
-from rmft_jax.estimates import estimates, open_dims, text_of
 from rmft_jax.plotting import plot_kind, save_figure
-from rmft_jax.storage import RunError, replacing, write_json
+from rmft_jax.running.storage import RunError, replacing, write_json
+from rmft_jax.statistics.bootstrap import t_interval
+from rmft_jax.statistics.estimates import estimates, open_dims, text_of
+from rmft_jax.statistics.tables import markdown_table, table
 from rmft_jax.sweeps.plan import arms, describe, plan, run_flops
-from rmft_jax.tables import table
+from rmft_jax.sweeps.run import run_sweep
 
 SEEDS = (0, 1, 2)
 FULL_SEEDS = (0, 1, 2, 3, 4)
@@ -116,11 +117,9 @@ def answer(question: Question, sweep: Sweep, directory: Path, results: Path, suf
 
 
 def _result(dataset: xr.Dataset, question: Question) -> dict[str, Any]:
-    provenance = {name: dataset.attrs[name] for name in ("device", "git_commit", "created")}
     found = {
         "question": question.name,
-        **provenance,
-        "versions": json.loads(dataset.attrs["versions"]),
+        **provenance(dataset),
         "spec": json.loads(dataset.attrs["spec"]),
         "failures": json.loads(dataset.attrs.get("failures", "{}")),
         "regret": dataset.attrs["regret"],
@@ -152,8 +151,8 @@ def _differences(dataset: xr.Dataset, base: Mapping[str, Any]) -> list[dict[str,
         paired = paired[np.isfinite(paired)]
         at = _coordinates(dataset, place)
         if len(paired) >= 2 and any(at[name] != value for name, value in base.items()):
-            interval = t_interval(paired)
-            rows.append(at | {"mean": float(paired.mean()), "ci95": [float(bound) for bound in interval]})
+            low, high = t_interval(paired)
+            rows.append(at | {"mean": float(paired.mean()), "ci95": [float(low), float(high)]})
     return rows
 
 
@@ -174,11 +173,8 @@ def _plain(value: xr.DataArray) -> float | None:
 
 def _markdown(rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> str:
     names = list(base)
-    lines = [f"| {' | '.join(names)} | minus base |", f"|{' --- |' * len(names)} ---: |"]
-    for row in rows:
-        low, high = row["ci95"]
-        cells = [text_of(row[name]) for name in names] + [f"{row['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"]
-        lines.append(f"| {' | '.join(cells)} |")
+    cells = [[*(text_of(row[name]) for name in names), interval(row, sign="+")] for row in rows]
+    text = markdown_table([*names, "minus base"], cells, len(names))
     shown = ", ".join(f"{name} = {text_of(value)}" for name, value in base.items())
     said = f"Regret at the horizon minus that at {shown}, on the same seeds; 95% intervals: Student-t over seeds."
-    return "\n".join(lines) + f"\n\n{said}\n"
+    return f"{text}\n\n{said}\n"

@@ -23,6 +23,7 @@ from rmft_jax.plotting.style import (
     sheet,
     value_styles,
 )
+from rmft_jax.statistics.tables import markdown_table
 
 _NAMES = {
     "rmft_jax": "rmft_jax",
@@ -130,8 +131,7 @@ def table(found: dict[str, Any]) -> str:
             lines.append(
                 [f"{_size(size)}, {part}", f"{size['rollouts']:,}", f"{rate / 1000:,.0f}k", f"{share:.2f}", *ratios]
             )
-    rows = [heads, ["---"] * len(heads), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(heads, lines)
 
 
 def _size(size: dict[str, Any]) -> str:

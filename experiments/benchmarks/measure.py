@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.devices import Shares, on_mesh, program_options, replicated
+from rmft_jax.agents import Transformer
+from rmft_jax.method.devices import Shares, on_mesh, program_options, replicated
+from rmft_jax.method.fine_tuning import GradientSteps
+from rmft_jax.method.settings import RMFTConfig
 
 GEMM_SIZE = 2048
 READ_BYTES, READ_TIMES = 8_000_000, 50
@@ -80,17 +82,19 @@ def rollout_flops(config: RMFTConfig) -> float:
     sums over the t rounds so far), and `2 D K` for the logits; a multiplication and an addition count as two. Norms,
     softmax and noise are left out, and so is whatever is computed on padding: what wastes work has a lower rate.
     """
-    policy, num_arms, horizon = config.policy, config.environment.num_arms, config.horizon
-    assert isinstance(policy, TransformerConfig)
-    width, mean_round = policy.width, (horizon + 1) / 2
-    block = (8 + 4 * policy.mlp_ratio) * width**2 + 4 * width * mean_round
-    per_round = 2 * (2 * num_arms + 1) * width + policy.num_layers * block + 2 * width * num_arms
-    return env_steps(config) * per_round
+    policy, horizon = config.policy, config.horizon
+    assert isinstance(policy, Transformer)
+    # The policy counts a round that reads a whole cache; here the first reads one round, the last T, and the cost of
+    # the others lies on a line between. It leaves out the start marker of the token.
+    problem = config.problem()
+    ends = [policy.round_flops(dataclasses.replace(problem, horizon=seen)) for seen in (1, horizon)]
+    return env_steps(config) * (sum(ends) / 2 + 2 * policy.width)
 
 
 def iteration_flops(config: RMFTConfig) -> float:
     """Those of a whole iteration: the rollouts, and three forward passes' worth for every imitated trajectory."""
-    share = 3 * config.num_epochs * config.k / config.num_rollouts
+    assert isinstance(config.update, GradientSteps)
+    share = 3 * config.update.num_epochs * config.selection.k / config.num_rollouts
     return rollout_flops(config) * (1 + share)
 
 
@@ -112,7 +116,7 @@ def peak_memory(compiled: Any) -> int | None:
 def read_bytes(config: RMFTConfig) -> float:
     """Bytes of keys and values that all rollouts of an iteration must read: those of the rounds up to each."""
     policy = config.policy
-    assert isinstance(policy, TransformerConfig)
+    assert isinstance(policy, Transformer)
     return env_steps(config) * policy.num_layers * 8 * policy.width * (config.horizon + 1) / 2
 
 

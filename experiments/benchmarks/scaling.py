@@ -19,18 +19,18 @@ import tyro
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Spread
-from rmft_jax import rmft
 from rmft_jax.agents import catalogue
 from rmft_jax.agents.base import state_bytes
-from rmft_jax.config import BanditConfig, RMFTConfig, TransformerConfig
-from rmft_jax.devices import device_name, make_mesh, program_options, replicated, use_cores
-from rmft_jax.environments import make_environment
-from rmft_jax.evaluation import final_regret
-from rmft_jax.presets import get_preset
-from rmft_jax.regret import Regret
-from rmft_jax.rollout import rollout_block
-from rmft_jax.storage import write_json
-from rmft_jax.training import versions
+from rmft_jax.method import rmft
+from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
+from rmft_jax.method.evaluation import final_regret
+from rmft_jax.method.presets import get_preset
+from rmft_jax.method.rollout import rollout_block
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import abstract_state, init
+from rmft_jax.problems import Problem, Stationary
+from rmft_jax.running.storage import write_json
+from rmft_jax.running.training import versions
 
 _Task = Callable[[], None]
 # Env-steps of a measurement, about.
@@ -43,10 +43,10 @@ def transformer(width: int = 64, horizon: int = 100, num_arms: int = 5, rollouts
     """The default settings at a size; as many rollouts as make up a measurement if none are given."""
     base = RMFTConfig()
     count = rollouts or max(64, _STEPS // horizon)
-    return dataclasses.replace(
-        base,
-        environment=dataclasses.replace(base.environment, num_arms=num_arms),
-        policy=TransformerConfig(width=width, num_heads=max(1, width // 16)),
+    return base.replace(
+        num_arms=num_arms,
+        width=width,
+        num_heads=max(1, width // 16),
         horizon=horizon,
         num_scenarios=count // base.num_rollouts // 8 * 8,
     )
@@ -54,7 +54,7 @@ def transformer(width: int = 64, horizon: int = 100, num_arms: int = 5, rollouts
 
 def linear(horizon: int) -> RMFTConfig:
     """The single layer with linear attention, under full information: 64 scenarios, 8 rollouts of each."""
-    return dataclasses.replace(get_preset("single-layer").rmft, horizon=horizon, num_scenarios=64, num_rollouts=8)
+    return get_preset("single-layer").rmft.replace(horizon=horizon, num_scenarios=64, num_rollouts=8)
 
 
 AXES: Mapping[str, Mapping[int, RMFTConfig]] = {
@@ -70,7 +70,7 @@ CLASSICAL = {"UCB1": "ucb1", "Thompson": "thompson", "EXP3": "exp3"}
 def play_program(config: RMFTConfig) -> Any:
     """The compiled rollouts of an iteration, on all devices that share its scenarios evenly, and their state."""
     mesh = make_mesh(None, config.num_scenarios)
-    state = replicated(rmft.init(config, jax.random.key(0)), mesh)
+    state = replicated(init(config, jax.random.key(0)), mesh)
     return rmft.play.lower(state, mesh).compile(program_options(mesh)), state
 
 
@@ -78,7 +78,7 @@ def needed_bytes(config: RMFTConfig) -> int:
     """What one device's share of the rollouts cannot do without: its trajectories, and a block's agent states."""
     mesh = make_mesh(None, config.num_scenarios)
     share = config.num_scenarios * config.num_rollouts // (1 if mesh is None else mesh.size)
-    num_arms, agent = config.environment.num_arms, rmft.make_agent(rmft.init(config, jax.random.key(0)))
+    num_arms, agent = config.environment.num_arms, config.agent(abstract_state(config).params)
     columns = 2 + 3 * num_arms + (num_arms if config.has_scores else 0)
     block = min(share, rollout_block(agent, num_arms, config.horizon) or share)
     return share * config.horizon * columns * 4 + block * state_bytes(agent, num_arms, config.horizon)
@@ -113,16 +113,16 @@ def exponent(costs: Mapping[int, float]) -> float:
 
 def measure_classical(repeats: int, seconds: float) -> dict[str, Any]:
     """Env-steps per second of classical agents at K = 10, T = 1,000, on all devices."""
-    config, horizon, scenarios = BanditConfig(num_arms=10), 1000, 2048
-    world, agents, mesh = make_environment(config), catalogue.make_agents(config, horizon), make_mesh(None, scenarios)
+    problem, scenarios = Problem(Stationary(num_arms=10), 1000), 2048
+    agents, mesh = catalogue.make_agents(problem, CLASSICAL.values()), make_mesh(None, scenarios)
     tasks: dict[str, _Task] = {}
     for name, known in CLASSICAL.items():
-        inputs = replicated((agents[known], world, Regret.of(world), jax.random.key(0)), mesh)
-        lowered = final_regret.lower(*inputs, horizon, scenarios, mesh=mesh)
+        inputs = replicated((agents[known], problem, jax.random.key(0)), mesh)
+        lowered = final_regret.lower(*inputs, scenarios, mesh=mesh)
         program = lowered.compile(program_options(mesh))
         tasks[name] = functools.partial(lambda run, given: jax.block_until_ready(run(*given)), program, inputs)
     found = measure.interleaved(tasks, repeats, seconds)
-    rates = {name: Spread.of([scenarios * horizon / time for time in times]) for name, times in found.items()}
+    rates = {name: Spread.of([scenarios * problem.horizon / time for time in times]) for name, times in found.items()}
     return {name: dataclasses.asdict(rate) for name, rate in rates.items()}
 
 
@@ -134,7 +134,7 @@ def measure_devices(repeats: int, seconds: float) -> dict[str, Any]:
         if config.num_scenarios % number:
             continue
         mesh = make_mesh(number, config.num_scenarios)
-        state = replicated(rmft.init(config, jax.random.key(0)), mesh)
+        state = replicated(init(config, jax.random.key(0)), mesh)
         step = rmft.iterate.lower(state, None, mesh).compile(program_options(mesh))
         tasks[str(number)] = _stepping(step, state)
     found = measure.interleaved(tasks, repeats, seconds)

@@ -21,20 +21,21 @@ from jax.sharding import Mesh
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.throughput import sized
-from rmft_jax import rmft, rollout
 from rmft_jax.agents import network
-from rmft_jax.config import RMFTConfig
-from rmft_jax.devices import device_name, make_mesh, program_options, replicated, use_cores
-from rmft_jax.storage import write_json
-from rmft_jax.training import versions
+from rmft_jax.method import rmft, rollout
+from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import init
+from rmft_jax.running.storage import write_json
+from rmft_jax.running.training import versions
 
 _LONG = 10**9
-_PLAY, _ITERATE = (inspect.unwrap(function) for function in (rmft.play, rmft.iterate))
+_PLAY = inspect.unwrap(rmft.play)
 
 
 def play(config: RMFTConfig, mesh: Mesh | None) -> Callable[[], None]:
     """The rollouts of an iteration, compiled."""
-    state = replicated(rmft.init(config, jax.random.key(0)), mesh)
+    state = replicated(init(config, jax.random.key(0)), mesh)
     # A function of its own, because JAX remembers what it traced.
     program = jax.jit(lambda given: _PLAY(given, mesh)).lower(state).compile(program_options(mesh))
     return lambda: jax.block_until_ready(program(state))
@@ -42,8 +43,8 @@ def play(config: RMFTConfig, mesh: Mesh | None) -> Callable[[], None]:
 
 def iterate(config: RMFTConfig, mesh: Mesh | None) -> Callable[[], None]:
     """A whole iteration, compiled."""
-    held = [replicated(rmft.init(config, jax.random.key(0)), mesh)]
-    step = jax.jit(lambda given: _ITERATE(given, None, mesh), donate_argnums=0)
+    held = [replicated(init(config, jax.random.key(0)), mesh)]
+    step = jax.jit(lambda given: rmft.iteration(given, None, mesh), donate_argnums=0)
     program = step.lower(held[0]).compile(program_options(mesh))
 
     def once() -> None:
@@ -62,7 +63,7 @@ def without(module: Any, name: str) -> Iterator[None]:
 def variants(config: RMFTConfig) -> tuple[dict[str, Callable[[], None]], dict[str, Callable[[], None]]]:
     """Rollouts and iterations of one size, the package's own first."""
     mesh = make_mesh()
-    everything = dataclasses.replace(config, rollout_block=config.num_scenarios * config.num_rollouts)
+    everything = config.replace(rollout_block=config.num_scenarios * config.num_rollouts)
     rollouts = {"package": play(config, mesh)}
     if mesh is not None:
         rollouts["one device"] = play(config, None)
@@ -70,7 +71,7 @@ def variants(config: RMFTConfig) -> tuple[dict[str, Callable[[], None]], dict[st
     with without(rollout, "_SEGMENT_ROUNDS"):
         rollouts["caches of full length"] = play(config, mesh)
     iterations = {"package": iterate(config, mesh)}
-    iterations["updates in blocks of 64"] = iterate(dataclasses.replace(config, update_block=64), mesh)
+    iterations["updates in blocks of 64"] = iterate(config.replace(update_block=64), mesh)
     with without(network, "_PART_ROUNDS"):
         iterations["long windows in one part"] = iterate(config, mesh)
     return rollouts, iterations

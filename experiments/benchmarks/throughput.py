@@ -24,11 +24,13 @@ from experiments.benchmarks import measure
 from experiments.benchmarks.contenders.obvious import ObviousJax
 from experiments.benchmarks.contenders.unfused import Unfused
 from experiments.benchmarks.measure import Spread
-from rmft_jax import rmft
-from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.devices import device_name, make_mesh, program_options, replicated, use_cores
-from rmft_jax.storage import write_json
-from rmft_jax.training import versions
+from rmft_jax.agents import Transformer
+from rmft_jax.method import rmft
+from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import init
+from rmft_jax.running.storage import write_json
+from rmft_jax.running.training import versions
 
 # Rollouts M * L of an iteration, fewer where one would take minutes.
 _ROLLOUTS = {(128, 200): 1024, (64, 1000): 256}
@@ -46,7 +48,7 @@ class Package:
 
     def __init__(self, config: RMFTConfig, seed: int = 0):
         mesh = make_mesh()
-        state = rmft.init(config, jax.random.key(seed))
+        state = init(config, jax.random.key(seed))
         self.state = replicated(state, mesh)
         options = program_options(mesh)
         self._play = rmft.play.lower(self.state, mesh).compile(options)
@@ -68,12 +70,8 @@ def sized(width: int, horizon: int) -> RMFTConfig:
     """The configuration of a size."""
     base = RMFTConfig()
     rollouts = _ROLLOUTS.get((width, horizon), _DEFAULT_ROLLOUTS)
-    return dataclasses.replace(
-        base,
-        policy=TransformerConfig(width=width, num_heads=width // 16),
-        horizon=horizon,
-        num_scenarios=rollouts // base.num_rollouts,
-    )
+    scenarios = rollouts // base.num_rollouts
+    return base.replace(width=width, num_heads=width // 16, horizon=horizon, num_scenarios=scenarios)
 
 
 def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, 
     found = measure.interleaved(tasks, repeats, seconds)
     package, steps = contenders["rmft_jax"], measure.env_steps(config)
     policy = config.policy
-    assert isinstance(policy, TransformerConfig)
+    assert isinstance(policy, Transformer)
     result: dict[str, Any] = {
         "width": policy.width,
         "horizon": config.horizon,

@@ -1,72 +1,46 @@
 """Who plays: one protocol for trained policies and every classical algorithm."""
 
-from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
-from rmft_jax.agents.base import Agent, TrainedAgent
-from rmft_jax.agents.bayes_optimal import BayesOptimal, bayes_optimal_regret
-from rmft_jax.agents.catalogue import make_agents, make_baselines, reference_agent
-from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
-from rmft_jax.agents.index import (
-    KLUCB,
-    MOSS,
-    UCB,
-    BestArm,
-    BestFixedArm,
-    EpsilonGreedy,
-    ExploreThenCommit,
-    Greedy,
-    Uniform,
-)
-from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
-from rmft_jax.agents.policy import Policy
-from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
-from rmft_jax.agents.recurrent import RecurrentPolicy
-from rmft_jax.agents.single_layer import BanditSingleLayer, FullInformationSingleLayer, SingleLayer, SingleLayerAgent
-from rmft_jax.agents.statistics import IndexAgent, StatisticsAgent
-from rmft_jax.agents.transformer import BanditTransformer, FullInformationTransformer, Transformer, TransformerAgent
-
-__all__ = [
-    "EXP3",
-    "EXP3IX",
-    "EXP3P",
-    "FTPL",
-    "FTRL",
-    "KLUCB",
-    "MOSS",
-    "UCB",
-    "Agent",
-    "BanditSingleLayer",
-    "BanditTransformer",
-    "BayesOptimal",
-    "BestArm",
-    "BestFixedArm",
-    "BetaIndex",
-    "BetaThompson",
-    "DiscountedThompson",
-    "DiscountedUCB",
-    "EpsilonGreedy",
-    "ExploreThenCommit",
-    "FollowTheLeader",
-    "FullInformationSingleLayer",
-    "FullInformationTransformer",
-    "GaussianIndex",
-    "GaussianThompson",
-    "Greedy",
-    "Hedge",
-    "IndexAgent",
-    "Policy",
-    "RecurrentPolicy",
-    "Rexp3",
-    "SingleLayer",
-    "SingleLayerAgent",
-    "SlidingWindowUCB",
-    "StatisticsAgent",
-    "TrainedAgent",
-    "Transformer",
-    "TransformerAgent",
-    "TsallisINF",
-    "Uniform",
-    "bayes_optimal_regret",
-    "make_agents",
-    "make_baselines",
-    "reference_agent",
-]
+from rmft_jax.agents.adversarial import EXP3 as EXP3
+from rmft_jax.agents.adversarial import EXP3IX as EXP3IX
+from rmft_jax.agents.adversarial import EXP3P as EXP3P
+from rmft_jax.agents.adversarial import Rexp3 as Rexp3
+from rmft_jax.agents.adversarial import TsallisINF as TsallisINF
+from rmft_jax.agents.base import Agent as Agent
+from rmft_jax.agents.base import TrainedAgent as TrainedAgent
+from rmft_jax.agents.bayes_optimal import BayesOptimal as BayesOptimal
+from rmft_jax.agents.bayes_optimal import bayes_optimal_regret as bayes_optimal_regret
+from rmft_jax.agents.catalogue import make_agents as make_agents
+from rmft_jax.agents.catalogue import make_baselines as make_baselines
+from rmft_jax.agents.catalogue import reference_agent as reference_agent
+from rmft_jax.agents.full_information import FTPL as FTPL
+from rmft_jax.agents.full_information import FTRL as FTRL
+from rmft_jax.agents.full_information import FollowTheLeader as FollowTheLeader
+from rmft_jax.agents.full_information import Hedge as Hedge
+from rmft_jax.agents.index import KLUCB as KLUCB
+from rmft_jax.agents.index import MOSS as MOSS
+from rmft_jax.agents.index import UCB as UCB
+from rmft_jax.agents.index import BestArm as BestArm
+from rmft_jax.agents.index import BestFixedArm as BestFixedArm
+from rmft_jax.agents.index import EpsilonGreedy as EpsilonGreedy
+from rmft_jax.agents.index import ExploreThenCommit as ExploreThenCommit
+from rmft_jax.agents.index import Greedy as Greedy
+from rmft_jax.agents.index import Uniform as Uniform
+from rmft_jax.agents.nonstationary import DiscountedThompson as DiscountedThompson
+from rmft_jax.agents.nonstationary import DiscountedUCB as DiscountedUCB
+from rmft_jax.agents.nonstationary import SlidingWindowUCB as SlidingWindowUCB
+from rmft_jax.agents.policy import Policy as Policy
+from rmft_jax.agents.posterior import BetaIndex as BetaIndex
+from rmft_jax.agents.posterior import BetaThompson as BetaThompson
+from rmft_jax.agents.posterior import GaussianIndex as GaussianIndex
+from rmft_jax.agents.posterior import GaussianThompson as GaussianThompson
+from rmft_jax.agents.recurrent import RecurrentPolicy as RecurrentPolicy
+from rmft_jax.agents.single_layer import BanditSingleLayer as BanditSingleLayer
+from rmft_jax.agents.single_layer import FullInformationSingleLayer as FullInformationSingleLayer
+from rmft_jax.agents.single_layer import SingleLayer as SingleLayer
+from rmft_jax.agents.single_layer import SingleLayerAgent as SingleLayerAgent
+from rmft_jax.agents.statistics import IndexAgent as IndexAgent
+from rmft_jax.agents.statistics import StatisticsAgent as StatisticsAgent
+from rmft_jax.agents.transformer import BanditTransformer as BanditTransformer
+from rmft_jax.agents.transformer import FullInformationTransformer as FullInformationTransformer
+from rmft_jax.agents.transformer import Transformer as Transformer
+from rmft_jax.agents.transformer import TransformerAgent as TransformerAgent

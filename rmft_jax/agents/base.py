@@ -13,6 +13,7 @@ State = TypeVar("State")
 _MAX_SEGMENTS = 8
 
 
+@runtime_checkable
 class Agent(Protocol[State]):
     """A decision rule, written for one trajectory; `rollout` vmaps it.
 

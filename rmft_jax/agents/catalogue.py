@@ -92,9 +92,7 @@ def _builder_of(name: str, made: Any, constant: str | None) -> Build:
     except TypeError as error:
         raise ConfigError(f"got {what} ({error}), need a default for every field; try adding it") from None
     is_pytree = not jax.tree_util.all_leaves([default])
-    require(
-        is_pytree, f"{what}, a dataclass of which JAX knows no fields", "one that it knows", "it without @dataclass"
-    )
+    require(is_pytree, f"{what}, a dataclass unknown to JAX", "one that is a pytree", "it without @dataclass")
     known = constant is None or constant in kind.__dataclass_fields__
     require(known, f"constant={constant!r} of {what}", "one of its fields", "constant=None")
     return lambda problem: default if problem.feedback in kind.feedback else None

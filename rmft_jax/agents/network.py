@@ -22,6 +22,7 @@ from rmft_jax.config.checks import largest_divisor, require, require_count
 # Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
 # rollout read memory in order. A single head has no axis: with one of length 1, XLA copies the caches every round.
 LayerCache = tuple[Float[Array, "*KH T h"], Float[Array, "*KH T h"]]
+_SmallerCache = tuple[Float[Array, "*KH t h"], Float[Array, "*KH t h"]]
 # Rounds of a part of a long window, at least: shorter ones saved nothing.
 _PART_ROUNDS = 100
 
@@ -45,7 +46,6 @@ class NetworkSettings(Policy):
     With `token` the policy treats all arms alike and plays any number of them, at K times the cost."""
 
     def validate(self) -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate()
         require_count(self.num_layers, "num_layers", 1, 2)
         require_count(self.width, "width", 2, 32)
@@ -73,7 +73,7 @@ def empty_cache(config: NetworkSettings, num_arms: int, horizon: int) -> list[La
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
 
 
-def grown_caches(caches: list[LayerCache], horizon: int) -> list[LayerCache]:
+def grown_caches(caches: list[_SmallerCache], horizon: int) -> list[LayerCache]:
     """The same rounds in caches for `horizon` of them."""
 
     def grown(rows: Float[Array, "*KH t h"]) -> Float[Array, "*KH T h"]:

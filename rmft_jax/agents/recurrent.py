@@ -38,7 +38,6 @@ class RecurrentPolicy(Policy):
     def make_agent(
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
-        """See `Policy`."""
         agent: Any = RecurrentAgent(self, problem.num_arms, (problem.feedback,), params, decision_map, temperature)
         return agent
 

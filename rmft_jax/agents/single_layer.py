@@ -49,7 +49,6 @@ class SingleLayer(Policy):
     paddable: ClassVar[bool] = True
 
     def validate(self) -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate()
         require_count(self.key_size, "key_size", 1, 8)
         require_number(self.init_std, "init_std", "of at least 0", self.init_std >= 0, 0.0)
@@ -61,7 +60,6 @@ class SingleLayer(Policy):
     def make_agent(
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
-        """See `Policy`."""
         del temperature
         kind = FullInformationSingleLayer if problem.feedback == "full" else BanditSingleLayer
         return kind(self, problem.num_arms, params, decision_map)
@@ -72,13 +70,11 @@ class SingleLayer(Policy):
         return True
 
     def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
-        """See `Policy`."""
         del own
         shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), larger))
         return jax.tree.map(lambda leaf, new: resized(leaf, new.shape), params, shapes)
 
     def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
-        """The inverse of `padded`."""
         return self.padded(params, larger, own)
 
     def round_flops(self, problem: Problem) -> float:

@@ -218,7 +218,6 @@ class Transformer(NetworkSettings):
     def make_agent(
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
-        """See `Policy`."""
         if problem.feedback == "full":
             return FullInformationTransformer(self, problem.num_arms, problem.horizon, params, decision_map)
         return BanditTransformer(self, problem.num_arms, problem.horizon, params, temperature)
@@ -238,7 +237,6 @@ class Transformer(NetworkSettings):
         return self._laid_out(params, own, larger)
 
     def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
-        """The inverse of `padded`."""
         return self._laid_out(params, larger, own)
 
     def _laid_out(self, params: Params, before: Problem, after: Problem) -> Params:

@@ -1,4 +1,5 @@
 """The command `rmft`. Thin: it parses, calls, and turns errors into one line and an exit code."""
+
 import importlib
 import signal
 import sys
@@ -47,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
-    from rmft_jax.cli.common import fail, without_imports
+    from rmft_jax.cli.common import fail, value_of, without_imports
     from rmft_jax.config import ConfigError
     from rmft_jax.config.plugins import import_all, load_plugins
+    from rmft_jax.method.devices import use_cores
     from rmft_jax.running.storage import RunError
 
     try:
@@ -58,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, function = _COMMANDS[argv[0]]
         words, imports = without_imports(argv[1:])
         command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
+        if argv[0] == "train":
+            # Before the first array, which may be one of imported code or of the weights to start from.
+            number = value_of(words, "--num-devices")
+            use_cores(int(number) if number.isdecimal() else None)
         load_plugins()
         import_all(imports)
         return command(words)

@@ -44,7 +44,7 @@ def parse(kind: type[_T], command: str, argv: list[str], default: _T | None = No
 
 
 def without_imports(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The words without `--import NAME`, and the names.
+    """The words without `--import NAME`, every option with `-` where it may have `_`, and the names.
 
     Raises:
       ConfigError: for the option without a name.
@@ -53,7 +53,8 @@ def without_imports(argv: list[str]) -> tuple[list[str], list[str]]:
     for word in words:
         option, equals, name = word.partition("=")
         if option != "--import":
-            rest.append(word)
+            # With `_` in place of `-`, tyro takes an option too; who looks for one before tyro need not know.
+            rest.append(option.replace("_", "-") + equals + name if option.startswith("--") else word)
             continue
         name = name if equals else next(words, "")
         require(bool(name) and not name.startswith("-"), "--import without a name", "a file or module", "a.py")

@@ -125,7 +125,7 @@ def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:
 
 def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[Value]], title: str, name: str) -> int:
     config, count = policy.config, math.prod(map(len, axes.values()))
-    with ProgressReporter().sweep(count, 0) as bar:
+    with ProgressReporter().bar("problem", count, 0) as bar:
         dataset = evaluate_grid(config, policy.agent, axes, watch=bar.add)
     path = run.write_dataset(name, dataset)
     print(f"{title}, trained at K={config.rmft.environment.num_arms}, T={config.rmft.horizon}")

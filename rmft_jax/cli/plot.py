@@ -24,13 +24,13 @@ class PlotArguments:
 
     directory: tyro.conf.Positional[Path]
     """Directory of a run or a sweep, or a netCDF file of either."""
-    kind: Literal["regret", "loglog", "sweep", "heatmap", "training", "suffail", "arms"] | None = None
-    """Which figure; without it, all of them."""
+    kind: str | None = None
+    """Which figure, such as regret or heatmap, or one of your own with --import; without it, all of them."""
     by: str | None = None
     """Dimension of a sweep with a panel or curve per value; the axis of --kind sweep."""
     select: _Selection = ()
     """Values of a sweep's other dimensions, such as num_arms=5 seed=0,1."""
-    relative_to: _Names = ()
+    relative_to: _Names | None = None
     """Classical agents whose regret --kind heatmap divides by."""
     baselines: _Names | None = None
     """Classical agents to draw; `none` for none; a choice of them if not given."""
@@ -78,25 +78,19 @@ def plot(argv: list[str]) -> int:
     from rmft_jax import plotting
     from rmft_jax.statistics.estimates import is_sweep
 
-    if arguments.kind is None:
-        if is_sweep(source.dataset):
-            written = plotting.plot_all(source.dataset, source.figures, arguments.style, choice)
-        elif source.metrics is None:
-            written = plotting.plot_evaluation(source.dataset, source.figures, arguments.style)
-        else:
-            require(not choice, "--select for a run", "a sweep for it", "without")
-            written = plotting.plot_run(source.metrics, source.dataset, source.figures, arguments.style)
+    dataset, metrics, figures = source
+    if arguments.kind is not None:
+        options = {"by": arguments.by, "select": choice, "baselines": baselines, "relative_to": arguments.relative_to}
+        figure = plotting.plot_kind(arguments.kind, dataset, metrics, style=arguments.style, **options)
+        written = plotting.save_figure(figure, arguments.out or figures / arguments.kind)[:1]
+    elif is_sweep(dataset):
+        written = plotting.plot_all(dataset, figures, arguments.style, choice)
     else:
-        dataset: Any = source.dataset
-        options: dict[str, Any] = {"by": arguments.by, "select": choice, "baselines": baselines}
-        options |= {"relative_to": arguments.relative_to or None, "style": arguments.style}
-        if arguments.kind == "training" and not is_sweep(dataset):
-            require(source.metrics is not None, "--kind training for a file", "a run directory for it", "DIR")
-            dataset, options["evaluation"] = source.metrics, dataset
-        figure = plotting.plot_kind(arguments.kind, dataset, **options)
-        written = plotting.save_figure(figure, arguments.out or source.figures / arguments.kind)[:1]
+        require(not choice, "--select for a run", "a sweep for it", "without")
+        written = plotting.plot_run(metrics, dataset, figures, arguments.style)
     for path in written:
-        print(f"figure: {path} (and .pdf, .csv)")
+        beside = (suffix for suffix in (".pdf", ".csv") if path.with_name(f"{path.stem}{suffix}").is_file())
+        print(f"figure: {path} (and {', '.join(beside)})")
     return 0
 
 
@@ -126,9 +120,8 @@ def _check(arguments: PlotArguments) -> None:
     """Refuses what only --kind can use, where it is not given."""
     if arguments.kind is None:
         for name in ("by", "relative_to", "baselines", "out"):
-            given = getattr(arguments, name) not in (None, ())
-            option = f"--{name.replace('_', '-')}"
-            require(not given, f"{option} without --kind", "the kind of figure it is for", "--kind regret")
+            got = f"--{name.replace('_', '-')} without --kind"
+            require(getattr(arguments, name) is None, got, "the kind of figure it is for", "--kind regret")
     elif arguments.out is not None:
         suffix = arguments.out.suffix
         require(suffix in (".pdf", ".png"), f"--out {arguments.out}", "a .pdf or .png", f"--out {arguments.kind}.pdf")

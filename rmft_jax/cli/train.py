@@ -96,9 +96,9 @@ def train(argv: list[str]) -> int:
         raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
     config.validate()
     _require_together(arguments)
-    start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
-    if arguments.distributed:
+    if arguments.distributed:  # Before the first array, with which JAX starts.
         processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+    start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
     try:
         summary = training.train(
             config,

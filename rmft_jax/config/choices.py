@@ -11,7 +11,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from rmft_jax.config.checks import ConfigError, require
 from rmft_jax.config.plugins import load_plugins
@@ -168,7 +168,7 @@ class Choice(Settings, abc.ABC):
 class Group(Settings):
     """Settings that contain choices: all that is in them is reached by its own name."""
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: S, **changes: Any) -> S:
         """The settings with some of them at other values, each by its own name, wherever it stands.
 
         A choice is named, or given as an object, and comes before all others: `replace(selection="random", k=4)`.

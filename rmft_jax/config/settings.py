@@ -67,7 +67,9 @@ def _make_dataclass(cls: type) -> None:
     Raises:
       ConfigError: if one of its settings has no type or no default that can be one.
     """
-    inherited, own, doc = getattr(cls, "__dataclass_fields__", {}), vars(cls).get("__annotations__", {}), cls.__doc__
+    known: Any = cls
+    inherited = [field.name for field in dataclasses.fields(known)] if dataclasses.is_dataclass(known) else ()
+    own, doc = vars(cls).get("__annotations__", {}), cls.__doc__
     for name in vars(cls):
         typed = name not in inherited or name in own
         require(typed, f"{name} of {cls.__name__} without a type", "one for every setting", f"{name}: int = ...")

@@ -76,7 +76,6 @@ class GradientSteps(Update):
     else a whole minibatch."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         self.require_types()
         for name, suggestion in (("num_epochs", 1), ("num_minibatches", 4)):
             require_count(getattr(self, name), name, 1, suggestion)
@@ -176,7 +175,6 @@ class LeastSquares(Update):
     """Weight lambda of |V|^2 in the least-squares fit, beside the squared error of a trajectory, summed over rounds."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         self.require_types()
         require_number(self.l2_penalty, "l2_penalty", "of at least 0", self.l2_penalty >= 0, 0.0)
         require(

@@ -110,7 +110,6 @@ class Imitation(Objective):
     """The kept decisions are imitated: maximum likelihood of the policy's own play (Park et al. 2025)."""
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         return decision_loss(config, outputs, kept.trajectory)
 
 
@@ -121,7 +120,6 @@ class _OfBehavior(Objective):
     """Who plays the rollouts: the policy in training, or a classical agent."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate(config)
         environment = config.environment
         require(
@@ -151,13 +149,11 @@ class Distillation(_OfBehavior):
     """Who plays the rollouts, and is imitated."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         got = f"behavior={self.behavior!r} with objective={self.name!r}"
         require(self.behavior != "policy", got, "another agent to imitate", "behavior='thompson'")
         super().validate(config)
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         return decision_loss(config, outputs, kept.trajectory)
 
 
@@ -166,13 +162,11 @@ class BestArm(_OfBehavior):
     """A rival: prediction of the best arm from the history (DPT, Lee et al. 2023)."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate(config)
         got = f"objective='dpt' with decision_map={config.decision_map.name!r}"
         require(not config.problem().points, got, "arms, of which one is the best", "decision_map='softmax'")
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         return best_arm_loss(outputs, kept.trajectory, in_hindsight=config.environment.feedback == "full")
 
 
@@ -186,7 +180,6 @@ class RegretLoss(Objective):
     """
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         feedback, adaptive = config.environment.feedback, config.environment.adaptive
         require(
             feedback == "full" and not adaptive,
@@ -203,7 +196,6 @@ class RegretLoss(Objective):
         )
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         trajectory = kept.trajectory
         policy = config.decision_map.still.policy
         policies = jax.vmap(policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
@@ -216,7 +208,6 @@ class _PolicyGradient(Objective):
     """What the policy gradients share: they weigh all rollouts, of the policy as it is."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate(config)
         size, selection = config.num_rollouts, config.selection
         require(
@@ -242,7 +233,6 @@ class Reinforce(_PolicyGradient):
         return reinforce_advantages(judged.regret, judged.final)
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         assert kept.advantages is not None
         variance = config.decision_map.exploration_std**2 if config.has_scores else 1.0
         return kept.advantages * decision_loss(config, outputs, kept.trajectory) / variance
@@ -253,7 +243,6 @@ class GRPO(_PolicyGradient):
     """A rival: the clipped policy gradient with returns standardized in every scenario (Shao et al. 2024)."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate(config)
         got = "objective='grpo' with a policy that emits scores"
         require(not config.has_scores, got, "probabilities of actions, whose ratio it clips", "objective='reinforce'")
@@ -263,7 +252,6 @@ class GRPO(_PolicyGradient):
         return grpo_advantages(judged.regret, judged.final)
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
-        """See the class."""
         assert kept.advantages is not None
         return clipped_loss(outputs, kept.trajectory, kept.advantages)
 

@@ -64,7 +64,6 @@ class _ByRegret(Selection):
     under full information."""
 
     def validate(self, config: "RMFTConfig") -> None:
-        """Raises `ConfigError` for the first setting that cannot work."""
         super().validate(config)
         require(
             not config.problem().points
@@ -85,7 +84,6 @@ class LowestRegret(_ByRegret):
     """The lowest regrets of each scenario, as in the paper."""
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "M k"]:
-        """See the class."""
         return select_lowest(judged.final, self.k)
 
 
@@ -98,7 +96,6 @@ class Advantage(_ByRegret):
     """
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "1 n"]:
-        """See the class."""
         relative = judged.final - jnp.mean(judged.final, axis=1, keepdims=True)
         return select_lowest(relative.reshape(1, -1), judged.final.shape[0] * self.k)
 
@@ -108,7 +105,6 @@ class Pooled(_ByRegret):
     """A control: the lowest regrets over all scenarios at once, M * k in all, which favours easy scenarios."""
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "1 n"]:
-        """See the class."""
         return select_lowest(judged.final.reshape(1, -1), judged.final.shape[0] * self.k)
 
 
@@ -124,7 +120,6 @@ class HighestReward(Selection):
         return _with(problem, "standard", self.selection_form)
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "M k"]:
-        """See the class."""
         return select_lowest(-judged.reward, self.k)
 
 
@@ -133,7 +128,6 @@ class AtRandom(Selection):
     """A control: k of each scenario by chance."""
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "M k"]:
-        """See the class."""
         return select_lowest(jax.random.uniform(key, judged.final.shape), self.k)
 
 

@@ -5,14 +5,13 @@ from rmft_jax.plotting.curves import plot_loglog, plot_regret, plot_regret_curve
 from rmft_jax.plotting.export import save_figure
 from rmft_jax.plotting.figures import plot_all, plot_evaluation, plot_kind, plot_run
 from rmft_jax.plotting.heatmap import plot_heatmap
-from rmft_jax.plotting.panels import Curve, choose_agents, scenario_curve, scenario_curves
+from rmft_jax.plotting.panels import Curve, choose_agents, scenario_curve
 from rmft_jax.plotting.register import FIGURES, FigureKind, register_figure
-from rmft_jax.plotting.style import COLORS, STYLES, DataFigure, Style, StyleName, column_figure, style_of, styles_of
+from rmft_jax.plotting.style import STYLES, DataFigure, Style, StyleName, column_figure, style_of, styles_of
 from rmft_jax.plotting.sweep import plot_sweep
 from rmft_jax.plotting.training import plot_training
 
 __all__ = [
-    "COLORS",
     "FIGURES",
     "STYLES",
     "Curve",
@@ -38,7 +37,6 @@ __all__ = [
     "register_figure",
     "save_figure",
     "scenario_curve",
-    "scenario_curves",
     "style_of",
     "styles_of",
 ]

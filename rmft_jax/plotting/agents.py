@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from rmft_jax.plotting.panels import closed, named_agents, parts, require_any
+from rmft_jax.plotting.panels import closed, named_agents, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     DataFigure,
@@ -79,7 +79,6 @@ def plot_arms(
 
 
 def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K T"]]:
-    require_any(evaluation, ["rank"])
     names = named_agents(evaluation, limit=_MAX_PANELS) or [str(n) for n in evaluation["agent"].values[:_MAX_PANELS]]
     ranks = evaluation["rank"].sel(agent=names).transpose("agent", "scenario", "round").to_numpy()
     num_ranks = max(int(evaluation.attrs.get("num_arms", 1)), int(ranks.max()) + 1)
@@ -90,7 +89,6 @@ def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K
 
 
 def _sweep_shares(dataset: xr.Dataset, by: str | None) -> dict[str, Float[np.ndarray, "K T"]]:
-    require_any(dataset, ["rank_frequency"])
     found = {}
     for title, part in parts(dataset, by).items():
         share = part["rank_frequency"].transpose("rank", "round", ...)
@@ -115,27 +113,26 @@ def plot_final_regret(
       summary: its `summarize`, if there is one already.
       style: `paper` or `slides`.
     """
-    summary = summary or summarize(evaluation)
-    names = sorted((n for n in summary if summary[n]["regret_mean"] != 0), key=lambda n: summary[n]["regret_mean"])
-    bounds = np.reshape([summary[name]["regret_ci95"] for name in names], (-1, 2))
-    with column_figure(0.7 + 0.135 * max(len(names), 3), style) as (figure, axes):
-        for row, (name, (low, high)) in enumerate(zip(names, bounds, strict=True)):
-            color = style_of(name).color
-            axes.plot([low, high], [row, row], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
-            axes.plot(summary[name]["regret_mean"], row, marker="o", markersize=3.5, color=color)
-        axes.set_yticks(range(len(names)), [style_of(name).label for name in names])
-        for name, label in zip(names, axes.get_yticklabels(), strict=True):
-            label.set_fontweight("bold" if is_trained(name) else "normal")
-        axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
-        if names and bounds.min() > 0 and (span := bounds.max() / bounds.min()) > 10:
+    columns, text = ("agent", "mean", "low", "high", "interval"), "bootstrap over scenarios"
+    rows: list[dict[str, Any]] = [
+        dict(zip(columns, (name, row["regret_mean"], *row["regret_ci95"], text), strict=True))
+        for name, row in (summary or summarize(evaluation)).items()
+    ]
+    rows = sorted((row for row in rows if row["mean"] != 0), key=lambda row: row["mean"])
+    with column_figure(0.7 + 0.135 * max(len(rows), 3), style) as (figure, axes):
+        for i, row in enumerate(rows):
+            color = style_of(row["agent"]).color
+            axes.plot([row["low"], row["high"]], [i, i], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
+            axes.plot(row["mean"], i, marker="o", markersize=3.5, color=color)
+        axes.set_yticks(range(len(rows)), [style_of(row["agent"]).label for row in rows])
+        for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+            label.set_fontweight("bold" if is_trained(row["agent"]) else "normal")
+        axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+        low, high = min((row["low"] for row in rows), default=0), max((row["high"] for row in rows), default=0)
+        if low > 0 and high / low > 10:
             axes.set_xscale("log")
-            plain_log_ticks(axes.xaxis, 1.0, span)
+            plain_log_ticks(axes.xaxis, 1.0, high / low)
         # Beneath the whole figure, because the names leave the axes little width.
         figure.supxlabel(f"{regret_of(evaluation)} at T = {evaluation.sizes['round']} (reward units)")
-        figure.rows = [
-            {"agent": name, "mean": summary[name]["regret_mean"], "low": float(low), "high": float(high),
-             "interval": "bootstrap over scenarios"}
-            for name, (low, high) in zip(names, bounds, strict=True)
-        ]  # fmt: skip
-        figure.caption = "95% intervals: bootstrap over scenarios."
+        figure.rows, figure.caption = rows, f"95% intervals: {text}."
         return figure

@@ -27,10 +27,9 @@ from rmft_jax.plotting.style import (
     title_of,
 )
 from rmft_jax.statistics.bootstrap import Interval
-from rmft_jax.statistics.estimates import TRAINED, estimates, is_sweep, numbers_of
+from rmft_jax.statistics.estimates import TRAINED, estimates, is_sweep
 from rmft_jax.statistics.report import estimate_text, regret_name, summarize
 
-_NONE = (np.nan, np.nan, np.nan)
 _GUIDE = "slope of √t: β = 0.50"
 
 
@@ -87,16 +86,16 @@ def plot_loglog(
     """
     drawn = view(dataset, "regret", by, select, baselines)
     exponents, single = _exponents(dataset, drawn, select, summary), len(drawn.panels) == 1
-    labelled = {n: s._replace(label=_with_exponent(s.label, exponents.get(n, _NONE))) for n, s in drawn.styles.items()}
+    labels = {name: _with_exponent(line.label, exponents.get(name, [None])) for name, line in drawn.styles.items()}
 
     def finish(axes: Axes, panel: Panel) -> None:
         _make_loglog(axes, panel)
         if panel.title:
             axes.set_title(_with_exponent(title_of(panel.title), exponents[panel.title], "\n"))
 
-    positive = [_positive(panel) for panel in drawn.panels]
-    shown = drawn._replace(panels=positive, styles=labelled if single else drawn.styles)
-    figure = _draw(shown, style, finish, columns=1 if single else 2)
+    styles = {name: line._replace(label=labels[name] if single else line.label) for name, line in drawn.styles.items()}
+    positive = drawn._replace(panels=[_positive(panel) for panel in drawn.panels], styles=styles)
+    figure = _draw(positive, style, finish, columns=1 if single else 2)
     columns = ("exponent", "exponent_low", "exponent_high")
     figure.rows = rows_of(drawn, {curve: dict(zip(columns, row, strict=True)) for curve, row in exponents.items()})
     return figure
@@ -186,16 +185,15 @@ def _make_loglog(axes: Axes, panel: Panel) -> None:
 
 def _exponents(
     dataset: xr.Dataset, drawn: View, choice: Mapping[str, Any] | None, summary: Mapping[str, Mapping[str, Any]] | None
-) -> dict[str, tuple[float, ...]]:
+) -> dict[str, list[float]]:
     """Exponents with their intervals by curve, or by title of the panel and curve; by title, of the trained policy."""
     if not is_sweep(dataset):
         rows = summary or summarize(dataset.sel(agent=list(drawn.styles)))
-        return {name: (rows[name]["exponent"], *rows[name]["exponent_ci95"]) for name in drawn.styles}
+        return {name: [rows[name]["exponent"], *rows[name]["exponent_ci95"]] for name in drawn.styles}
     found = {}
     for title, part in parts(closed(dataset, drawn.by, choice), drawn.by).items():
-        cell = {name: numbers_of(one) for name, one in estimates(part, "exponent").items()}
-        exponents = {name: tuple(numbers[side] for side in ("mean", "low", "high")) for name, numbers in cell.items()}
-        found |= {f"{title}{name}": row for name, row in exponents.items()} | {title: exponents[TRAINED]}
+        cell = {n: [float(one[s]) for s in ("mean", "low", "high")] for n, one in estimates(part, "exponent").items()}
+        found |= {f"{title}{name}": row for name, row in cell.items()} | {title: cell[TRAINED]}
     return found
 
 
@@ -206,7 +204,7 @@ def draw(axes: Axes, style: Style, rounds: np.ndarray, curve: Curve, label: str 
     axes.fill_between(rounds, curve.band.low, curve.band.high, color=style.color, alpha=0.2, linewidth=0)
 
 
-def _with_exponent(label: str, exponent: Sequence[float], between: str = ", ") -> str:
+def _with_exponent(label: str, exponent: Sequence[float | None], between: str = ", ") -> str:
     """A legend entry; without what too few rounds of positive regret leave undefined."""
     text = estimate_text(exponent[0], exponent[1:])
     return label if text == "-" else f"{label}{between}β = {text}"

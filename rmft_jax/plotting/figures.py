@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import require
 from rmft_jax.plotting.export import save_figure
-from rmft_jax.plotting.panels import require_any
 from rmft_jax.plotting.register import FIGURES
 from rmft_jax.plotting.style import StyleName
 from rmft_jax.plotting.sweep import default_axis
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import open_dims, text_of
+from rmft_jax.statistics.estimates import is_sweep, open_dims, text_of
 from rmft_jax.statistics.report import summarize
 
 _FEW = 6
@@ -31,26 +30,23 @@ def plot_kind(
       dataset: an evaluation or a sweep.
       metrics: of the run that was evaluated, for kinds that show how it was trained.
       style: `paper` or `slides`, for kinds that have a style.
-      options: of its function; those that are None or empty are as not given.
+      options: of its function, and `select` of any sweep; those that are None or empty are as not given.
 
     Raises:
-      ConfigError: for an unknown kind, an option or a dataset that it cannot draw, whatever its function refuses, and
-        one that returns no figure.
+      ConfigError: for an unknown kind, an option that it does not have, and whatever its function refuses.
     """
     entry = FIGURES[kind]
     given = {name: value for name, value in options.items() if value is not None and value != {}}
+    if "select" not in entry.options and is_sweep(dataset):
+        dataset = estimates.select(dataset, given.pop("select", {}))
     for name in given:
         option, able = f"--{name.replace('_', '-')}", [one for one in FIGURES if name in FIGURES[one].options]
         need = f"--kind {' or '.join(able)} for it" if able else "an option that a figure has"
         require(name in entry.options, f"{option} with --kind {kind}", need, "without")
     if metrics is not None and not entry.fits(dataset):
         dataset, given["evaluation"] = metrics, dataset
-    require_any(dataset, entry.needs)
     given["style"] = style
-    figure = entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
-    got = f"{type(figure).__name__} from the function of figure {kind!r}"
-    require(isinstance(figure, Figure), got, "a matplotlib Figure", "return figure")
-    return figure
+    return entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
 
 
 def plot_run(

@@ -16,7 +16,7 @@ from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import is_sweep, numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.estimates import numbers_of, open_dims, sweep_dims, text_of
 from rmft_jax.statistics.report import regret_of
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}
@@ -56,7 +56,6 @@ def plot_heatmap(
     Raises:
       ConfigError: for names or values that the sweep does not have, and other than two open dimensions.
     """
-    require(is_sweep(dataset), "a single run", "a sweep for this figure", "--kind regret")
     dataset = estimates.select(dataset, select or {})
     y, x = _two_dims(dataset, by)
     dataset = closed(dataset, by, {}, [x, y])
@@ -69,11 +68,16 @@ def plot_heatmap(
     ]  # fmt: skip
     got = f"{len(maps)} panels"
     require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
-    ratio = relative_to is not None
-    label = f"{regret_of(dataset)} at T"
-    label += f"\nrelative to {_relative(references)}" if ratio else " (reward units)"
-    figure = _draw_maps(maps, (y, x), _colors(maps, ratio), label, style)
-    figure.rows, figure.caption = _rows(maps, (y, x)), _caption(maps) + fixed_of(dataset)
+    ratio, other = bool(relative_to), style_of(str(references[0])).label
+    unit = f"\nrelative to {other if len(references) == 1 else 'a classical agent'}" if ratio else " (reward units)"
+    figure = _draw_maps(maps, (y, x), _colors(maps, ratio), f"{regret_of(dataset)} at T{unit}", style)
+    figure.rows = [
+        one.head | {dim: text_of(cell[dim].values[()]) for dim in (y, x)} | numbers_of(cell) | {"status": status}
+        for one in maps
+        for (row, column), status in np.ndenumerate(one.status)
+        for cell in [one.found.isel({y: row, x: column})]
+    ]
+    figure.caption = _caption(maps) + fixed_of(dataset)
     return figure
 
 
@@ -98,9 +102,7 @@ def _maps(
         status[(told == "failed").any(-1)] = "failed"
     if reference is not None:
         level = part["baseline_final_regret"].sel(agent=reference, drop=True)
-        part = xr.Dataset(
-            {name: part[name] / level for name in ("final_regret", "baseline_final_regret") if name in part}
-        )  # fmt: skip
+        part = part[["final_regret", "baseline_final_regret"]] / level
     found, maps = estimates.estimates(part, "final_regret"), []
     for name in (name for name in names if name != reference):
         labels = [title_of(title), style_of(name).label if len(names) > 1 else ""]
@@ -111,10 +113,6 @@ def _maps(
         became = np.where(one["num_seeds"] > 0, "finished", status)
         maps.append(_Map("\n".join(filter(None, labels)), head, one, became))
     return maps
-
-
-def _relative(references: Sequence[str | None]) -> str:
-    return style_of(str(references[0])).label if len(references) == 1 else "a classical agent"
 
 
 def _colors(maps: Sequence[_Map], ratio: bool) -> ScalarMappable:
@@ -155,11 +153,9 @@ def _draw_maps(
         if isinstance(colors.norm, LogNorm):
             low, high = colors.get_clim()
             plain_log_ticks(bar.ax.yaxis, float(low or 1), float(high or 1))
-        gone = {text for one in maps for text in one.status.ravel() if text != "finished"}
-        patches = [
-            Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in sorted(gone)
-        ]
-        if patches:
+        gone = sorted({text for one in maps for text in one.status.ravel()} - {"finished"})
+        if gone:
+            patches = [Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in gone]
             figure.legend(handles=patches, loc="outside upper center", ncols=2)
         return figure
 
@@ -189,16 +185,6 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
 def _number(value: float) -> str:
     """Two or three digits, which a cell has room for."""
     return "" if np.isnan(value) else f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"
-
-
-def _rows(maps: Sequence[_Map], dims: tuple[str, str]) -> list[dict[str, Any]]:
-    rows = []
-    for one in maps:
-        for (i, j), status in np.ndenumerate(one.status):
-            cell = one.found.isel({dims[0]: i, dims[1]: j})
-            at = {dim: text_of(cell[dim].values[()]) for dim in dims}
-            rows.append(one.head | at | numbers_of(cell) | {"status": status})
-    return rows
 
 
 def _caption(maps: Sequence[_Map]) -> str:

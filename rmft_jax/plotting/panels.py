@@ -150,7 +150,6 @@ def view(
     if not is_sweep(dataset):
         names = named_agents(dataset, baselines)
         return View([_of_evaluation(dataset.sel(agent=names), variable)], styles_of(names), regret, None)
-    require_any(dataset, [variable])
     names = named_agents(dataset, baselines, variable=variable)
     cells = {title: estimates(part, variable) for title, part in parts(dataset, by).items()}
     if by and names == [TRAINED]:
@@ -193,14 +192,6 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
     if by is None:
         return {"": dataset}
     return {f"{by} = {text_of(value)}": dataset.isel({by: i}) for i, value in enumerate(dataset[by].values)}
-
-
-def require_any(dataset: xr.Dataset, names: Sequence[str]) -> None:
-    """Raises `ConfigError` unless the dataset has one of some variables or dimensions."""
-    ok = any(name in dataset.variables or name in dataset.dims for name in names)
-    got = f"a {'sweep' if is_sweep(dataset) else 'single run'} without {' or '.join(names)}"
-    need = "one with it: a run has no dimensions, play in a ball no arms, and what was only evaluated no training"
-    require(ok, got, need, "another --kind, or the directory of a run or a sweep")
 
 
 def rows_of(drawn: View, extra: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
@@ -248,7 +239,6 @@ def _of_evaluation(evaluation: xr.Dataset, variable: str) -> Panel:
     if variable == "regret":
         curves, text = scenario_curves(evaluation["regret"]), "bootstrap over scenarios"
     else:
-        require_any(evaluation, ["last_best_round"])
         for name in map(str, evaluation["agent"].values):
             last = evaluation["last_best_round"].sel(agent=name).to_numpy()
             frequency = suff_fail_freq(last, len(rounds))

@@ -1,5 +1,6 @@
 """The register of figure kinds: those of this package, and those of users."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from rmft_jax.config import Register
 from rmft_jax.config.checks import require
+from rmft_jax.statistics.estimates import is_sweep
 
 D = TypeVar("D", bound=Callable[..., Figure])
 
@@ -48,26 +50,40 @@ class FigureRegister(Register[FigureKind]):
           axes: how many dimensions of a sweep are along the axes of the figure, 0, 1 or 2; it takes a sweep that varies
             as many.
 
+        Returns:
+          A decorator. The function then refuses, with a `ConfigError`, a dataset without what it needs.
+
         Raises:
           ConfigError: if the function cannot be called with a dataset alone, or if the name is taken.
         """
         require(axes in (0, 1, 2), f"axes={axes} of figure {name!r}", "0, 1 or 2", "axes=0")
 
         def register(draw: D) -> D:
+            signature = inspect.signature(draw)
+            parameters: list[Any] = [*signature.parameters.values()]
+            ok = bool(parameters) and parameters[0].kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD
+            ok = ok and all(one.default is not one.empty for one in parameters[1:])
+            need = "a parameter for the dataset, and a default for every other"
+            require(ok, f"figure {name!r} of {signature}", need, "(dataset, *, style='paper')")
+
+            @functools.wraps(draw)
+            def checked(*args: Any, **options: Any) -> Figure:
+                dataset = next(iter(signature.bind(*args, **options).arguments.values()))
+                got = f"a {'sweep' if is_sweep(dataset) else 'single run'} without {' or '.join(kind.needs)}"
+                need = f"one with it for figure {name!r} (a run has no dimensions, play in a ball no arms)"
+                require(kind.fits(dataset), got, need, "another kind, or the directory of a run or a sweep")
+                figure = draw(*args, **options)
+                got = f"{type(figure).__name__} from the function of figure {name!r}"
+                require(isinstance(figure, Figure), got, "a matplotlib Figure", "return figure")
+                return figure
+
             any_of = (needs,) if isinstance(needs, str) else needs
-            self.add(name, FigureKind(draw, any_of, axes, _options_of(name, draw)), draw)
-            return draw
+            kind = FigureKind(checked, any_of, axes, tuple(one.name for one in parameters[1:]))
+            self.add(name, kind, draw)
+            made: Any = checked
+            return made
 
         return register
-
-
-def _options_of(name: str, draw: Callable[..., Any]) -> tuple[str, ...]:
-    first, *others = inspect.signature(draw).parameters.values() or [None]
-    ok = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
-    ok = ok and all(one.default is not one.empty for one in others)
-    need = "a parameter for the dataset, and a default for every other"
-    require(ok, f"figure {name!r} of {inspect.signature(draw)}", need, "(dataset, *, style='paper')")
-    return tuple(one.name for one in others)
 
 
 register_figure = FIGURES = FigureRegister("figure")

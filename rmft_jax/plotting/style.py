@@ -68,13 +68,8 @@ HEIGHT = 2.5  # inches, at the width of a column
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
 _TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
 _TEXT: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "figure.labelsize": 8,
-    "axes.titlesize": 7,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
+    **dict.fromkeys(("font.size", "axes.labelsize", "figure.labelsize"), 8),
+    **dict.fromkeys(("axes.titlesize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 7),
     "lines.linewidth": 1.4,
 }
 _LINES: Any = {
@@ -157,8 +152,7 @@ def sheet(style: StyleName, height: float, **changes: bool) -> Iterator[DataFigu
     """
     require(style in SHEETS, f"style={style!r}", f"one of {', '.join(SHEETS)}", "style='paper'")
     width, scale, rc = SHEETS[style]
-    changed: Any = rc | {name.replace("_", "."): value for name, value in changes.items()}
-    with rc_context(changed):
+    with rc_context(rc | {name.replace("_", "."): value for name, value in changes.items()}):
         figure = DataFigure(figsize=(width, height * scale))
         figure.style = style
         yield figure

@@ -26,7 +26,7 @@ from rmft_jax.plotting.style import (
     value_styles,
 )
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import TRAINED, is_numeric, is_sweep, numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.estimates import TRAINED, is_numeric, numbers_of, open_dims, sweep_dims, text_of
 from rmft_jax.statistics.report import regret_of
 
 _GUIDE = "∝ √T"
@@ -61,7 +61,6 @@ def plot_sweep(
     Raises:
       ConfigError: for names or values that the sweep does not have, and more than two open dimensions.
     """
-    require(is_sweep(dataset), "a single run", "a sweep for this figure", "--kind regret")
     dataset = estimates.select(dataset, select or {})
     by = by or default_axis(dataset)
     left = [dim for dim in open_dims(dataset) if dim != by]
@@ -70,21 +69,28 @@ def plot_sweep(
     if second is not None and baselines is None:
         reference = dataset.attrs.get("reference")
         baselines = [str(reference)] if reference in dataset.get("agent", []) else []
-    names = named_agents(dataset, baselines)
-    found = {name: one.transpose(by, ...) for name, one in estimates.estimates(dataset, "final_regret").items()}
-    num_labels = len(names) if second is None else dataset.sizes[second] + len(names)
+    every = estimates.estimates(dataset, "final_regret")
+    found = {name: every[name].transpose(by, ...) for name in named_agents(dataset, baselines)}
+    num_labels = len(found) + (0 if second is None else dataset.sizes[second])
     height = height_for(num_labels + 1, columns=2) + _room_for_labels(dataset, by)
     with column_figure(height, style) as (figure, axes):
         x = _axis(axes, dataset, by)
         if second is None:
-            for (name, line), shift in zip(styles_of(names).items(), _places(len(names)), strict=True):
+            for (name, line), shift in zip(styles_of(list(found)).items(), _places(len(found)), strict=True):
                 _draw(axes, line, x, found[name], is_numeric(dataset, by), shift)
         else:
-            _draw_families(axes, {name: found[name] for name in names}, dataset[second], x, is_numeric(dataset, by))
-        _limits(axes, by, x, found, names)
+            _draw_families(axes, found, dataset[second], x, is_numeric(dataset, by))
+        _limits(axes, by, x, found)
         axes.set_ylabel(f"{regret_of(dataset)} at T\n(reward units)")
         legend_above(figure, [axes], columns=2)
-        _tell(figure, {name: found[name] for name in names}, by, second, fixed_of(dataset))
+        dims = [by, *left[:1]]
+        figure.rows = [
+            {dim: text_of(part[dim].values[()]) for dim in dims} | {"agent": name} | numbers_of(part)
+            for name, one in found.items()
+            for places in np.ndindex(*(one.sizes[dim] for dim in dims))
+            for part in [one.isel(dict(zip(dims, places, strict=True)))]
+        ]
+        figure.caption = f"{estimates.bands_of(found, list(found))}.{fixed_of(dataset)}"
         return figure
 
 
@@ -158,7 +164,8 @@ def _draw_families(
     lines = styles_of(list(found))
     second = str(values.name)
     for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
-        if name != TRAINED and _is_constant(one["mean"], second):
+        # Such as classical agents, where only the training of a policy varies.
+        if name != TRAINED and np.allclose(one["mean"], one["mean"].isel({second: [0]}), equal_nan=True):
             _draw(axes, Style("_", _SHARED, lines[name].line), x, one.isel({second: 0}), joined, 0.0, marker)
             continue
         for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
@@ -169,23 +176,18 @@ def _draw_families(
         axes.plot([], [], color=_SHARED, label=line.label, **mark)
 
 
-def _is_constant(array: xr.DataArray, dim: str) -> bool:
-    """Whether nothing depends on a dimension, such as the play of classical agents on how a policy was trained."""
-    return bool(np.allclose(array, array.isel({dim: [0]}), equal_nan=True))
-
-
-def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset], names: Sequence[str]) -> None:
+def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset]) -> None:
     """The guide, and a logarithmic axis of regrets where that of horizons is one."""
-    shown = [found[name] for name in names if name != "uniform"] or [found[name] for name in names]
+    shown = [one for name, one in found.items() if name != "uniform"] or list(found.values())
     means = _means(shown)
-    if "uniform" in names and len(means) and _means([found["uniform"]]).max(initial=0) <= _FAR_ABOVE * means.max():
-        shown = [found[name] for name in names]
+    if "uniform" in found and len(means) and _means([found["uniform"]]).max(initial=0) <= _FAR_ABOVE * means.max():
+        shown = list(found.values())
     if not len(means):
         no_finished_run(axes)
         return
     if by == "horizon":
         guide_x = np.geomspace(x.min(), x.max(), 50)
-        ends = np.atleast_1d(found[TRAINED]["mean"].to_numpy().reshape(len(x), -1)[np.argmax(x)])
+        ends = np.atleast_1d(next(iter(found.values()))["mean"].to_numpy().reshape(len(x), -1)[np.argmax(x)])
         if np.isfinite(ends).any() and np.nanmax(ends) > 0:
             guide = 1.3 * np.nanmax(ends) * np.sqrt(guide_x / x.max())
             axes.plot(guide_x, guide, color="#999999", linewidth=0.7, zorder=1, label=_GUIDE)
@@ -199,14 +201,3 @@ def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset],
 def _means(found: Sequence[xr.Dataset]) -> Float[np.ndarray, "N"]:
     means = np.concatenate([one["mean"].to_numpy().ravel() for one in found] or [np.zeros(0)])
     return means[np.isfinite(means)]
-
-
-def _tell(figure: DataFigure, found: Mapping[str, xr.Dataset], by: str, second: str | None, fixed: str) -> None:
-    dims = [by, *([second] if second else [])]
-    figure.rows = [
-        {dim: text_of(part[dim].values[()]) for dim in dims} | {"agent": name} | numbers_of(part)
-        for name, one in found.items()
-        for places in np.ndindex(*(one.sizes[dim] for dim in dims))
-        for part in [one.isel(dict(zip(dims, places, strict=True)))]
-    ]
-    figure.caption = f"{estimates.bands_of(found, list(found))}.{fixed}"

@@ -53,9 +53,8 @@ def plot_training(
       ConfigError: for names or values that the sweep does not have, and dimensions left open.
     """
     dataset = closed(dataset, by, select)
-    compared = dataset if is_sweep(dataset) else evaluation
-    if not is_sweep(dataset):
-        dataset = dataset.rename(regret="training_regret")
+    compared = dataset if is_sweep(dataset) else xr.Dataset() if evaluation is None else evaluation
+    dataset = dataset if is_sweep(dataset) else dataset.rename(regret="training_regret")
     lines = {title: _lines_of(part) for title, part in parts(dataset, by).items()}
     styles = value_styles(list(lines)) if by else {"": STYLES[TRAINED]}
     with_entropy = any("entropy" in one for one in lines.values())
@@ -103,11 +102,10 @@ def _draw_regrets(axes: Axes, lines: _Lines, style: Style, with_kept: bool) -> N
     draw(axes, style, iterations, held_out, "held-out scenarios" if with_kept else style.label)
 
 
-def _draw_reference(axes: Axes, dataset: xr.Dataset | None) -> None:
-    reference = "" if dataset is None else dataset.attrs.get("reference", "")
-    if dataset is not None and reference in dataset.get("agent", []):
-        style = style_of(reference)
-        level = final_regrets(dataset)[reference]
+def _draw_reference(axes: Axes, dataset: xr.Dataset) -> None:
+    reference = dataset.attrs.get("reference", "")
+    if reference in dataset.get("agent", []):
+        style, level = style_of(reference), final_regrets(dataset)[reference]
         axes.axhline(level, color=style.color, linestyle=style.line, linewidth=1.0, label=style.label)
 
 

@@ -25,7 +25,6 @@ class Abrupt(ObliviousEnvironment):
     """What a change does."""
 
     def validate_law(self, horizon: int) -> None:
-        """Checks the change points."""
         require_count(self.num_changes, "num_changes", 0, 3)
         require(
             self.num_changes < horizon,

@@ -56,11 +56,9 @@ class Adaptive(Environment):
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards."""
         return (-1.0, 1.0) if self.adversary == "orthogonal" else (0.0, 1.0)
 
     def variation_budget(self, horizon: int) -> float:
-        """See the class."""
         match self.adversary:
             case "favourite":
                 return horizon - 1.0

@@ -29,7 +29,6 @@ class Alternating(ObliviousEnvironment):
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards."""
         return (-0.5, 0.5) if self.centred else (0.0, 1.0)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:

@@ -35,7 +35,6 @@ class Besbes(ObliviousEnvironment):
     """When it is spent; over the first third it can be at most 0.1 T."""
 
     def validate_law(self, horizon: int) -> None:
-        """Checks that the budget can be spent."""
         limit = (0.3 if self.spending == "even" else 0.1) * horizon
         require_number(self.variation, "variation", "of at least 0", self.variation >= 0, 3.0)
         require(
@@ -47,7 +46,6 @@ class Besbes(ObliviousEnvironment):
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards."""
         return 0.5 - BESBES_AMPLITUDE, 0.5 + BESBES_AMPLITUDE
 
     def variation_budget(self, horizon: int) -> float:

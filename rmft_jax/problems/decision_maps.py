@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ class Ball(DecisionMap):
         super().validate()
         require_number(self.radius, "radius", "above 0", self.radius > 0, 1.0)
 
-    def with_radius(self, radius: Number) -> Self:
+    def with_radius(self, radius: Number) -> "Ball":
         """The ball of a radius that may be an array."""
         changes: Any = {"radius": radius}
         return dataclasses.replace(self, **changes)

@@ -26,13 +26,11 @@ class Sinusoidal(ObliviousEnvironment):
     """Shortest period of an arm, in rounds; at least 2."""
 
     def validate_law(self, horizon: int) -> None:
-        """Checks amplitude and period."""
         require_number(self.amplitude, "amplitude", "of at least 0", self.amplitude >= 0, 0.5)
         require_number(self.period, "period", "of at least 2", self.period >= 2, 50.0)
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards."""
         return 0.5 - self.amplitude, 0.5 + self.amplitude
 
     def variation_budget(self, horizon: int) -> float:
@@ -77,7 +75,6 @@ class RandomWalk(ObliviousEnvironment):
     """Largest step per round."""
 
     def validate_law(self, horizon: int) -> None:
-        """Checks the step."""
         require_number(self.walk_step, "walk_step", "in [0, 1]", 0 <= self.walk_step <= 1, 0.05)
 
     def variation_budget(self, horizon: int) -> float:
@@ -103,7 +100,6 @@ class Gradual(ObliviousEnvironment):
     """Largest step after round t, times sqrt(t)."""
 
     def validate_law(self, horizon: int) -> None:
-        """Checks the scale."""
         require_number(self.drift_scale, "drift_scale", "of at least 0", self.drift_scale >= 0, 1.0)
 
     def variation_budget(self, horizon: int) -> float:

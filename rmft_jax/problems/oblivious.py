@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.config import ScalarKey
+from rmft_jax.config.checks import require
 from rmft_jax.problems.base import Environment
 from rmft_jax.problems.types import Decision, Outcome
 
@@ -23,8 +24,19 @@ class ObliviousEnvironment(Environment):
         """Draws the expected rewards of rounds 1 to n; what stands in rounds that are not played does not matter."""
 
     def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "n K"]:
-        """Draws the path of one scenario."""
-        return jnp.where(arm_mask[None], self.path(key, arm_mask, round_mask), 0.0)
+        """Draws the path of one scenario.
+
+        Raises:
+          ConfigError: if the path has another shape.
+        """
+        path = self.path(key, arm_mask, round_mask)
+        require(
+            len(path.shape) == 2 and path.shape[1] == self.num_arms,
+            f"a path of shape {path.shape} from {type(self).__name__}",
+            f"(n, {self.num_arms}), one row per round and one column per arm",
+            f"(1, {self.num_arms}) where nothing ever changes",
+        )
+        return jnp.where(arm_mask[None], path, 0.0)
 
     def mean_rewards(self, state: Float[Array, "n K"], round: Int[Array, ""]) -> Float[Array, "K"]:
         """The path's row."""

@@ -33,14 +33,12 @@ class Stationary(ObliviousEnvironment):
     bandit_regret: ClassVar[RegretKind] = "pseudo"
 
     def validate_law(self, horizon: int) -> None:
-        """Checks the prior."""
         require_number(self.prior_mean, "prior_mean", "", True, 0.0)
         require_number(self.prior_std, "prior_std", "above 0", self.prior_std > 0, 1.0)
         require_number(self.gap, "gap", "in (0, 1]", 0 < self.gap <= 1, 0.2)
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards."""
         match self.prior:
             case "uniform":
                 return 0.0, 1.0

@@ -9,52 +9,41 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
-class IterationBar:
-    """Shows how far training is, with its regret and the time left."""
+class Bar:
+    """Shows how far work is, with words about the last step and the time left."""
 
-    def __init__(self, console: Console, bar: Progress, total: int, done: int):
-        self._console, self._bar, self._total, self._start = console, bar, total, done
-        self._started = time.perf_counter()
-        self._task = bar.add_task("training", total=total, completed=done, figures="", left="")
-
-    def update(self, done: int, validation_regret: float, regret: float, entropy: float) -> None:
-        """Moves the bar to `done` iterations."""
-        left = (time.perf_counter() - self._started) / (done - self._start) * (self._total - done)
-        figures = f"held-out regret {validation_regret:.2f} · rollout regret {regret:.2f} · entropy {entropy:.3f}"
-        time_left = f"{int(left) // 60}:{int(left) % 60:02d} left"
-        self._bar.update(self._task, completed=done, figures=figures, left=time_left)
-        if not self._console.is_terminal:
-            self._console.print(f"iteration {done}/{self._total} · {figures} · {time_left}", soft_wrap=True)
-
-
-class SweepBar:
-    """Shows how many cells of a sweep are done, what is running, and the time left."""
-
-    def __init__(self, console: Console, bar: Progress, total: int, done: int):
+    def __init__(self, console: Console, bar: Progress, what: str, total: int, done: int):
         self._console, self._bar, self._total, self._done, self._start = console, bar, total, done, done
-        self._started = time.perf_counter()
-        self._task = bar.add_task("sweep", total=total, completed=done, figures="", left="")
+        self._started, self._what = time.perf_counter(), what
+        self._task = bar.add_task(what, total=total, completed=done, figures="", left="")
 
     def figures(self, words: str) -> None:
         """Says what is running."""
         self._bar.update(self._task, figures=words)
 
+    def update(self, done: int, validation_regret: float, regret: float, entropy: float) -> None:
+        """Moves the bar of a run to `done` iterations."""
+        self._move(
+            done, f"held-out regret {validation_regret:.2f} · rollout regret {regret:.2f} · entropy {entropy:.3f}"
+        )
+
     def add(self, label: str, regret: float) -> None:
         """Counts a cell that finished."""
-        self._count(f"{label} · regret {regret:.2f}")
+        self._move(self._done + 1, f"{label} · regret {regret:.2f}")
 
     def fail(self, label: str, message: str) -> None:
         """Counts a cell that failed."""
         self._console.print(f"failed: {label}: {message}", soft_wrap=True, markup=False)
-        self._count(f"{label} · failed")
+        self._move(self._done + 1, f"{label} · failed")
 
-    def _count(self, figures: str) -> None:
-        self._done += 1
-        seconds = (time.perf_counter() - self._started) / (self._done - self._start) * (self._total - self._done)
-        time_left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
-        self._bar.update(self._task, completed=self._done, figures=figures, left=time_left)
+    def _move(self, done: int, figures: str) -> None:
+        self._done = done
+        seconds = (time.perf_counter() - self._started) / (done - self._start) * (self._total - done)
+        left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+        self._bar.update(self._task, completed=done, figures=figures, left=left)
         if not self._console.is_terminal:
-            self._console.print(f"{self._done}/{self._total} · {figures} · {time_left}", soft_wrap=True, markup=False)
+            words = f"{self._what} {done}/{self._total} · {figures} · {left}".lstrip()
+            self._console.print(words, soft_wrap=True, markup=False)
 
 
 class ProgressReporter:
@@ -75,18 +64,8 @@ class ProgressReporter:
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def iterations(self, total: int, done: int) -> Iterator[IterationBar]:
-        """A bar over iterations, starting at `done`."""
-        with self._progress() as bar:
-            yield IterationBar(self._console, bar, total, done)
-
-    @contextlib.contextmanager
-    def sweep(self, total: int, done: int) -> Iterator[SweepBar]:
-        """A bar over cells, starting at `done`."""
-        with self._progress() as bar:
-            yield SweepBar(self._console, bar, total, done)
-
-    def _progress(self) -> Progress:
+    def bar(self, what: str, total: int, done: int) -> Iterator[Bar]:
+        """A bar over iterations or cells, starting at `done`."""
         columns = (
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -94,4 +73,5 @@ class ProgressReporter:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        return Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
+            yield Bar(self._console, bar, what, total, done)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,23 @@ class RunDirectory:
         return self.path / "config.json"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, preset: str, overwrite: bool = False) -> "RunDirectory":
+    def create(
+        cls,
+        path: Path,
+        config: RunConfig,
+        preset: str,
+        overwrite: bool = False,
+        write_start: Callable[[Path], None] | None = None,
+    ) -> "RunDirectory":
         """Starts a run directory by writing its configuration.
+
+        Args:
+          path: the directory.
+          config: of the run.
+          preset: the name of the configuration, for the record.
+          overwrite: whether a run that is there is replaced.
+          write_start: writes the weights that the run starts from, given where. Called before there is a run, so that
+            none goes on without them.
 
         Raises:
           RunError: if the directory holds a run and `overwrite` is false, or holds other files, or cannot be written.
@@ -69,10 +84,13 @@ class RunDirectory:
                 raise RunError(f"{path} already holds a run; try --resume to continue it or --overwrite to replace it")
             with run.lock():
                 run._clear()
-        elif not is_vacant(path):
+        elif not is_vacant(path, run.start.name):
             raise RunError(f"{path} exists and is not a run directory; try another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            run.start.unlink(missing_ok=True)
+            if write_start is not None:
+                write_start(run.start)
             write_json(run._config, {"preset": preset, "import": imported(), "config": config.flat()})
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror}; try another --out") from error
@@ -116,11 +134,20 @@ class RunDirectory:
           RunError: if the file is damaged or does not describe a valid configuration.
         """
         values = self._read_json(self._config)
+        invalid, lost = f"{self._config} is no valid configuration", []
         try:
-            import_all(values.get("import", ()))
+            names = values.get("import", ())
+            # What has moved may have been imported from its new place already.
+            lost = [name for name in names if name.endswith(".py") and not Path(name).is_file()]
+            import_all(name for name in names if name not in lost)
             return from_dict(values["config"]), str(values["preset"])
-        except (ConfigError, KeyError, TypeError) as error:
-            raise RunError(f"{self._config} is no valid configuration ({error}); try --overwrite") from error
+        except ConfigError as error:
+            if lost:
+                gone = f"needs {' and '.join(lost)}, which {'is' if len(lost) == 1 else 'are'} gone ({error})"
+                raise RunError(f"{self._config} {gone}; try --import with the file where it is now") from error
+            raise RunError(f"{invalid} ({error}); try --overwrite") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{invalid} ({error}); try --overwrite") from error
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`."""
@@ -164,9 +191,10 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def is_vacant(path: Path) -> bool:
-    """Whether there is nothing at `path`, or a directory without visible files."""
-    return not path.exists() or (path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()))
+def is_vacant(path: Path, *besides: str) -> bool:
+    """Whether there is nothing at `path`, or a directory without visible files but for some, by their names."""
+    names = [file.name for file in path.iterdir()] if path.is_dir() else []
+    return not path.exists() or (path.is_dir() and all(name.startswith(".") or name in besides for name in names))
 
 
 @contextlib.contextmanager

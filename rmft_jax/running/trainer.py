@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ class RunKeys:
         return cls(*jax.random.split(jax.random.key(seed), 3))
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """What advances the training of one run, or of `B` in step.
 

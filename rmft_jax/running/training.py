@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import platform
 from collections.abc import Callable
 from importlib import metadata
@@ -84,10 +85,10 @@ def train(
     if resume and RunDirectory(directory).exists():
         run = RunDirectory.open(directory)
         _require_same_config(run, config)
+        _require_same_start(run, start)
     else:
-        run = RunDirectory.create(directory, config, preset, overwrite)
-        if start is not None:
-            write_policy(run.start, beginning.params, config, preset, {"from": dict(start.provenance)})
+        write_start = None if start is None else functools.partial(_write_start, start, config, preset)
+        run = RunDirectory.create(directory, config, preset, overwrite, write_start)
     with run.lock(), StopSignals(directory, reporter.note) as stop:
         if run.start.is_file():
             beginning = _beginning(config, read_policy(run.start))
@@ -140,7 +141,13 @@ def _follow(config: RunConfig, directory: Path, beginning: TrainState, mesh: Mes
     stepper = RunStepper(config, state, mesh)
     with StopSignals(directory, lambda message: None) as stop, stop.deferred():
         for _ in training(stepper, history, config, _one):
+            _require_finite(history)
             stop.check(f"stopped at iteration {history.done}")
+
+
+def _require_finite(history: History) -> None:
+    if history.failures:
+        raise TrainingDivergedError(f"{history.failures[0]} in a new run; the checkpoint before it is kept")
 
 
 def _agreed(state: TrainState, restored: TrainState | None) -> tuple[TrainState, bool]:
@@ -192,10 +199,9 @@ class _Session:
             stepper = RunStepper(config, state, self._mesh)
         history.compile_seconds += stepper.compile_seconds
         self._reporter.note(f"compiled in {stepper.compile_seconds:.1f} s for {device}")
-        with self._reporter.iterations(config.rmft.num_iterations, history.done) as bar, self._stop.deferred():
+        with self._reporter.bar("iteration", config.rmft.num_iterations, history.done) as bar, self._stop.deferred():
             for _ in training(stepper, history, config, _one):
-                if history.failures:
-                    raise TrainingDivergedError(f"{history.failures[0]} in a new run; the checkpoint before it is kept")
+                _require_finite(history)
                 self._save(local(stepper.state), history, device)
                 if history.done:
                     latest = (history.metrics[name][0, -1] for name in ("regret", "entropy"))
@@ -262,6 +268,22 @@ def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
         raise RunError(
             f"cannot resume {run.path} with a changed configuration ({'; '.join(changes)}); "
             f"try `rmft train --resume --out {run.path}` without them, or another --out"
+        )
+
+
+def _write_start(start: TrainedPolicy, config: RunConfig, preset: str, path: Path) -> None:
+    write_policy(path, start.agent.params, config, preset, {"from": dict(start.provenance)})
+
+
+def _require_same_start(run: RunDirectory, start: TrainedPolicy | None) -> None:
+    if start is None:
+        return
+    given = named(start.agent.params)
+    own = named(read_policy(run.start).agent.params) if run.start.is_file() else {}
+    if given.keys() != own.keys() or not all(np.array_equal(own[name], given[name]) for name in given):
+        raise RunError(
+            f"cannot resume {run.path} from other weights than those it started from; "
+            f"try `rmft train --resume --out {run.path}` without --from, or another --out"
         )
 
 

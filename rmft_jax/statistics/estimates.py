@@ -27,11 +27,7 @@ def is_trained(name: str) -> bool:
 
 
 def agents_among(known: Sequence[str], baselines: Sequence[str] | None) -> list[str]:
-    """All agents; or the trained ones and the classical ones that are named, as often as they are.
-
-    Raises:
-      ConfigError: for a name that is none of the classical agents.
-    """
+    """All agents; or the trained ones and the classical ones that are named, of which each must be known."""
     classical = [name for name in known if not is_trained(name)]
     for name in baselines or ():
         require(name in classical, f"baseline {name!r}", f"one of {', '.join(classical) or 'none'}", "another name")

@@ -61,9 +61,9 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
         one = evaluation.sel(agent=name)
         row: dict[str, Any] = {
             "regret_mean": float(mean[-1]),
-            "regret_ci95": _ci95(final[:, i]),
+            "regret_ci95": [*map(float, percentiles(final[:, i]))],
             "exponent": regression.exponent,
-            "exponent_ci95": _ci95(exponent[:, i]),
+            "exponent_ci95": [*map(float, percentiles(exponent[:, i]))],
             "trend_p": trend_test(mean).p_value,
             "regression_p": regression.p_value,
             "num_nonpositive": regression.num_nonpositive,
@@ -78,7 +78,7 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
             other = names.index(reference)
             row["minus_reference"] = float(np.mean(curves[i, :, -1] - curves[other, :, -1], dtype=np.float64))
             # Resamples share their scenarios, so the difference of their means is the mean of paired differences.
-            row["minus_reference_ci95"] = _ci95(final[:, i] - final[:, other])
+            row["minus_reference_ci95"] = [*map(float, percentiles(final[:, i] - final[:, other]))]
         summary[name] = row
     return summary
 
@@ -88,17 +88,11 @@ def _resampled_regret(curves: Float[np.ndarray, "A N T"]) -> Float[np.ndarray, "
     rounds = np.arange(1, curves.shape[-1] + 1)
 
     def statistic(weights: Float[np.ndarray, "B N"]) -> Float[np.ndarray, "B A 2"]:
-        columns = []
-        for curve in curves:  # One agent at a time: all of them at once would not fit into memory.
-            mean = weights @ curve.astype(np.float64)
-            columns.append(np.stack([mean[:, -1], slopes(mean, rounds)], axis=-1))
-        return np.stack(columns, axis=1)
+        # One agent at a time: all of them at once would not fit into memory.
+        means = (weights @ curve.astype(np.float64) for curve in curves)
+        return np.stack([np.stack([mean[:, -1], slopes(mean, rounds)], axis=-1) for mean in means], axis=1)
 
     return resample(statistic, curves.shape[1])
-
-
-def _ci95(resampled: Float[np.ndarray, "R"]) -> list[float]:
-    return [float(bound) for bound in percentiles(resampled)]
 
 
 def table(

@@ -24,7 +24,6 @@ from rmft_jax.statistics.estimates import select as part_of
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
 Format = Literal["markdown", "latex", "csv"]
-_FORMATS = ("markdown", "latex", "csv")
 _ESCAPES = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "β": r"$\beta$", "ε": r"$\varepsilon$",
@@ -74,14 +73,15 @@ def table(
     Raises:
       ConfigError: for names or values that the dataset does not have, and dimensions left open.
     """
-    require(format in _FORMATS, f"format={format!r}", f"one of {', '.join(_FORMATS)}", "markdown")
+    writers = {"markdown": _markdown, "latex": _latex, "csv": _csv}
+    require(format in writers, f"format={format!r}", f"one of {', '.join(writers)}", "markdown")
     if is_sweep(dataset):
         content = _of_sweep(part_of(dataset, select or {}), rows, columns, baselines)
     else:
         asked = f"rows={rows!r}, columns={columns!r}, select={dict(select or {})}"
         require(not (rows or columns or select), asked, "a sweep for them", "neither")
         content = _of_evaluation(dataset, baselines)
-    return {"markdown": _markdown, "latex": _latex, "csv": _csv}[format](content)
+    return writers[format](content)
 
 
 def _of_sweep(dataset: xr.Dataset, rows: str | None, columns: str | None, baselines: Sequence[str] | None) -> _Table:

@@ -33,12 +33,14 @@ class Task:
       run short, the first one fills up.
     wanted: slots whose results are still missing.
     baselines: names of the classical agents to play beside; None for the default.
+    keep_weights: whether results have the parameters of the policies.
     """
 
     group: Group
     cells: tuple[Cell, ...]
     wanted: tuple[int, ...]
     baselines: tuple[str, ...] | None
+    keep_weights: bool = False
 
     @property
     def label(self) -> str:
@@ -49,7 +51,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a cell: its dataset and its policy's parameters, or why there are none."""
+    """What became of a cell: its dataset, with its policy's parameters where they are kept, or why there is none."""
 
     cell: Cell
     dataset: xr.Dataset | None = None
@@ -58,7 +60,11 @@ class Result:
 
 
 def make_tasks(
-    groups: Sequence[Group], width: int, finished: Collection[int], baselines: Sequence[str] | None
+    groups: Sequence[Group],
+    width: int,
+    finished: Collection[int],
+    baselines: Sequence[str] | None,
+    keep_weights: bool = False,
 ) -> list[Task]:
     """The batches, of at most `width` cells, in which something is left to do.
 
@@ -72,7 +78,8 @@ def make_tasks(
             cells = group.cells[start : start + size]
             wanted = tuple(slot for slot, cell in enumerate(cells) if cell.index not in finished)
             if wanted:
-                tasks.append(Task(group, cells + cells[:1] * (size - len(cells)), wanted, names))
+                filled = cells + cells[:1] * (size - len(cells))
+                tasks.append(Task(group, filled, wanted, names, keep_weights))
     return tasks
 
 
@@ -112,8 +119,11 @@ def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Ite
         plays = programs.evaluate(agents, cell, np.asarray(batch.test_key)[slot])
         seconds = time.perf_counter() - started - (programs.compile_seconds - compiled)
         dataset = cell_dataset(cell, plays, history, slot, seconds + history.seconds / len(task.cells))
-        own = own_problem(padded, cell.config.rmft.environment.num_arms, cell.config.rmft.horizon)
-        yield slot, Result(cell, dataset, padded.policy.cut(best, own, padded.problem()))
+        params = None
+        if task.keep_weights:
+            own = own_problem(padded, cell.config.rmft.environment.num_arms, cell.config.rmft.horizon)
+            params = padded.policy.cut(best, own, padded.problem())
+        yield slot, Result(cell, dataset, params)
 
 
 def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> tuple[Batch, History]:
@@ -124,8 +134,9 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
         checkpoints = Checkpoints(path, identity, warn=lambda line: None)
         try:
             restored = checkpoints.restore(batch.state)
-        except RunError:  # Damaged, or of another batch: begun anew.
+        except RunError:  # Damaged, or of another batch: begun anew, with nothing of it beside what will be saved.
             restored = None
+            remove_folder(path)
         if restored is not None:
             batch, history = dataclasses.replace(batch, state=restored[0]), restored[1]
     stepper, saved = BatchStepper(programs, batch), time.perf_counter()

@@ -83,7 +83,7 @@ def _groups(cells: Sequence[Cell], agent: TrainedAgent, trained: RunConfig) -> l
     """The cells of one family of environments, at the size of the largest, or of the policy if it knows only one."""
     families: dict[object, list[Cell]] = {}
     for cell in cells:
-        families.setdefault(structure(cell.config, without=("horizon", "num_arms")), []).append(cell)
+        families.setdefault(tuple(structure(cell.config, without=("horizon", "num_arms")).items()), []).append(cell)
     groups = []
     for members in families.values():
         horizon = max(cell.config.rmft.horizon for cell in members)

@@ -8,9 +8,8 @@ wastes work but saves compilations. A group is padded where that is estimated to
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from rmft_jax.config.settings import Settings, hints_of
+from rmft_jax.config import Value
 from rmft_jax.method.settings import RunConfig, differing_settings
 from rmft_jax.sweeps.spec import Cell
 
@@ -59,9 +58,9 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
       cells: of one sweep.
       pad: whether cells of different horizons or arm counts may share a program.
     """
-    structures: dict[tuple[Any, ...], list[Cell]] = {}
+    structures: dict[tuple[tuple[str, Value], ...], list[Cell]] = {}
     for cell in cells:
-        structures.setdefault(structure(cell.config, without=_PADDED), []).append(cell)
+        structures.setdefault(tuple(structure(cell.config, without=_PADDED).items()), []).append(cell)
     groups = []
     for members in structures.values():
         apart = _differences(members[0], cells[0])
@@ -85,16 +84,10 @@ def describe(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def structure(config: Settings, without: Sequence[str] = ()) -> tuple[Any, ...]:
-    """What fixes shapes and structure of a configuration: all but the fields of type float, the seed, and `without`."""
-    found: list[Any] = [type(config).__name__]
-    for name, hint in hints_of(type(config)).items():
-        value = getattr(config, name)
-        if isinstance(value, Settings):
-            found.append((name, structure(value, without)))
-        elif hint is not float and name not in ("seed", *without):
-            found.append((name, value))
-    return tuple(found)
+def structure(config: RunConfig, without: Sequence[str] = ()) -> dict[str, Value]:
+    """What fixes shapes and structure of a configuration: all settings but fractions, the seed, and `without`."""
+    settings = config.flat().items()
+    return {name: value for name, value in settings if type(value) is not float and name not in ("seed", *without)}
 
 
 def run_flops(config: RunConfig, num_arms: int, horizon: int) -> float:
@@ -166,16 +159,6 @@ def _group(cells: Sequence[Cell], apart: str, shares_structure: bool, pad: bool)
 
 def _differences(cell: Cell, first: Cell) -> str:
     """What keeps a cell out of the first cell's programs."""
-    own, others = (dict(_flat(structure(c.config, without=_PADDED))) for c in (cell, first))
-    fields = [name for name in own if own[name] != others.get(name)]
-    shown = ", ".join(f"{name}={own[name]}" for name in fields)
-    return f"{shown} {'fix' if len(fields) > 1 else 'fixes'} shapes or structure" if fields else ""
-
-
-def _flat(node: tuple[Any, ...], name: str = "") -> list[tuple[str, Any]]:
-    kind, *fields = node
-    found: list[tuple[str, Any]] = [(name, kind)] if name else []
-    for field, value in fields:
-        nested = isinstance(value, tuple) and value and isinstance(value[0], str)
-        found += _flat(value, field) if nested else [(field, value)]
-    return found
+    own, others = (structure(c.config, without=_PADDED) for c in (cell, first))
+    shown = [f"{name}={value}" for name, value in own.items() if value != others.get(name)]
+    return f"{', '.join(shown)} {'fix' if len(shown) > 1 else 'fixes'} shapes or structure" if shown else ""

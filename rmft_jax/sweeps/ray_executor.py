@@ -163,7 +163,7 @@ def _drive(ray: Any, jobs: Jobs, needs: Mapping[str, float]) -> Iterator[Result]
                 task = waiting.popleft()
                 if task.group is not group:  # It holds all of its cells, so it is sent once.
                     group, group_ref = task.group, ray.put(pickle.dumps(task.group))
-                rest = pickle.dumps((task.cells, task.wanted, task.baselines))
+                rest = pickle.dumps((task.cells, task.wanted, task.baselines, task.keep_weights))
                 stream = work.remote(imported(), group_ref, rest, folder)
                 running[stream] = _Remote({task.cells[slot].index: task.cells[slot] for slot in task.wanted})
             ready, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
@@ -218,7 +218,7 @@ def _work(imports: list[str], pickled_group: bytes, rest: bytes, folder: str) ->
     What is pickled may be of classes that users' code defines, which is imported first.
     """
     import_all(imports)
-    group, (cells, wanted, baselines) = pickle.loads(pickled_group), pickle.loads(rest)
+    group, rest_of_task = pickle.loads(pickled_group), pickle.loads(rest)
     context = importlib.import_module("ray").get_runtime_context()
     yield context.get_node_id()
     if any(context.get_accelerator_ids().get(name) for name in _ACCELERATORS):
@@ -227,7 +227,7 @@ def _work(imports: list[str], pickled_group: bytes, rest: bytes, folder: str) ->
     if not _programs or _programs[0][0] != group:
         _programs[:] = [(group, Programs(group))]
     reachable = os.access(Path(folder).parent, os.W_OK)
-    task = Task(group, cells, wanted, baselines)
+    task = Task(group, *rest_of_task)
     yield from run_task(task, _programs[0][1], Path(folder) if reachable else None, lambda done, regret: None)
 
 

@@ -17,8 +17,8 @@ from rmft_jax.method.contract import require_contract
 from rmft_jax.method.devices import device_name
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.interruption import InterruptedRunError
-from rmft_jax.running.progress import ProgressReporter, SweepBar
-from rmft_jax.running.storage import RunError
+from rmft_jax.running.progress import Bar, ProgressReporter
+from rmft_jax.running.storage import RunError, remove_folder
 from rmft_jax.running.training import versions
 from rmft_jax.sweeps.batches import Result, Task, Watch, make_tasks, run_task
 from rmft_jax.sweeps.plan import Group, plan
@@ -117,30 +117,32 @@ def run_sweep(
         if value is not None:
             require_count(value, name, minimum, minimum)
     checked_plan(sweep.expand(), sweep.baselines, pad)
-    path = Path(directory)
-    if resume and SweepDirectory(path).exists():
-        files = SweepDirectory.open(path)
-    else:
-        files = SweepDirectory.create(path, sweep, provenance(), overwrite)
+    files = SweepDirectory(Path(directory))
+    if not (resume and files.exists()):
+        SweepDirectory.create(files.path, sweep, provenance(), overwrite)
     with files.lock():
-        files = files.grown(sweep, provenance())
+        files = SweepDirectory.open(files.path).grown(sweep, provenance())  # As it is now that nobody else writes.
         groups = plan(files.cells, pad=pad)
         done = files.finished(reporter.note)
         tasks = [
             task
             for group in groups
-            for task in make_tasks([group], cells_per_batch or batch_size(group.config), done, sweep.baselines)
+            for task in make_tasks(
+                [group], cells_per_batch or batch_size(group.config), done, sweep.baselines, keep_weights
+            )
         ]
         total = len(files.cells)
-        with reporter.sweep(total, len(done)) as bar:
+        with reporter.bar("cell", total, len(done)) as bar:
             try:
                 results = executor(Jobs(tasks, files.unfinished, bar.figures, reporter.note))
-                failed = _collect(results, files, bar, max_failures, keep_weights)
+                failed = _collect(results, files, bar, max_failures)
             except KeyboardInterrupt:
                 hint = f"{files.path} keeps what is finished; continue with the same command and --resume"
                 raise InterruptedRunError(signal.SIGINT, f"stopped; {hint}") from None
         files.write_assembled(reporter.note)
-    finished = len(files.finished(reporter.note))
+        finished = len(files.finished(reporter.note))
+        if finished == total:
+            remove_folder(files.unfinished)  # Of batches that were cut anew when the sweep grew.
     return Outcome(finished, failed, total - finished - len(failed), time.perf_counter() - started)
 
 
@@ -176,18 +178,14 @@ def batch_size(config: RunConfig) -> int:
 
 
 def _collect(
-    results: Generator[Result, None, None],
-    files: SweepDirectory,
-    bar: SweepBar,
-    max_failures: int | None,
-    keep_weights: bool,
+    results: Generator[Result, None, None], files: SweepDirectory, bar: Bar, max_failures: int | None
 ) -> dict[str, str]:
     """Writes results as they come; returns the messages of the failures."""
     failed: dict[str, str] = {}
     with contextlib.closing(results):  # Whatever ends this ends what still runs elsewhere.
         for result in results:
             if result.dataset is not None:
-                if keep_weights:  # Before the results, which say that the cell is finished.
+                if result.params is not None:  # Before the results, which say that the cell is finished.
                     files.write_weights(result.cell, result.params)
                 files.write_cell(result.cell, result.dataset)
                 bar.add(result.cell.label, float(result.dataset["final_regret"]))

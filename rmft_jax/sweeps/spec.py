@@ -80,7 +80,9 @@ class Sweep:
     def __post_init__(self) -> None:
         ok = _is_list(self.imports) and all(isinstance(name, str) for name in self.imports)
         require(ok, f"import={shown(self.imports)}", "a list of files and modules", 'import = ["worlds.py"]')
-        object.__setattr__(self, "imports", tuple(self.imports))
+        # Absolute, because the sweep may be read again from elsewhere.
+        names = (str(Path(name).resolve()) if name.endswith(".py") else name for name in self.imports)
+        object.__setattr__(self, "imports", tuple(names))
         import_all(self.imports)
         require(isinstance(self.preset, str), f"preset={shown(self.preset)}", "a name", "preset='mab'")
         for name in ("grid", "zip"):
@@ -232,16 +234,23 @@ class Sweep:
         """What the cells span: for every dimension its fields, each with its values along the dimension.
 
         A grid's axis is a dimension. The columns of `zip` share one, named after the first of them whose values all
-        differ, or `zip` if there is none. Cells that would leave nearly everything else empty (more than 20 slots a
-        cell) lie along a single dimension `cell`.
+        differ, or `zip` if there is none. Values come in the order of the axis, then those of further cells. Cells that
+        would leave nearly everything else empty (more than 20 slots a cell) lie along a single dimension `cell`.
 
         Args:
           coordinates: those of every cell. None: computed by `expand`.
         """
         if coordinates is None:
             coordinates = [cell.coordinates for cell in self.expand()]
+        declared: dict[Group, list[tuple[Value, ...]]] = {
+            (field,): [(value,) for value in values] for field, values in self.grid.items()
+        }
+        declared[tuple(self.zip)] = list(zip(*self.zip.values(), strict=True))
         spans = {
-            group: _distinct(tuple(point[field] for field in group) for point in coordinates) for group in self.groups
+            group: _distinct(
+                [*declared.get(group, ()), *(tuple(point[field] for field in group) for point in coordinates)]
+            )
+            for group in self.groups
         }
         if math.prod(map(len, spans.values())) > _MAX_SLOTS_PER_CELL * len(coordinates):
             varied = tuple(field for group in self.groups for field in group)

@@ -11,13 +11,13 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from rmft_jax.config import Params, Value
+from rmft_jax.config import ConfigError, Params, Value
 from rmft_jax.config.checks import require
 from rmft_jax.config.plugins import import_all, imported
 from rmft_jax.config.settings import shown
@@ -26,6 +26,7 @@ from rmft_jax.running.storage import RunError, is_vacant, locked, remove_folder,
 from rmft_jax.running.training import load_run
 from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
 from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
+from rmft_jax.sweeps.growing import grown_cells, joined
 from rmft_jax.sweeps.spec import Cell, Sweep, label_of
 
 Warn = Callable[[str], None]
@@ -93,7 +94,8 @@ class SweepDirectory:
         directory = cls(path)
         if not directory.exists():
             raise RunError(f"{path} is not a sweep directory (it has no sweep.json); try one that `rmft sweep` made")
-        import_all(directory._content.get("import", ()))
+        gone = directory._gone
+        import_all(name for name in directory._content.get("import", ()) if name not in gone)
         return directory
 
     def grown(self, sweep: Sweep, provenance: Mapping[str, Any] | None = None) -> "SweepDirectory":
@@ -101,27 +103,16 @@ class SweepDirectory:
 
         Raises:
           ConfigError: if the sweep cannot work.
-          RunError: if a cell that is here is not one of the sweep's.
+          RunError: if a cell that is here is not one of the sweep's, or other baselines were played beside it.
         """
-        wanted = {cell.config: cell for cell in sweep.expand()}
-        here = {cell.config: cell.index for cell in self.cells}
-        lost = next((cell for cell in self.cells if cell.config not in wanted), None)
-        if lost is not None:
-            difference = self._difference(sweep) or f"its cell {lost.label} is not in this one"
-            raise RunError(
-                f"{self.path} holds another sweep: {difference}; try the spec that it holds with more cells, "
-                "or another --out"
-            )
-        if self._content["spec"] == sweep.to_dict():
-            return self
-        fresh = iter(range(len(here), len(wanted)))
-        cells = [
-            dataclasses.replace(c, index=here[c.config] if c.config in here else next(fresh)) for c in wanted.values()
-        ]
-        records = [_record(cell) for cell in sorted(cells, key=lambda cell: cell.index)]
-        before, after = self._content["provenance"], dict(provenance or {})
-        both = {name: _joined(before.get(name), value) for name, value in after.items()}
-        write_json(self._spec, _content(sweep, before | both, records))
+        spec, here = self._content["spec"], self.cells
+        try:
+            records = [_record(cell) for cell in grown_cells(here, spec, sweep)]
+        except RunError as error:
+            remedy = "try the spec that it holds with more cells, or another --out"
+            raise RunError(f"{self.path} holds another sweep: {error}; {remedy}") from None
+        if spec != sweep.to_dict():
+            write_json(self._spec, _content(sweep, joined(self._content["provenance"], provenance or {}), records))
         return SweepDirectory(self.path)
 
     def exists(self) -> bool:
@@ -139,12 +130,15 @@ class SweepDirectory:
     @functools.cached_property
     def sweep(self) -> Sweep:
         """What the directory holds."""
-        return Sweep.from_dict(self._content["spec"])
+        spec, gone = self._content["spec"], self._gone
+        with self._told_what_is_gone():
+            return Sweep.from_dict(spec | {"import": [name for name in spec.get("import", ()) if name not in gone]})
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
         """Every cell by its index, as the sweep began: a preset that has changed since does not change them."""
-        return [Cell(record["index"], record["coordinates"], from_dict(record["config"])) for record in self._records]
+        with self._told_what_is_gone():
+            return [Cell(one["index"], one["coordinates"], from_dict(one["config"])) for one in self._records]
 
     def finished(self, warn: Warn = print) -> set[int]:
         """Indices of the cells whose files are there and whole; `warn` is called with a line for every damaged one."""
@@ -183,10 +177,12 @@ class SweepDirectory:
           ConfigError: if there is no such cell, or several.
           RunError: if its policy was not kept.
         """
-        found = [c for c in self.cells if (c.index == cell if isinstance(cell, int) else _matches(c, cell))]
-        labels = ", ".join(f"{c.index} ({c.label})" for c in (found or self.cells)[:5])
-        words = shown(cell) if isinstance(cell, int) else label_of(cell)
-        require(len(found) == 1, f"cell {words}, which {len(found)} have", f"one of {labels}, ...", "--cell 0")
+        found = [c for c in self.cells if (_matches(c, cell) if isinstance(cell, Mapping) else c.index == cell)]
+        known = found or self.cells
+        labels = ", ".join(f"{c.index} ({c.label})" for c in known[:5]) + ", ..." * (len(known) > 5)
+        words = label_of(cell) if isinstance(cell, Mapping) else shown(cell)
+        matching = f"{len(found)} cells match" if found else "no cell matches"
+        require(len(found) == 1, f"cell {words}, which {matching}", f"one of {labels}", f"--cell {known[0].index}")
         path = self.weights_path(found[0].index)
         if not path.is_file():
             raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with --keep-weights")
@@ -228,7 +224,7 @@ class SweepDirectory:
         """The content of `sweep.nc`; None if it is damaged, or no newer than what it would now be made from."""
         cells = list(self._cells.glob("*.nc"))
         # Where only the assembled file was kept, it is all there is.
-        sources = [self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
+        sources = [self._spec, self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
         with contextlib.suppress(*_DAMAGE):
             # Clocks of file systems are coarse: the same moment is not after.
             changed = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
@@ -278,6 +274,20 @@ class SweepDirectory:
     def _records(self) -> list[dict[str, Any]]:
         return self._content["cells"]
 
+    @property
+    def _gone(self) -> list[str]:
+        """Users' files that are not where they were; they may have been imported from their new place."""
+        return [n for n in self._content.get("import", ()) if n.endswith(".py") and not Path(n).is_file()]
+
+    @contextlib.contextmanager
+    def _told_what_is_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            gone = " and ".join(self._gone)
+            remedy = f"--import with {gone} where it is now, since that is gone" if gone else "`rmft sweep --overwrite`"
+            raise RunError(f"{self._spec} is of no use here ({error}); try {remedy}") from error
+
     def _contents(self, warn: Warn) -> dict[int, CellContent]:
         """What the finished cells hold, by index."""
         contents = {}
@@ -292,21 +302,6 @@ class SweepDirectory:
             except _DAMAGE as error:
                 warn(f"{path} is damaged ({error}): {label_of(record['coordinates'])} counts as not finished")
         return contents
-
-    def _difference(self, sweep: Sweep) -> str:
-        """The first part in which `sweep` differs from what is here, in words; empty if none does."""
-        here, given = self._content["spec"], sweep.to_dict()
-        for part in dict.fromkeys((*here, *given)):
-            old, new = here.get(part), given.get(part)
-            if isinstance(old, dict) and isinstance(new, dict):
-                for field in dict.fromkeys((*old, *new)):
-                    if old.get(field) != new.get(field):
-                        return f"{field} in [{part}] is {_told(old.get(field))} there and {_told(new.get(field))} now"
-                if list(old) != list(new):
-                    return f"[{part}] has its fields in another order"
-            elif old != new:
-                return f"{part} is {_told(old)} there and {_told(new)} now"
-        return ""
 
     def _clear(self) -> None:
         # The specification goes last, so that an interrupted clearing still reads as a sweep.
@@ -329,9 +324,9 @@ def load_sweep(directory: str | Path, warn: Warn = print) -> xr.Dataset:
     Raises:
       RunError: if there is no sweep.
     """
-    sweep = SweepDirectory.open(Path(directory))
-    assembled = sweep.read_assembled()
-    return sweep.assemble(warn) if assembled is None else assembled
+    sweep = SweepDirectory(Path(directory))
+    assembled = sweep.read_assembled() if sweep.exists() else None  # Which needs no code of users.
+    return SweepDirectory.open(sweep.path).assemble(warn) if assembled is None else assembled
 
 
 def load_policy(
@@ -366,11 +361,6 @@ def _record(cell: Cell) -> dict[str, Any]:
     return {"index": cell.index, "coordinates": cell.coordinates, "config": cell.config.flat()}
 
 
-def _joined(before: Any, after: Any) -> Any:
-    """What is known of a sweep that was made in several goes."""
-    return after if before in (None, after) else f"{before}, {after}"
-
-
 def _matches(cell: Cell, values: Mapping[str, Value]) -> bool:
     known = cell.config.flat() | cell.coordinates
     return all(known.get(name) == value for name, value in values.items())
@@ -379,8 +369,3 @@ def _matches(cell: Cell, values: Mapping[str, Value]) -> bool:
 def _attribute(value: Any) -> str | int | float:
     """NetCDF attributes are text and numbers."""
     return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
-
-
-def _told(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value, default=str)
-    return text if len(text) <= 80 else f"{text[:76]} ..."

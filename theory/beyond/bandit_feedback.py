@@ -6,7 +6,6 @@ where regret counts the arms that were drawn, luck in the draw outweighs the noi
 policies instead (`selection_form="expected"`) removes the draw from selection, not from what is seen.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -16,33 +15,27 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from rmft_jax import BanditConfig, BanditSingleLayer, Regret, SingleLayerConfig, make_environment
-from rmft_jax.agents import EXP3, Agent, ScoreMap
-from rmft_jax.evaluation import play_scenarios
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import ScalarKey
+from rmft_jax.agents import EXP3, Agent, BanditSingleLayer, SingleLayer
+from rmft_jax.config import ScalarKey
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Problem, Regret, Stationary
 from theory.beyond.exploration import Exploration, Finding, band, best_of, exponents, over_seeds
 from theory.statement import Effort
 from theory.walks import QUICK, SETTING, walk
 
 NAME = "bandit_feedback"
 ARMS = 3
-BANDIT = dataclasses.replace(
-    SETTING,
-    environment=BanditConfig(num_arms=ARMS, feedback="bandit", prior="uniform", noise="bernoulli"),
+BANDIT = SETTING.replace(
+    environment=Stationary(num_arms=ARMS, feedback="bandit", prior="uniform", noise="bernoulli"),
     decision_map="softmax",
     shared_reward_noise=False,
     selection_form="sampled",
     num_scenarios=512,
 )
 CONFIGS = {
-    "full information": dataclasses.replace(
-        BANDIT,
-        environment=dataclasses.replace(BANDIT.environment, feedback="full"),
-        shared_reward_noise=True,
-        selection_form="standard",
-    ),
-    "bandit, expected regret": dataclasses.replace(BANDIT, selection_form="expected"),
+    "full information": BANDIT.replace(feedback="full", shared_reward_noise=True, selection_form="standard"),
+    "bandit, expected regret": BANDIT.replace(selection_form="expected"),
     "bandit, sampled regret": BANDIT,
 }
 NUM_ITERATIONS = 8
@@ -103,15 +96,13 @@ def measure(effort: Effort) -> Measured:
 
 
 def _regret(agent: Agent, key: ScalarKey) -> Float[Array, "T"]:
-    environment = make_environment(BANDIT.environment)
-    played = play_scenarios(agent, environment, key, int(HORIZONS[-1]), 128)
+    played = play_scenarios(agent, Problem(BANDIT.environment, int(HORIZONS[-1])), key, 128)
     return jnp.mean(Regret("pseudo", "expected")(played), axis=0)
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _learned_regret(matrices: Float[Array, "G K K"], key: ScalarKey) -> Float[Array, "G R"]:
-    start = BanditSingleLayer.create(key, SingleLayerConfig(key_size=1), ARMS)
-    start = dataclasses.replace(start, score_map=ScoreMap("softmax"))
+    start = BanditSingleLayer.create(key, SingleLayer(key_size=1), ARMS)
     return jax.vmap(lambda W: _regret(start.with_value(W), key))(matrices)[:, HORIZONS - 1]
 
 

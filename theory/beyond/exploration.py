@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.environments import Environment
-from rmft_jax.evaluation import play_scenarios
-from rmft_jax.types import ScalarKey, Trajectory
+from rmft_jax.agents import FullInformationSingleLayer
+from rmft_jax.config import ScalarKey
+from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.problems import Ball, Problem, Trajectory
 from theory.statement import Effort, pooled_error, standard_error
 from theory.walks import QUICK, diagonal, off_diagonal
 
@@ -90,11 +90,11 @@ def exponents(rounds: Float[np.ndarray, "R"], regret: Float[np.ndarray, "S R"]) 
     return np.polyfit(np.log(rounds), np.log(regret).T, 1)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("horizon", "num_scenarios"), compiler_options=QUICK)
-def problems(environment: Environment, key: ScalarKey, horizon: int, num_scenarios: int) -> Trajectory:
+@functools.partial(jax.jit, static_argnames="num_scenarios", compiler_options=QUICK)
+def scenarios(problem: Problem, key: ScalarKey, num_scenarios: int) -> Trajectory:
     """Scenarios under full information on which nothing is played yet: their rewards do not depend on play."""
-    idle = FullInformationSingleLayer.ftrl(environment.num_arms, 0.0, ScoreMap("ball"))
-    return play_scenarios(idle, environment, key, horizon, num_scenarios)
+    idle = FullInformationSingleLayer.ftrl(problem.num_arms, 0.0, Ball(0.0))
+    return play_scenarios(idle, problem, key, num_scenarios)
 
 
 def band(axes: Axes, x: Float[np.ndarray, "n"], values: Float[np.ndarray, "S n"], color: str, **line: Any) -> None:

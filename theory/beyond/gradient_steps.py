@@ -7,16 +7,14 @@ rather than V alone, nothing keeps `a = K'(Qc + q)` and `v` at 0 and `b = kappa'
 `sum_i (V R_i + v)(a'R_i + b)`, with W = b V.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmft_jax import SingleLayerConfig
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import Params
+from rmft_jax.config import Params
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.beyond.exploration import Exploration, Finding, band, beside, over_seeds
 from theory.statement import Effort
 from theory.theorem1 import step_per_iteration
@@ -25,21 +23,20 @@ from theory.walks import SETTING, diagonal, walk
 NAME = "gradient_steps"
 NUM_ITERATIONS = 8
 UPDATES_PER_EPOCH = 4
-VALUE = dataclasses.replace(
-    SETTING,
+VALUE = SETTING.replace(
     num_scenarios=512,
     update="gradient",
     num_minibatches=UPDATES_PER_EPOCH,
     schedule="constant",
     max_grad_norm=1e6,  # Never reached.
 )
-ALL = dataclasses.replace(VALUE, policy=SingleLayerConfig(key_size=4, trained="all"))
+ALL = VALUE.replace(key_size=4, trained="all")
 CASES = {
-    "4 updates of 0.0003": dataclasses.replace(VALUE, step_size=3e-4),
-    "4 updates of 0.001": dataclasses.replace(VALUE, step_size=1e-3),
-    "4 updates of 0.01": dataclasses.replace(VALUE, step_size=1e-2),
-    "32 updates of 0.001": dataclasses.replace(VALUE, step_size=1e-3, num_epochs=8),
-    "all trained, 4 updates of 0.001": dataclasses.replace(ALL, step_size=1e-3),
+    "4 updates of 0.0003": VALUE.replace(step_size=3e-4),
+    "4 updates of 0.001": VALUE.replace(step_size=1e-3),
+    "4 updates of 0.01": VALUE.replace(step_size=1e-2),
+    "32 updates of 0.001": VALUE.replace(step_size=1e-3, num_epochs=8),
+    "all trained, 4 updates of 0.001": ALL.replace(step_size=1e-3),
 }
 
 

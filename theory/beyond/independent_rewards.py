@@ -9,7 +9,6 @@ The two kinds of luck have opposite signs. For `W = w I` they are `rho |S_T| - w
 varies with `|S_T|` where `w |S_T|` is near rho: selection should be nearest to the theorem's there.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +16,14 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.plotting.style import COLORS, column_figure
 from theory.beyond.exploration import Exploration, Finding, band, beside, over_seeds
 from theory.statement import Effort
 from theory.theorem1 import step_per_iteration
 from theory.walks import SETTING, diagonal, walk
 
 NAME = "independent_rewards"
-CONFIG = dataclasses.replace(SETTING, shared_reward_noise=False, num_scenarios=512)
+CONFIG = SETTING.replace(shared_reward_noise=False, num_scenarios=512)
 RADII = (1e-3, 1.0)
 NUM_ITERATIONS = 20
 LAST = 5
@@ -41,7 +40,7 @@ def measure(effort: Effort) -> Measured:
     walks = []
     for radius in RADII:
         effort.note(f"independent rewards, radius {radius:g}")
-        walks.append(walk(dataclasses.replace(CONFIG, radius=radius), NUM_ITERATIONS, effort.times(4), effort))
+        walks.append(walk(CONFIG.replace(radius=radius), NUM_ITERATIONS, effort.times(4), effort))
     return Measured(np.stack(walks))
 
 

@@ -6,21 +6,20 @@ ones; where `P W 1` is not quite 0, that becomes a drift of the scores, and regr
 fit does.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from rmft_jax.agents import ScoreMap
-from rmft_jax.plotting import COLORS, column_figure
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Softmax
 from theory.beyond.exploration import Exploration, Finding, over_seeds
 from theory.hedge import CENTRING, rate
 from theory.hedge_regret import OPPONENTS, TRAINING, hedge_bound, stop
 from theory.play import HORIZONS, play
 from theory.statement import Effort, standard_error
-from theory.walks import walk, with_environment
+from theory.walks import walk
 
 NAME = "sampling_errors"
 NUM_ITERATIONS = 26
@@ -45,12 +44,12 @@ def measure(effort: Effort) -> Measured:
     drifts, regrets = [], []
     coins = {"coins": OPPONENTS["coins"]}
     for count, mean in CASES:
-        config = dataclasses.replace(with_environment(TRAINING, prior_mean=mean), num_scenarios=count)
+        config = TRAINING.replace(prior_mean=mean, num_scenarios=count)
         paths = walk(config, NUM_ITERATIONS, effort.times(3), effort)
         stopped = stop(paths)
         last = stopped[:, -1]
         drifts.append(np.linalg.norm((CENTRING @ last).sum(axis=-1), axis=-1) / rate(last))
-        played = play({"coins": stopped}, paths[:, -1], ScoreMap("softmax"), coins, effort).stopped["coins"]
+        played = play({"coins": stopped}, paths[:, -1], Softmax(0.0), coins, effort).stopped["coins"]
         bounds = np.asarray([hedge_bound(T) for T in LONG])
         regrets.append(played[:, -len(LONG) :].max(axis=-1) / bounds)
     return Measured(np.stack(drifts), np.stack(regrets))

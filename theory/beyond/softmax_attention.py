@@ -16,29 +16,28 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from rmft_jax import AlternatingConfig, BanditConfig, Regret, SingleLayerConfig, make_environment
-from rmft_jax.agents import FullInformationSingleLayer, ScoreMap
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import Trajectory
-from theory.beyond.exploration import Exploration, Finding, band, beside, best_of, exponents, over_seeds, problems
+from rmft_jax.agents import FullInformationSingleLayer, SingleLayer
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Alternating, Ball, Problem, Regret, Stationary, Trajectory
+from theory.beyond.exploration import Exploration, Finding, band, beside, best_of, exponents, over_seeds, scenarios
 from theory.lemma import order_statistic_mean
 from theory.statement import Effort
 from theory.theorem1 import step_per_iteration
-from theory.walks import QUICK, SETTING, diagonal, walk, with_environment
+from theory.walks import QUICK, SETTING, diagonal, walk
 
 NAME = "softmax_attention"
 ARMS = 2
-LINEAR = dataclasses.replace(with_environment(SETTING, num_arms=ARMS), num_scenarios=512)
-SOFTMAX = dataclasses.replace(LINEAR, policy=SingleLayerConfig(attention="softmax", key_size=1))
+LINEAR = SETTING.replace(num_arms=ARMS, num_scenarios=512)
+SOFTMAX = LINEAR.replace(attention="softmax")
 NUM_ITERATIONS = 8
 HORIZONS = np.array([50, 100, 200, 400, 800])
 COUNTS = 2.0 ** np.arange(1, 11.5, 0.5)
 """Numbers of iterations at which play is judged; V_n grows in proportion to n, which gives those never run."""
 ATTENTIONS: tuple[Literal["linear", "softmax"], ...] = ("linear", "softmax")
 PROBLEMS = {
-    "Bernoulli": BanditConfig(num_arms=ARMS, feedback="full", prior="uniform", noise="bernoulli"),
-    "alternating": AlternatingConfig(num_arms=ARMS, feedback="full", centred=True),
-    "faint signal": BanditConfig(
+    "Bernoulli": Stationary(num_arms=ARMS, feedback="full", prior="uniform", noise="bernoulli"),
+    "alternating": Alternating(num_arms=ARMS, feedback="full", centred=True),
+    "faint signal": Stationary(
         num_arms=ARMS, feedback="full", prior="gaussian", prior_std=0.03, noise="gaussian", noise_std=0.3
     ),
 }
@@ -68,8 +67,8 @@ def simulated_step(seed: int) -> float:
     features[:, 1:] = np.cumsum(rewards, axis=1)[:, :-1] / np.arange(1, SOFTMAX.horizon)[:, None]
     alpha = np.sum(features**2, axis=(1, 2)).mean()
     beta = (np.sum(features * rewards, axis=(1, 2)) / np.linalg.norm(rewards, axis=(1, 2))).mean()
-    c = order_statistic_mean(SOFTMAX.num_rollouts, SOFTMAX.k)
-    return float(SOFTMAX.exploration_std * c * beta / alpha)
+    c = order_statistic_mean(SOFTMAX.num_rollouts, SOFTMAX.selection.k)
+    return float(SOFTMAX.decision_map.exploration_std * c * beta / alpha)
 
 
 def measure(effort: Effort) -> Measured:
@@ -83,7 +82,7 @@ def measure(effort: Effort) -> Measured:
         effort.note(f"regret against the horizon: {name}")
         for s in range(len(paths)):
             key = jax.random.fold_in(jax.random.key(effort.seed + 1), s)
-            played = problems(make_environment(environment), key, int(HORIZONS[-1]), 128)
+            played = scenarios(Problem(environment, int(HORIZONS[-1])), key, 128)
             for a, per_iteration in enumerate((linear[s], paths[s, -1] / NUM_ITERATIONS)):
                 matrices = jnp.asarray(COUNTS[:, None, None] * per_iteration, jnp.float32)
                 regret[s, a, p] = _replay(ATTENTIONS[a], matrices, played)
@@ -95,10 +94,8 @@ def _replay(
     attention: Literal["linear", "softmax"], matrices: Float[Array, "G K K"], played: Trajectory
 ) -> Float[Array, "G R"]:
     """What was rewarded does not depend on play here, so the same trajectories serve all policies."""
-    start = FullInformationSingleLayer.create(
-        jax.random.key(0), SingleLayerConfig(attention=attention, key_size=1), ARMS
-    )
-    play = jax.vmap(jax.vmap(ScoreMap("ball").policy, in_axes=(0, None)))
+    start = FullInformationSingleLayer.create(jax.random.key(0), SingleLayer(attention=attention, key_size=1), ARMS)
+    play = jax.vmap(jax.vmap(Ball().policy, in_axes=(0, None)))
 
     def regret(matrix: Float[Array, "K K"]) -> Float[Array, "R"]:
         agent = start.with_value(matrix)

@@ -9,7 +9,6 @@ direction of `S_{t-1}` easier to follow than its length. Here `z_t` is regressed
 trajectories, in every round and in all of them at once.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -20,19 +19,18 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rmft_jax import TransformerConfig, init, make_environment
-from rmft_jax.agents import trained_agent
-from rmft_jax.plotting import COLORS, column_figure
-from rmft_jax.types import Params, Trajectory
-from theory.beyond.exploration import Exploration, Finding, band, over_seeds, problems
+from rmft_jax.agents import Transformer
+from rmft_jax.config import Params
+from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.problems import Trajectory
+from theory.beyond.exploration import Exploration, Finding, band, over_seeds, scenarios
 from theory.statement import Effort
 from theory.theorem1 import step_per_iteration
 from theory.walks import QUICK, SETTING, diagonal, off_diagonal, walk
 
 NAME = "two_layers"
-CONFIG = dataclasses.replace(
-    SETTING,
-    policy=TransformerConfig(num_layers=2, width=16, num_heads=2, mlp_ratio=2),
+CONFIG = SETTING.replace(
+    policy=Transformer(num_layers=2, width=16, num_heads=2, mlp_ratio=2),
     num_scenarios=48,
     update="gradient",
     num_minibatches=2,
@@ -79,7 +77,7 @@ def measure(effort: Effort) -> Measured:
     """Trains with the package's iteration, then regresses the scores on held-out trajectories."""
     effort.note("two layers")
     paths = walk(CONFIG, NUM_ITERATIONS, effort.times(3), effort, read=_flat)[:, CHECKPOINTS]
-    held_out = problems(make_environment(CONFIG.environment), jax.random.key(effort.seed + 1), CONFIG.horizon, 1024)
+    held_out = scenarios(CONFIG.problem(), jax.random.key(effort.seed + 1), 1024)
     rewards = np.asarray(held_out.reward_table, np.float64)
     sums = np.cumsum(rewards, axis=1)[:, :-1]
     posterior = sums * posterior_step(np.arange(2, CONFIG.horizon + 1))[:, None]
@@ -112,13 +110,13 @@ def _flat(params: Params) -> Float[np.ndarray, "P"]:
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _outputs(params: Float[Array, "C P"], held_out: Trajectory) -> Float[Array, "C N T K"]:
-    template = jax.eval_shape(lambda: init(CONFIG, jax.random.key(0)).params)
+    template = jax.eval_shape(CONFIG.init_params, jax.random.key(0))
     leaves, structure = jax.tree.flatten(template)
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
     def outputs(flat: Float[Array, "P"]) -> Float[Array, "N T K"]:
         parts = zip(jnp.split(flat, ends), leaves, strict=True)
-        agent = trained_agent(CONFIG, jax.tree.unflatten(structure, [part.reshape(x.shape) for part, x in parts]))
+        agent = CONFIG.agent(jax.tree.unflatten(structure, [part.reshape(x.shape) for part, x in parts]))
         return jax.vmap(agent.outputs)(held_out)
 
     return jax.lax.map(outputs, params)

@@ -15,17 +15,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from experiments.benchmarks.contenders.steps import Draws, choose
-from rmft_jax import rmft
-from rmft_jax.config import RMFTConfig, TransformerConfig
-from rmft_jax.config.checks import require
-from rmft_jax.environments import make_environment
-from rmft_jax.fine_tuning import make_optimizer
-from rmft_jax.objectives import entropy
-from rmft_jax.rollout import NoiseStreams, RolloutKeys, fold_each
-from rmft_jax.types import Decision, IterationMetrics, KeptBatch, Params, ScalarKey, TrainState, Trajectory
+from experiments.benchmarks.contenders import require_known
+from rmft_jax.agents import Transformer
+from rmft_jax.config import Params, ScalarKey
+from rmft_jax.method import rmft
+from rmft_jax.method.fine_tuning import Fit
+from rmft_jax.method.judging import KeptBatch, judge, training_data
+from rmft_jax.method.objectives import entropy
+from rmft_jax.method.rmft import IterationMetrics
+from rmft_jax.method.rollout import NoiseStreams, RolloutKeys, fold_each
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import IterationKeys, TrainState, init
+from rmft_jax.problems import Decision, Trajectory
 
 # Keys and values of one layer.
 Cache = tuple[Float[Array, "T B H h"], Float[Array, "T B H h"]]
@@ -41,12 +44,12 @@ class ObviousJax:
     compile_seconds: float
 
     def __init__(self, config: RMFTConfig, *, seed: int = 0):
-        """Starts from the weights of `rmft.init`.
+        """Starts from the weights of `init`.
 
         Raises:
           ConfigError: if the configuration cannot work, or is not supported.
         """
-        self.state = rmft.init(config, jax.random.key(seed))
+        self.state = init(config, jax.random.key(seed))
         started = time.perf_counter()
         self._iterate = iterate.lower(self.state).compile()
         self.compile_seconds = time.perf_counter() - started
@@ -61,22 +64,6 @@ class ObviousJax:
         self.state, _ = jax.block_until_ready(self._iterate(self.state))
 
 
-def require_supported(config: RMFTConfig) -> TransformerConfig:
-    """The policy of the configuration.
-
-    Raises:
-      ConfigError: if it is none that is written out here.
-    """
-    policy, feedback = config.policy, config.environment.feedback
-    need = "a Transformer under bandit feedback"
-    require(isinstance(policy, TransformerConfig), f"policy={type(policy).__name__}", need, "the default settings")
-    require(feedback == "bandit", f"feedback={feedback!r}", need, "feedback='bandit'")
-    assert isinstance(policy, TransformerConfig)
-    require(policy.arms == "one_hot", f"arms={policy.arms!r}", "one token per round", "arms='one_hot'")
-    require(policy.position == "none", f"position={policy.position!r}", "no position encoding", "position='none'")
-    return policy
-
-
 @jax.jit
 def iterate(state: TrainState) -> tuple[TrainState, IterationMetrics]:
     """One iteration, as `rmft.iterate`; the given state stays usable.
@@ -84,39 +71,36 @@ def iterate(state: TrainState) -> tuple[TrainState, IterationMetrics]:
     Raises:
       ConfigError: if the configuration is not supported.
     """
-    draws = Draws.of(state)
-    choice = choose(state, rollouts(state, draws.play, draws.branch_rounds), draws)
-    state, loss, grad_norm = _adam(state, choice.data, draws.update)
-    return state, choice.metrics(loss, grad_norm)
+    config, keys = state.config, IterationKeys.of(state)
+    problem = config.problem()
+    played, own_rounds = rollouts(state, keys)
+    judged = judge(config, problem, played)
+    kept = config.selection.keep(keys.selection, judged)
+    state, fit = fine_tune(state, training_data(config, judged, kept, own_rounds), keys.update)
+    return state, rmft.measured(problem, judged, kept, fit)
 
 
 @jax.jit
 def play(state: TrainState) -> Trajectory:
     """The rollouts `[M, L]` of the coming iteration."""
-    draws = Draws.of(state)
-    return rollouts(state, draws.play, draws.branch_rounds)
+    return rollouts(state, IterationKeys.of(state))[0]
 
 
-@jax.jit
-def rollouts(state: TrainState, key: ScalarKey, branch_rounds: Int[Array, "M"] | None = None) -> Trajectory:
-    """All trajectories `[M, L]` of one iteration, as `rollout_scenarios` of the exploring agent.
-
-    Args:
-      state: the policy and the configuration.
-      key: what `RolloutKeys` are made from.
-      branch_rounds: `[M]` first round from which the rollouts of a scenario draw their own noise. None: round 0.
+def rollouts(state: TrainState, keys: IterationKeys) -> tuple[Trajectory, Bool[Array, "M T"]]:
+    """All trajectories `[M, L]` of one iteration, as `rmft.play_rollouts`.
 
     Raises:
       ConfigError: if the configuration is not supported.
     """
-    config, params, policy = state.config, state.params, require_supported(state.config)
-    environment = make_environment(config.environment)
+    config, params, environment = state.config, state.params, state.config.environment
+    policy, _ = require_known(config)
     num_arms, horizon = environment.num_arms, config.horizon
     shape = (config.num_scenarios, config.num_rollouts)
     size = config.num_scenarios * config.num_rollouts
-    if branch_rounds is None:
-        branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
-    worlds, noise = _scenarios(config, RolloutKeys.create(key), branch_rounds)
+    branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
+    if config.branching == "uniform":
+        branch_rounds = jax.random.randint(keys.branch, branch_rounds.shape, 0, horizon)
+    worlds, noise = _scenarios(config, RolloutKeys.create(keys.play), branch_rounds)
 
     def play_round(carry: tuple[Any, Any, Any], round: Int[Array, ""]) -> tuple[tuple[Any, Any, Any], tuple[Any, ...]]:
         token_BxI, caches, worlds = carry
@@ -135,12 +119,13 @@ def rollouts(state: TrainState, key: ScalarKey, branch_rounds: Int[Array, "M"] |
     start = (_first_token(size, num_arms), [(cache, cache)] * policy.num_layers, worlds)
     _, records = jax.lax.scan(play_round, start, jnp.arange(horizon))
     records = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(*shape, *x.shape[:1], *x.shape[2:]), records)
-    return Trajectory(*records, scores=None, arm_mask=jnp.ones((*shape, num_arms), bool))
+    played = Trajectory(*records, scores=None, arm_mask=jnp.ones((*shape, num_arms), bool))
+    return played, jnp.arange(horizon)[None, :] >= branch_rounds[:, None]
 
 
 def _scenarios(config: RMFTConfig, keys: RolloutKeys, branch_rounds: Int[Array, "M"]) -> tuple[Any, NoiseStreams]:
     """Fresh worlds, and the noise of every rollout, each with batch axis `[B]`."""
-    environment = make_environment(config.environment)
+    environment = config.environment
     arm_mask, round_mask = jnp.ones(environment.num_arms, bool), jnp.ones(config.horizon, bool)
     purposes = jnp.stack([keys.scenario, keys.policy, keys.reward])
     indices = jnp.repeat(jnp.arange(config.num_scenarios)[:, None], 3, axis=1)
@@ -165,7 +150,7 @@ def _first_token(size: int, num_arms: int) -> Float[Array, "B I"]:
 
 
 def _decode(
-    policy: TransformerConfig, params: Any, token_BxI: Float[Array, "B I"], caches: list[Cache], round: Int[Array, ""]
+    policy: Transformer, params: Any, token_BxI: Float[Array, "B I"], caches: list[Cache], round: Int[Array, ""]
 ) -> tuple[Float[Array, "B K"], list[Cache]]:
     """Logits of one round, and the caches with its row."""
     x_BxD, extended = _linear(params["embed"], token_BxI), []
@@ -183,7 +168,7 @@ def _decode(
     return _linear(params["out"], _norm(params["out_norm"], x_BxD)), extended
 
 
-def _teacher_forced(policy: TransformerConfig, params: Any, kept: Trajectory) -> Float[Array, "B T K"]:
+def _teacher_forced(policy: Transformer, params: Any, kept: Trajectory) -> Float[Array, "B T K"]:
     """Logits of every round of the given trajectories."""
     num_arms = kept.probabilities.shape[-1]
     past_BxTxI = _tokens(kept.actions[:, :-1], kept.rewards[:, :-1], num_arms)
@@ -201,7 +186,7 @@ def _teacher_forced(policy: TransformerConfig, params: Any, kept: Trajectory) ->
     return _linear(params["out"], _norm(params["out_norm"], x_BxTxD))
 
 
-def _heads(policy: TransformerConfig, block: Any, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch H h"]]:
+def _heads(policy: Transformer, block: Any, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch H h"]]:
     """Queries, keys and values."""
     qkv = _linear(block["attention"]["query_key_value"], _norm(block["attention_norm"], x))
     return jnp.split(qkv.reshape(*x.shape[:-1], 3 * policy.num_heads, -1), 3, axis=-2)
@@ -225,16 +210,17 @@ def _norm(layer: Any, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
     return normed * jnp.broadcast_to(layer["scale"], x.shape) + jnp.broadcast_to(layer["bias"], x.shape)
 
 
-def _adam(state: TrainState, data: KeptBatch, key: ScalarKey) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
-    """All updates of one iteration; the new state, and the mean loss and gradient norm."""
-    config, optimizer, policy = state.config, make_optimizer(state.config), require_supported(state.config)
-    size = data.weights.shape[0]
-    orders = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, config.num_epochs))
+def fine_tune(state: TrainState, data: KeptBatch, key: ScalarKey) -> tuple[TrainState, Fit]:
+    """All updates of one iteration, as those of `GradientSteps`."""
+    config, size = state.config, data.weights.shape[0]
+    policy, steps = require_known(config)
+    optimizer = steps.optimizer(config.num_iterations)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, steps.num_epochs))
 
     def mean_loss(params: Params, batch: KeptBatch) -> Float[Array, ""]:
         log_probs = jax.nn.log_softmax(_teacher_forced(policy, params, batch.trajectory))
         nll = -jnp.take_along_axis(log_probs, batch.trajectory.actions[..., None], axis=-1)[..., 0]
-        losses = nll - config.entropy_weight * entropy(log_probs)
+        losses = nll - config.objective.entropy_weight * entropy(log_probs)
         return jnp.sum(batch.weights * losses) / jnp.sum(batch.weights)
 
     def update(carry: tuple[Params, Any], rows: Int[Array, "B"]) -> tuple[tuple[Params, Any], tuple[Any, Any]]:
@@ -243,7 +229,6 @@ def _adam(state: TrainState, data: KeptBatch, key: ScalarKey) -> tuple[TrainStat
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), (loss, optax.tree.norm(grads))
 
-    minibatches = orders.reshape(config.num_epochs * config.num_minibatches, -1)
+    minibatches = orders.reshape(steps.num_epochs * steps.num_minibatches, -1)
     (params, opt_state), (losses, norms) = jax.lax.scan(update, (state.params, state.opt_state), minibatches)
-    state = TrainState(config, params, opt_state, state.key, state.iteration + 1)
-    return state, jnp.mean(losses), jnp.mean(norms)
+    return state.advanced(params, opt_state), Fit(jnp.mean(losses), jnp.mean(norms))

@@ -7,7 +7,6 @@ arms.
 
 import concurrent.futures
 import math
-import os
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor  # pyright: ignore[reportMissingImports]
 
 from experiments.benchmarks.contenders import pytorch_network as network
-from rmft_jax.config import BanditConfig, RMFTConfig, TransformerConfig
-from rmft_jax.config.checks import largest_divisor, require
+from experiments.benchmarks.contenders import require_known
+from rmft_jax.config import Value
+from rmft_jax.config.checks import largest_divisor
+from rmft_jax.method.devices import num_cores
+from rmft_jax.method.fine_tuning import GradientSteps
+from rmft_jax.method.settings import RMFTConfig
 
 # Gumbel noise of the policy, and the rewards of all arms.
 Noise = tuple[Float[Tensor, "T B K"], Float[Tensor, "T B K"]]
@@ -29,6 +32,10 @@ Noise = tuple[Float[Tensor, "T B K"], Float[Tensor, "T B K"]]
 _CACHE_BYTES, _MIN_ROLLOUTS = 6_600_000, 16
 # Of a block of updates; its size matters little.
 _UPDATE_TOKENS = 1600
+_ONLY: dict[str, Value] = {
+    "environment": "stationary", "prior": "uniform", "noise": "bernoulli", "selection": "regret",
+    "selection_regret": "standard", "selection_form": "standard",
+}  # fmt: skip
 
 
 class PyTorchContender:
@@ -58,18 +65,20 @@ class PyTorchContender:
         Raises:
           ConfigError: if the configuration cannot work, or is not supported.
         """
-        self.config, self.policy, self.regret = config, require_supported(config), torch.zeros(0)
+        config.validate()
+        self.policy, self._steps = require_known(config, **_ONLY)
+        self.config, self.regret = config, torch.zeros(0)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._on_cpu, self._compiled = self.device.type == "cpu", compiled
         torch.backends.cuda.matmul.allow_tf32 = False
-        num_workers = _num_cores() if self._on_cpu else 1
+        num_workers = num_cores() if self._on_cpu else 1
         if self._on_cpu:
             torch.set_num_threads(1)
         threads = concurrent.futures.ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
         self._map: Callable[..., Any] = threads.map if num_workers > 1 else map
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self.params = network.init_params(self.policy, config.environment.num_arms, self._generator)
-        self._optimizer = torch.optim.Adam(self.params.values(), lr=config.step_size, fused=True)
+        self._optimizer = torch.optim.Adam(self.params.values(), lr=self._steps.step_size, fused=True)
         self._num_updates = 0
         self._allocate(seed, num_workers)
         self._play_round, self._loss, self._graphs = network.play_round, network.policy_loss, {}
@@ -86,9 +95,9 @@ class PyTorchContender:
             self._gradient(torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape))
 
     def _allocate(self, seed: int, num_workers: int) -> None:
-        config, policy, device = self.config, self.policy, self.device
+        config, policy, steps, device = self.config, self.policy, self._steps, self.device
         size, num_arms = config.num_scenarios * config.num_rollouts, config.environment.num_arms
-        minibatch = config.num_scenarios * config.k // config.num_minibatches
+        minibatch = config.num_scenarios * config.selection.k // steps.num_minibatches
         block, update_block = size, minibatch
         if self._on_cpu:
             bytes_per_rollout = 8 * policy.num_layers * config.horizon * policy.width
@@ -97,7 +106,7 @@ class PyTorchContender:
         # Blocks of equal size: one program serves them all.
         limit = max(1, min((config.rollout_block or block) // config.num_rollouts, config.num_scenarios))
         self._block = largest_divisor(config.num_scenarios, limit)
-        self._update_block = largest_divisor(minibatch, min(config.update_block or update_block, minibatch))
+        self._update_block = largest_divisor(minibatch, min(steps.update_block or update_block, minibatch))
         self.actions = torch.zeros(config.horizon, size, dtype=torch.long, device=device)
         self.rewards = torch.zeros(config.horizon, size, device=device)
         self.logits = torch.zeros(config.horizon, size, num_arms, device=device)
@@ -139,21 +148,21 @@ class PyTorchContender:
 
     def iteration(self) -> None:
         """Plays, keeps the k rollouts of lowest regret in each scenario, and fine-tunes on them."""
-        config = self.config
+        config, k = self.config, self.config.selection.k
         self.rollout()
         means_of_rollouts = self.means.repeat_interleave(config.num_rollouts, 0)
         earned = means_of_rollouts.gather(1, self.actions.T).sum(1)
         regret = config.horizon * means_of_rollouts.amax(1) - earned
         self.regret = regret.view(config.num_scenarios, config.num_rollouts)
-        kept = self.regret.topk(config.k, largest=False).indices
+        kept = self.regret.topk(k, largest=False).indices
         scenarios = torch.arange(config.num_scenarios, device=self.device)[:, None]
         rows = (scenarios * config.num_rollouts + kept).flatten()
         actions, rewards = self.actions[:, rows].T.contiguous(), self.rewards[:, rows].T
         rounds = torch.arange(config.horizon, device=self.device)
-        weights = (rounds >= self.branch_rounds.repeat_interleave(config.k)[:, None]).float()
-        for _ in range(config.num_epochs):
+        weights = (rounds >= self.branch_rounds.repeat_interleave(k)[:, None]).float()
+        for _ in range(self._steps.num_epochs):
             order = torch.randperm(len(rows), generator=self._generator, device=self.device)
-            for chosen in order.chunk(config.num_minibatches):
+            for chosen in order.chunk(self._steps.num_minibatches):
                 self.update(actions[chosen], rewards[chosen], weights[chosen])
         self._wait()
 
@@ -165,8 +174,8 @@ class PyTorchContender:
             torch._foreach_add_(first, gradient)
         for value, gradient in zip(self.params.values(), first, strict=True):
             value.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.max_grad_norm, foreach=True)
-        self._optimizer.param_groups[0]["lr"] = step_size(self.config, self._num_updates)
+        torch.nn.utils.clip_grad_norm_(self.params.values(), self._steps.max_grad_norm, foreach=True)
+        self._optimizer.param_groups[0]["lr"] = step_size(self._steps, self.config.num_iterations, self._num_updates)
         self._optimizer.step()
         self._num_updates += 1
 
@@ -234,44 +243,15 @@ class PyTorchContender:
 
     def _gradient(self, actions: Tensor, rewards: Tensor, weights: Tensor) -> list[Tensor]:
         seen = network.tokens(actions, rewards, self.means.shape[-1])
-        loss = self._loss(self.policy.num_heads, self.params, seen, actions, weights, self.config.entropy_weight)
+        loss = self._loss(
+            self.policy.num_heads, self.params, seen, actions, weights, self.config.objective.entropy_weight
+        )
         return list(torch.autograd.grad(loss, list(self.params.values())))
 
 
-def require_supported(config: RMFTConfig) -> TransformerConfig:
-    """The policy of the configuration.
-
-    Raises:
-      ConfigError: if the configuration cannot work, or is not supported.
-    """
-    config.validate()
-    policy, environment = config.policy, config.environment
-    for value, supported in (
-        (type(policy), TransformerConfig),
-        (getattr(policy, "arms", ""), "one_hot"),
-        (getattr(policy, "position", ""), "none"),
-        (type(environment), BanditConfig),
-        (environment.feedback, "bandit"),
-        (getattr(environment, "prior", ""), "uniform"),
-        (environment.noise, "bernoulli"),
-        (config.selection, "regret"),
-        (config.selection_regret, "standard"),
-        (config.selection_form, "standard"),
-    ):
-        require(
-            value == supported, f"{value!r}", f"{supported!r}, all that this contender knows", "the default settings"
-        )
-    assert isinstance(policy, TransformerConfig)
-    return policy
-
-
-def step_size(config: RMFTConfig, update: int) -> float:
-    """Of the update of this number, from 0."""
-    if config.schedule == "constant":
-        return config.step_size
-    total = config.num_iterations * config.num_epochs * config.num_minibatches
-    return config.step_size * 0.5 * (1 + math.cos(math.pi * min(update, total) / total))
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def step_size(steps: GradientSteps, num_iterations: int, update: int) -> float:
+    """Of the update of this number, from 0. The package's own schedule would call JAX in every update."""
+    if steps.schedule == "constant":
+        return steps.step_size
+    total = num_iterations * steps.num_epochs * steps.num_minibatches
+    return steps.step_size * 0.5 * (1 + math.cos(math.pi * min(update, total) / total))

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from rmft_jax.config import TransformerConfig
+from rmft_jax.agents import Transformer
 
 # By path, as `blocks/0/mlp_in/kernel`; kernels are [in, out], as in Flax.
 Params = dict[str, Tensor]
@@ -110,7 +110,7 @@ def tokens(actions: Int[Tensor, "n T"], rewards: Float[Tensor, "n T"], num_arms:
     return seen
 
 
-def play_params(policy: TransformerConfig, params: Params) -> Params:
+def play_params(policy: Transformer, params: Params) -> Params:
     """The weights as rounds use them: queries are scaled, and tokens of one-hot numbers are looked up in tables."""
     prepared, arms = dict(params), params["out/bias"].shape[0]
     for layer in range(policy.num_layers):
@@ -123,7 +123,7 @@ def play_params(policy: TransformerConfig, params: Params) -> Params:
     return prepared
 
 
-def init_params(policy: TransformerConfig, num_arms: int, generator: torch.Generator) -> Params:
+def init_params(policy: Transformer, num_arms: int, generator: torch.Generator) -> Params:
     """Random weights of the scales that the package draws."""
     width, hidden = policy.width, policy.mlp_ratio * policy.width
     damped = math.sqrt(0.5 / policy.num_layers)
@@ -161,9 +161,7 @@ def flatten(params: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def empty_caches(
-    policy: TransformerConfig, size: int, horizon: int, transposed: bool, device: torch.device
-) -> list[Cache]:
+def empty_caches(policy: Transformer, size: int, horizon: int, transposed: bool, device: torch.device) -> list[Cache]:
     """Caches of `size` rollouts; `transposed` keys lie `[B, H, h, T]` in memory."""
     head = policy.width // policy.num_heads
 

@@ -5,52 +5,45 @@ is a loop in Python over separate parts. On CPU the host sees JAX's arrays witho
 next to nothing there.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool
 
-from experiments.benchmarks.contenders import steps
-from experiments.benchmarks.contenders.steps import Draws
-from rmft_jax import rmft
-from rmft_jax.config import RMFTConfig
-from rmft_jax.config.checks import require
-from rmft_jax.environments import make_environment
-from rmft_jax.fine_tuning import gradient_steps
-from rmft_jax.rollout import RolloutKeys, rollout_scenarios
-from rmft_jax.types import IterationMetrics, KeptBatch, TrainState, Trajectory
+from rmft_jax.method import rmft
+from rmft_jax.method.fine_tuning import Fit
+from rmft_jax.method.judging import KeptBatch, judge, training_data
+from rmft_jax.method.rmft import IterationMetrics
+from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.method.state import IterationKeys, TrainState, init
+from rmft_jax.problems import Trajectory
 
 
 @jax.jit
-def play(state: TrainState) -> Trajectory:
-    """The rollouts `[M, L]` of the coming iteration."""
-    config, draws = state.config, Draws.of(state)
-    return rollout_scenarios(
-        rmft.make_agent(state, explore=True),
-        make_environment(config.environment),
-        RolloutKeys.create(draws.play),
-        horizon=config.horizon,
-        num_scenarios=config.num_scenarios,
-        num_rollouts=config.num_rollouts,
-        branch_rounds=draws.branch_rounds,
-        shared_reward_noise=config.shared_reward_noise,
-        block=config.rollout_block,
-    )
+def play(state: TrainState) -> tuple[Trajectory, Bool[Array, "M T"]]:
+    """The rollouts `[M, L]` of the coming iteration, and in which rounds they are on their own."""
+    return rmft.play_rollouts(state, state.config.problem(), IterationKeys.of(state))
 
 
 @jax.jit
-def choose(state: TrainState, played: Trajectory) -> steps.Choice:
-    """Which of them are kept, and the metrics of all."""
-    return steps.choose(state, played, Draws.of(state))
+def choose(state: TrainState, played: Trajectory, own_rounds: Bool[Array, "M T"]) -> tuple[KeptBatch, IterationMetrics]:
+    """What is learned from, and the metrics of the iteration, but for those of the fit."""
+    config, problem = state.config, state.config.problem()
+    judged = judge(config, problem, played)
+    kept = config.selection.keep(IterationKeys.of(state).selection, judged)
+    metrics = rmft.measured(problem, judged, kept, Fit(jnp.zeros(()), jnp.zeros(())))
+    return training_data(config, judged, kept, own_rounds), metrics
 
 
 @jax.jit
-def update(state: TrainState, data: KeptBatch) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
-    """Fine-tunes on the kept ones; the new state, and the mean loss and gradient norm."""
-    return gradient_steps(state, data, Draws.of(state).update)
+def update(state: TrainState, data: KeptBatch) -> tuple[TrainState, Fit]:
+    """Fine-tunes on the kept ones."""
+    return state.config.update.fine_tune(state, data, IterationKeys.of(state).update)
 
 
 class Programs(NamedTuple):
@@ -71,10 +64,10 @@ def iterate(state: TrainState, programs: Programs = ON_DEMAND) -> tuple[TrainSta
       state: where training stands.
       programs: the parts, if they are compiled already.
     """
-    played = _to_host(programs.play(state))
-    choice = _to_host(programs.choose(state, played))
-    state, loss, grad_norm = programs.update(state, choice.data)
-    return state, choice.metrics(loss, grad_norm)
+    played, own_rounds = _to_host(programs.play(state))
+    data, metrics = _to_host(programs.choose(state, played, own_rounds))
+    state, fit = programs.update(state, data)
+    return state, dataclasses.replace(metrics, loss=fit.loss, grad_norm=fit.grad_norm)
 
 
 class Unfused:
@@ -87,23 +80,19 @@ class Unfused:
     compile_seconds: float
 
     def __init__(self, config: RMFTConfig, *, seed: int = 0):
-        """Starts from the weights of `rmft.init`.
+        """Starts from the weights of `init`.
 
         Raises:
-          ConfigError: if the configuration cannot work, or does not fine-tune by gradient steps on arms drawn.
+          ConfigError: if the configuration cannot work.
         """
-        require(
-            not config.plays_points, f"decision_map={config.decision_map!r}", "play of arms", "decision_map='softmax'"
-        )
-        require(config.update == "gradient", f"update={config.update!r}", "gradient steps", "update='gradient'")
-        self.state = rmft.init(config, jax.random.key(seed))
+        self.state = init(config, jax.random.key(seed))
         started = time.perf_counter()
         played = jax.eval_shape(play, self.state)
-        choice = jax.eval_shape(choose, self.state, played)
+        data, _ = jax.eval_shape(choose, self.state, *played)
         self._programs = Programs(
             play.lower(self.state).compile(),
-            choose.lower(self.state, played).compile(),
-            update.lower(self.state, choice.data).compile(),
+            choose.lower(self.state, *played).compile(),
+            update.lower(self.state, data).compile(),
         )
         self.compile_seconds = time.perf_counter() - started
 
