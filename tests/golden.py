@@ -79,7 +79,7 @@ def evaluate(agents: Mapping[str, Any], config: Any, num_scenarios: int) -> Any:
 
 def on_devices(state: Any, num_devices: int, num_scenarios: int) -> tuple[Any, Any]:
     """The state on a mesh of this many devices, and the mesh."""
-    for module in ("rmft_jax.running.devices", "rmft_jax.devices"):
+    for module in ("rmft_jax.method.devices", "rmft_jax.devices"):
         try:
             devices = importlib.import_module(module)
         except ModuleNotFoundError:

@@ -7,7 +7,6 @@ import pytest
 
 from rmft_jax import cli
 from rmft_jax.agents import make_baselines, reference_agent
-from rmft_jax.config import to_dict
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems.named import ENVIRONMENTS
@@ -247,7 +246,7 @@ def test_every_field_has_a_flag_and_a_help_text(capsys):
 
     check(RunConfig())
     assert "(default: 1024)" in out
-    assert to_dict(RunConfig())["rmft"]["num_scenarios"] == 1024
+    assert RunConfig().flat()["num_scenarios"] == 1024
 
 
 @pytest.mark.parametrize(

@@ -193,20 +193,12 @@ def test_the_policy_of_a_cell_plays_as_the_cell_did_and_as_the_run_by_itself(bat
 @pytest.mark.parametrize(
     ("cell", "error", "message"),
     [
-        (
-            {"seed": 1},
-            ConfigError,
-            r"seed=1, which 4 of the sweep's are, need one of 1 \(horizon=6,num_arms=3,seed=1\), 3",
-        ),
-        (
-            {"seed": 7},
-            ConfigError,
-            r"seed=7, which none of the sweep's are, need one of 0 \(.*4 \(.*seed=0\), \.\.\.; try",
-        ),
-        ({"sede": 1}, ConfigError, "got cell sede=1, which none of the sweep's are"),
-        ({}, ConfigError, "which 8 of the sweep's are"),
-        (8, ConfigError, "got cell 8, which none of the sweep's are"),
-        (-1, ConfigError, "got cell -1, which none of the sweep's are"),
+        ({"seed": 1}, ConfigError, r"seed=1, which 4 cells match, need one of 1 \(horizon=6,num_arms=3,seed=1\), 3 \("),
+        ({"seed": 7}, ConfigError, r"seed=7, which no cell matches, need one of 0 \(.*4 \(.*,seed=0\), \.\.\.; try "),
+        ({"sede": 1}, ConfigError, "got cell sede=1, which no cell matches"),
+        ({}, ConfigError, "which 8 cells match"),
+        (8, ConfigError, "got cell 8, which no cell matches"),
+        (-1, ConfigError, "got cell -1, which no cell matches"),
         (None, ConfigError, "got cell None of .*kept, need a cell of a sweep; try a sweep and its cell"),
         (0, RunError, "kept holds no policy of horizon=6,num_arms=3,seed=0; try a sweep with --keep-weights"),
         ({"horizon": 8, "num_arms": 3, "seed": 0}, RunError, "holds no policy of horizon=8,num_arms=3,seed=0"),

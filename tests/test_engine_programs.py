@@ -8,16 +8,15 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from rmft_jax.agents.padding import pad_params
-from rmft_jax.sweeps.unfinished import Progress
 from sweeping import SWEEP, TINY_OVERRIDE, KeptPrograms, run
 
 from rmft_jax import Sweep
 from rmft_jax.agents import make_agents
 from rmft_jax.config import ConfigError
-from rmft_jax.method import rmft
-from rmft_jax.method.state import IterationMetrics
-from rmft_jax.running.training import METRICS, RunKeys
+from rmft_jax.method.rmft import IterationMetrics
+from rmft_jax.method.state import init
+from rmft_jax.running.history import METRICS, History
+from rmft_jax.running.trainer import RunKeys
 from rmft_jax.sweeps.batches import make_tasks
 from rmft_jax.sweeps.programs import Programs, padded_config
 from rmft_jax.sweeps.run import checked_plan
@@ -30,15 +29,16 @@ def test_a_batch_starts_from_the_weights_of_every_run():
         grid={"horizon": [6, 8], "num_arms": [3, 4]},
         override={**TINY_OVERRIDE, "position": "learned", "seed": 5},
     )
-    (group,) = checked_plan(sweep)
+    (group,) = checked_plan(sweep.expand(), sweep.baselines)
     batch, keys = Programs(group).start(group.cells), RunKeys.create(5)
     extent: Any = batch.extent
     assert extent.num_arms.tolist() == [3, 4, 3, 4]
     assert extent.horizon.tolist() == [6, 6, 8, 8]
     for slot in (1, 0):  # Of fewer rounds, and of fewer arms too.
         cell = group.cells[slot]
-        own = jax.jit(functools.partial(rmft.init, cell.config.rmft))(keys.train)
-        expected = pad_params(own.params, cell.config.rmft, padded_config(cell, group))
+        own = jax.jit(functools.partial(init, cell.config.rmft))(keys.train)
+        small, large = cell.config.rmft.problem(), padded_config(cell, group).problem()
+        expected = cell.config.rmft.policy.padded(own.params, small, large)
         started = jax.tree.map(lambda leaf, slot=slot: leaf[slot], batch.state.params)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), started, expected)
         assert batch.state.key[slot] == own.key
@@ -53,10 +53,10 @@ def test_floats_of_the_environment_are_inputs_too():
         zip={"gap": [0.2, 0.4, 0.2], "noise_std": [1.0, 1.0, 0.01]},
         override={**TINY_OVERRIDE, "prior": "fixed_gap", "noise": "gaussian"},
     )
-    (group,) = checked_plan(sweep)
+    (group,) = checked_plan(sweep.expand(), sweep.baselines)
     programs, regret = Programs(group), {}
     for cell in group.cells:
-        agents = make_agents(cell.config.rmft.environment, 30, ["uniform", "ucb1"])
+        agents = make_agents(cell.config.rmft.problem(), ["uniform", "ucb1"])
         regret[cell.index] = programs.evaluate(agents, cell, np.asarray([0, 7], np.uint32))
     assert programs.num_compiled == 1
     first, wide, quiet = ({name: play.regret[:, -1] for name, play in regret[i].items()} for i in range(3))
@@ -66,7 +66,7 @@ def test_floats_of_the_environment_are_inputs_too():
 
 
 def test_batches_are_of_one_width_and_do_not_depend_on_what_is_finished():
-    groups = checked_plan(SWEEP)
+    groups = checked_plan(SWEEP.expand(), SWEEP.baselines)
     tasks = make_tasks(groups, 3, (), None)
     assert [[cell.index for cell in task.cells] for task in tasks] == [[0, 1, 2], [3, 4, 5], [6, 7, 6]]
     assert [task.wanted for task in tasks] == [(0, 1, 2), (0, 1, 2), (0, 1)]
@@ -81,7 +81,7 @@ def test_batches_are_of_one_width_and_do_not_depend_on_what_is_finished():
 
 def test_whoever_loses_the_finite_numbers_has_failed_at_the_first_time():
     """By its loss, its gradient, or only by its parameters, after the last loss of a chunk."""
-    progress = Progress.fresh(4)
+    progress = History.fresh(4)
     params, finite = {"w": np.zeros((4, 2))}, np.asarray([True, True, True, False])
     progress.add_validation(0, np.ones((4, 3)), params)
     zeros = {name: np.zeros((4, 2), np.float32) for name in METRICS}
@@ -97,7 +97,7 @@ def test_whoever_loses_the_finite_numbers_has_failed_at_the_first_time():
 
 
 def test_the_parameters_of_the_lowest_validation_regret_are_kept_cell_by_cell():
-    progress = Progress.fresh(2)
+    progress = History.fresh(2)
     assert (progress.validated, progress.done) == (False, 0)
     for iteration, (first, second) in enumerate([(3.0, 1.0), (2.0, 2.0), (2.0, 0.5), (4.0, 0.75)]):
         regret = np.asarray([[first - 1, first + 1], [second, second]])
@@ -116,7 +116,7 @@ def test_the_parameters_of_the_lowest_validation_regret_are_kept_cell_by_cell():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"baselines": ["hedge"]}, "got agent 'hedge' for Bandit under 'bandit' feedback"),
+        ({"baselines": ["hedge"]}, "got agent 'hedge' for Stationary under 'bandit' feedback"),
         ({"baselines": ["ucb1", "nobody"]}, "got agent 'nobody'"),
         ({"grid": {"horizon": [4, 5]}, "override": {**TINY_OVERRIDE, "num_arms": 2}, "baselines": ["bayes_optimal"]},
          "BayesOptimal was solved for"),

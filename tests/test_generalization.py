@@ -9,35 +9,35 @@ import xarray as xr
 from worlds import TINY_RUN
 
 from rmft_jax import cli
-from rmft_jax.agents import Transformer, make_agents
+from rmft_jax.agents import TrainedAgent, Transformer, make_agents
 from rmft_jax.config import ConfigError
-from rmft_jax.method import rmft
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.settings import RunConfig
-from rmft_jax.problems import make_environment
+from rmft_jax.method.state import init, make_agent
+from rmft_jax.problems import Problem
 from rmft_jax.running.training import RunKeys
+from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
 
 NAMES = ("ucb1", "thompson")
 
 
-def untrained(**policy) -> tuple[RunConfig, rmft.TrainedAgent]:
+def untrained(**policy) -> tuple[RunConfig, TrainedAgent]:
     """A policy with random weights that are large enough for its play to depend on what it sees."""
-    config = dataclasses.replace(
-        TINY_RUN, rmft=dataclasses.replace(TINY_RUN.rmft, policy=Transformer(1, 8, 2, **policy))
-    )
-    state = rmft.init(config.rmft, jax.random.key(0))
+    config = TINY_RUN.replace(policy=Transformer(1, 8, 2, **policy))
+    state = init(config.rmft, jax.random.key(0))
     params = jax.tree.map(lambda leaf: 5 * leaf, state.params)
-    return config, rmft.make_agent(dataclasses.replace(state, params=params))
+    return config, make_agent(dataclasses.replace(state, params=params))
 
 
-def alone(config: RunConfig, agent: rmft.TrainedAgent, horizon: int, num_arms: int, size: int) -> xr.Dataset:
+def alone(config: RunConfig, agent: TrainedAgent, horizon: int, num_arms: int, size: int) -> xr.Dataset:
     """The same play by the evaluation of single runs, with `size` arms of which `num_arms` exist."""
-    environment = dataclasses.replace(config.rmft.environment, num_arms=size)
-    agents = {"rmft": agent, **make_agents(dataclasses.replace(environment, num_arms=num_arms), horizon, NAMES)}
+    environment = config.rmft.environment
+    own = Problem(dataclasses.replace(environment, num_arms=num_arms), horizon)
+    agents = {"rmft": agent, **make_agents(own, NAMES)}
     key, count = RunKeys.create(config.seed).test, config.num_test_scenarios
-    world = make_environment(environment)
-    return evaluate(agents, world, horizon=horizon, num_scenarios=count, key=key, num_arms=num_arms)
+    problem = Problem.checked(dataclasses.replace(environment, num_arms=size), horizon, num_arms)
+    return evaluate(agents, problem, num_scenarios=count, key=key)
 
 
 @pytest.mark.parametrize(("arms", "num_arms"), [("token", [2, 6]), ("one_hot", [2, 3])])
@@ -94,7 +94,8 @@ def test_what_cannot_be_played_is_refused_before_anything_is(policy, axes, messa
 
 def test_the_command_leaves_a_table_a_dataset_and_a_figure(tmp_path, capsys, monkeypatch):
     config, agent = untrained(arms="token")
-    monkeypatch.setattr("rmft_jax.training.load_agent", lambda *_: (agent, 3))
+    policy = TrainedPolicy(agent, config, "tiny", {"iteration": 3})
+    monkeypatch.setattr("rmft_jax.sweeps.store.load_run", lambda *_: policy)
     (tmp_path / "run").mkdir()
     from rmft_jax.running.storage import RunDirectory
 

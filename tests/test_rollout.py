@@ -183,8 +183,11 @@ class WrongAgent(Uniform):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("action", "got action of shape (1,) from WrongAgent, need shape () for 3 arms; try returning a number"),
-        ("probabilities", "got probabilities of shape (7,) from WrongAgent, need shape (3,) for 3 arms; try returning"),
+        ("action", "got action from WrongAgent of shape (1,), need a number, (); try returning a number"),
+        (
+            "probabilities",
+            "got probabilities from WrongAgent of shape (7,), need one entry per arm, (3,); try returning",
+        ),
     ],
 )
 def test_an_agent_that_breaks_its_protocol_is_named_before_it_runs(field, message):
@@ -209,7 +212,7 @@ def test_an_environment_that_breaks_its_protocol_is_named_before_it_runs(field):
     with pytest.raises(ConfigError) as error:
         jax.eval_shape(lambda: rollout_scenarios(Uniform(), problem, KEYS, num_scenarios=1))
     assert str(error.value) == (
-        f"got {field} of shape (3, 1) from WrongWorld, need shape (3,) for 3 arms; try returning one entry per arm"
+        f"got {field} from WrongWorld of shape (3, 1), need one entry per arm, (3,); try returning one entry per arm"
     )
 
 

@@ -59,7 +59,7 @@ def fill(directory: SweepDirectory, indices: range | list[int]) -> None:
 
 
 def test_the_sweep_survives(directory):
-    opened = SweepDirectory.open(directory.path, SWEEP)
+    opened = SweepDirectory.open(directory.path).grown(SWEEP)
     assert opened.sweep == SWEEP
     assert opened.cells == SWEEP.expand()
     assert (opened.finished(), opened.failures()) == (set(), {})
@@ -321,14 +321,11 @@ def test_a_damaged_specification_is_told(directory):
             load_sweep(directory.path)
 
 
-REORDERED = {field: SWEEP.grid[field] for field in ("num_arms", "horizon", "seed")}
 CHANGED = {
     "preset": ({"preset": "quickstart"}, 'preset is "mab" there and "quickstart" now'),
-    "axis": ({"grid": {**SWEEP.grid, "seed": [0, 1, 2]}}, "seed in [grid] is [0, 1] there and [0, 1, 2] now"),
+    "axis": ({"grid": {**SWEEP.grid, "seed": [0, 2]}}, "seed in [grid] is [0, 1] there and [0, 2] now"),
     "added": ({"override": {**SWEEP.override, "k": 4}}, "k in [override] is absent there and 4 now"),
     "removed": ({"grid": {"horizon": [4, 6], "seed": [0, 1]}}, "num_arms in [grid] is [2, 3] there and absent now"),
-    "order": ({"grid": REORDERED}, "[grid] has its fields in another order"),
-    "cells": ({"cells": [{"seed": 3}]}, 'cell is [] there and [{"seed": 3}] now'),
     "baselines": ({"baselines": ["ucb1"]}, 'baselines is absent there and ["ucb1"] now'),
 }  # fmt: skip
 
@@ -338,18 +335,18 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
     changes, message = CHANGED[name]
     values = {field: getattr(SWEEP, field) for field in ("preset", "grid", "override")}
     with pytest.raises(RunError) as error:
-        SweepDirectory.open(directory.path, Sweep(**{**values, **changes}))
+        SweepDirectory.open(directory.path).grown(Sweep(**{**values, **changes}))
     assert str(error.value) == (
-        f"{directory.path} holds another sweep: {message}; try the spec that it holds, or another --out"
+        f"{directory.path} holds another sweep: {message}; try the spec that it holds with more cells, or another --out"
     )
 
 
 def test_a_preset_that_has_changed_since_is_noticed(directory):
     content = json.loads((directory.path / "sweep.json").read_text())
-    content["cells"][2]["config"]["rmft"]["num_rollouts"] = 4
+    content["cells"][2]["config"]["num_rollouts"] = 4
     (directory.path / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match="num_rollouts of horizon=4,num_arms=3,seed=0 is 4 there and 16 now, with"):
-        SweepDirectory.open(directory.path, SWEEP)
+        SweepDirectory.open(directory.path).grown(SWEEP)
     assert SweepDirectory.open(directory.path).cells[2].config.rmft.num_rollouts == 4
 
 

@@ -1,4 +1,4 @@
-"""The files of docs/tutorials and the recipes of CONTRIBUTING.md do what they say, as a user would have them."""
+"""The files of docs/tutorials do what they say, as a user would have them."""
 
 import contextlib
 import importlib.util
@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,29 @@ import numpy as np
 import pytest
 import xarray as xr
 from evaluations import made_evaluation
-from own import registers_restored
+from tutorials import TUTORIALS, as_before, imported, world
 
 from rmft_jax import (
     Problem,
     RMFTConfig,
-    Stationary,
-    evaluate,
-    get_environment,
     get_preset,
-    import_code,
     load_policy,
     load_sweep,
     make_agents,
     make_baselines,
-    save_figure,
 )
 from rmft_jax.agents import reference_agent
-from rmft_jax.agents.catalogue import AGENTS
 from rmft_jax.agents.statistics import ArmStatistics
 from rmft_jax.cli import main
-from rmft_jax.config import ConfigError, plugins
-from rmft_jax.config.choices import ChoiceRegister
-from rmft_jax.method.contract import require_contract
+from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.method.judging import Judged, KeptBatch
 from rmft_jax.method.selection import LowestRegret
-from rmft_jax.plotting import FIGURES, plot_kind
+from rmft_jax.plotting import plot_kind
 from rmft_jax.problems import Context
 from rmft_jax.running import checkpoints, training
 
-ROOT = Path(__file__).parent.parent
-TUTORIALS = ROOT / "docs" / "tutorials"
 FILES = sorted(path.name for path in TUTORIALS.glob("*.py"))
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-RECIPES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 TRAINING = [
     "--num-iterations", "2", "--chunk-size", "1", "--num-scenarios", "8", "--num-rollouts", "4", "--horizon", "5",
@@ -68,35 +55,10 @@ OVERRIDE = (
 )
 
 
-@contextlib.contextmanager
-def as_before() -> Iterator[None]:
-    """Forgets afterwards what was imported and registered, as the end of a process does."""
-    figures, imported = (dict(FIGURES._entries), dict(FIGURES._makers)), dict(plugins._imported)
-    with registers_restored():
-        try:
-            yield
-        finally:
-            FIGURES._entries, FIGURES._makers = figures
-            plugins._imported.clear()
-            plugins._imported.update(imported)
-            for name in [name for name in sys.modules if name.startswith("rmft_import_")]:
-                del sys.modules[name]
-
-
 def rmft(*words: Any) -> int:
     """A command, which knows nothing of what those before it imported."""
     with as_before():
         return main([str(word) for word in words])
-
-
-@contextlib.contextmanager
-def imported(*names: str) -> Iterator[Any]:
-    """Some tutorials' modules."""
-    with as_before():
-        for name in names:
-            import_code(TUTORIALS / name)
-        modules = [module for name, module in sys.modules.items() if name.startswith("rmft_import_")]
-        yield modules[0] if len(names) == 1 else modules
 
 
 @contextlib.contextmanager
@@ -222,9 +184,10 @@ def test_the_classical_agents_play_in_it(place, capsys):
 
 def test_ones_own_agent_plays_beside_them_tuned(place, capsys):
     (bench,) = [words for words in commands_of("own_agent.py") if words[0] == "bench-agents"]
+    bench.remove("ucb1")  # For time alone.
     assert rmft(*small(bench), "--json", "runs/boltzmann.json") == 0
     assert "tuned: boltzmann" in capsys.readouterr().out
-    assert set(json.loads((place / "runs/boltzmann.json").read_text())["agents"]) == {"boltzmann", "thompson", "ucb1"}
+    assert set(json.loads((place / "runs/boltzmann.json").read_text())["agents"]) == {"boltzmann", "thompson"}
     assert rmft("bench-agents", "bernoulli", *PLAY, "--agents", "boltzmann") == 2, "without the import there is none"
 
 
@@ -258,23 +221,41 @@ def test_a_sweep_over_ones_own_setting_on_ray(place, markov_sweep):
     xr.testing.assert_equal(on_ray.drop_vars("wall_seconds"), markov_sweep.drop_vars("wall_seconds"))
 
 
-def test_ones_own_network_rule_and_objective_are_axes_of_a_sweep(place):
-    spec = place / "docs" / "tutorials" / "choices.toml"
-    spec.write_text(
-        'preset = "quickstart"\nimport = ["own_policy.py", "own_selection.py", "own_objective.py", "own_agent.py"]\n'
-        'baselines = ["boltzmann"]\n[zip]\npolicy = ["transformer", "gru"]\nselection = ["regret", "soft"]\n'
-        'objective = ["imitation", "smoothed"]\n[override]\n'
-        + OVERRIDE.replace("width = 8\nnum_layers = 1\n", "entropy_weight = 0.0\n")
-    )
-    assert rmft("sweep", spec, "--out", "runs/choices", "--keep-weights") == 0
-    swept = load_sweep_of(place / "runs" / "choices")
-    assert list(swept["selection"].values) == ["regret", "soft"]
-    assert np.isfinite(swept["final_regret"]).all()
-    assert np.isfinite(swept["baseline_final_regret"].sel(agent="boltzmann")).all()
+CHOICES = {"policy": ["transformer", "gru"], "selection": ["regret", "soft"], "objective": ["imitation", "smoothed"]}
+
+
+def swept(place: Path, name: str, tables: dict[str, dict[str, list[Any]]]) -> xr.Dataset:
+    """A sweep over choices and settings of one's own, which keeps its policies."""
+    own = ["own_policy.py", "own_selection.py", "own_objective.py", "own_agent.py"]
+    lines = ['preset = "quickstart"', f"import = {json.dumps(own)}", 'baselines = ["boltzmann"]']
+    for table, axes in tables.items():
+        lines += [f"[{table}]", *(f"{axis} = {json.dumps(values)}" for axis, values in axes.items())]
+    spec = place / "docs" / "tutorials" / f"{name}.toml"
+    spec.write_text("\n".join([*lines, "[override]", OVERRIDE.replace("width = 8\nnum_layers = 1\n", "")]))
+    assert rmft("sweep", spec, "--out", f"runs/{name}", "--keep-weights") == 0
+    dataset = load_sweep_of(place / "runs" / name)
+    assert np.isfinite(dataset["final_regret"]).all()
+    assert np.isfinite(dataset["baseline_final_regret"].sel(agent="boltzmann")).all()
+    return dataset
+
+
+def test_ones_own_network_rule_and_objective_in_a_sweep(place):
+    """All cells are one program: they differ in a number of the rule's."""
+    chosen = {name: values[1:] for name, values in CHOICES.items()}
+    dataset = swept(place, "own", {"zip": chosen, "grid": {"softness": [0.0, 50.0]}})
+    assert list(dataset["softness"].values) == [0.0, 50.0]
+    first, second = (dataset["selected_regret"].sel(softness=value) for value in (0.0, 50.0))
+    assert float(first.mean()) < float(second.mean()), "kept are the lowest regrets, or any"
     with as_before():
-        kept = load_policy(place / "runs" / "choices", {"policy": "gru"})
-        assert kept.config.rmft.policy.name == "gru"
+        kept = load_policy(place / "runs" / "own", {"softness": 50.0})
+        assert (kept.config.rmft.policy.name, kept.config.rmft.objective.name) == ("gru", "smoothed")
         assert type(kept.agent).__name__ == "RecurrentAgent"
+
+
+@pytest.mark.slow
+def test_they_are_axes_beside_those_of_the_package(place):
+    dataset = swept(place, "choices", {"zip": CHOICES})
+    assert {name: list(dataset[name].values) for name in CHOICES} == CHOICES
 
 
 @pytest.mark.slow
@@ -287,14 +268,6 @@ def test_every_command_of_a_tutorial(name, place):
         for words in commands_of(name):
             again = ["--resume"] if words[0] == "sweep" else ["--overwrite"] if "--from" in words else []
             assert rmft(*small(words), *again) == 0, words
-
-
-def world(switch_rate: float, num_arms: int = 5, horizon: int = 40, count: int = 500) -> np.ndarray:
-    """Expected rewards of some scenarios, `[count, T, K]`."""
-    with imported("own_environment.py") as module:
-        markov = module.Markov(num_arms=num_arms, switch_rate=switch_rate)
-        masks = jnp.ones(num_arms, bool), jnp.ones(horizon, bool)
-        return np.asarray(jax.vmap(lambda key: markov.reset(key, *masks))(jax.random.split(jax.random.key(0), count)))
 
 
 def test_the_chain_has_two_states_and_switches_at_its_rate():
@@ -316,18 +289,6 @@ def test_the_first_arms_and_rounds_do_not_depend_on_how_many_there_are():
 def test_a_rate_that_is_none_is_refused():
     with imported("own_environment.py"), pytest.raises(ConfigError, match=r"got switch_rate=1.5, need .* in \[0, 1\]"):
         get_preset("quickstart").replace(environment="markov", switch_rate=1.5).validate()
-
-
-def test_the_environment_of_the_readme_is_that_of_the_tutorial():
-    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    expected = world(0.3, count=4)
-    with as_before():
-        exec(compile(code, "README.md", "exec"), names := {"__name__": "readme"})
-        markov: Any = names["Markov"]
-        keys, masks = jax.random.split(jax.random.key(0), 4), (jnp.ones(5, bool), jnp.ones(40, bool))
-        found = jax.vmap(lambda key: markov(switch_rate=0.3).reset(key, *masks))(keys)
-        np.testing.assert_array_equal(found, expected)
-        assert get_environment("markov") == markov(switch_rate=0.1)
 
 
 def test_boltzmann_exploration_draws_from_the_softmax_of_the_means():
@@ -416,43 +377,3 @@ def test_the_figure_shows_every_scenario_of_every_agent():
         assert (len(rows), rows[-1]["share"]) == (len(final), 1.0)
         with pytest.raises(ConfigError, match="without scenario"):
             plot_kind("spread", evaluation.drop_dims("scenario"))
-
-
-def own_names() -> dict[str, list[str]]:
-    """What users registered, by kind."""
-    registers = {**ChoiceRegister.kinds, "agent": AGENTS, "figure": FIGURES}
-    return {kind: register.of_users() for kind, register in registers.items() if register.of_users()}
-
-
-def test_every_recipe_of_contributing_works(tmp_path):
-    """Each by itself, as a file of a user: it registers one thing, which fits with all else."""
-    kinds = []
-    for number, recipe in enumerate(RECIPES):
-        (tmp_path / f"recipe_{number}.py").write_text(recipe, encoding="utf-8")
-        with as_before():
-            import_code(tmp_path / f"recipe_{number}.py")
-            ((kind, (name,)),) = own_names().items()
-            kinds.append(kind)
-            problem = Problem(Stationary(num_arms=3), 6)
-            if kind == "agent":
-                agents = make_agents(problem, [name])
-                assert np.isfinite(evaluate(agents, problem, num_scenarios=4, key=jax.random.key(0))["regret"]).all()
-            elif kind == "figure":
-                assert save_figure(plot_kind(name, made_evaluation()), tmp_path / name)[0].stat().st_size > 0
-            else:
-                config = get_preset("quickstart").rmft.replace(**{kind: name})
-                config.validate()
-                require_contract(config)
-    assert kinds == ["environment", "agent", "policy", "objective", "selection", "figure"]
-
-
-def test_contributing_points_to_what_is_there():
-    for path in re.findall(r"\]\((?!http|#)(.*?)\)", PAGE) + re.findall(
-        r"`((?:rmft_jax|tests|experiments)/[\w./]+)`", PAGE
-    ):
-        assert (ROOT / path).exists(), path
-    rooms = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert set(rooms) == {path.parent.name for path in (ROOT / "rmft_jax").glob("*/__init__.py")}
-    targets = re.findall(r"^make ([\w-]+)", PAGE, re.MULTILINE)
-    assert targets
-    assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)

@@ -38,6 +38,12 @@ def require_choice(value: object, owner: type, name: str) -> None:
     require(value in choices, f"{name}={value!r}", f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
 
 
+def require_shape(array: object, what: str, shape: tuple[int, ...], need: str, suggestion: str) -> None:
+    """Raises `ConfigError` unless what somebody's code returned has this shape; `need` says it in words."""
+    got = getattr(array, "shape", ())
+    require(got == shape, f"{what} of shape {got}", f"{need}, {shape}", suggestion)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from rmft_jax.config import pytree
+from rmft_jax.config.checks import require, require_shape
 from rmft_jax.problems import Problem, Trajectory
 
 if TYPE_CHECKING:
@@ -54,9 +55,23 @@ def judge(config: "RMFTConfig", problem: Problem, played: Trajectory) -> Judged:
 def training_data(
     config: "RMFTConfig", judged: Judged, kept: Int[Array, "G n"], own_rounds: Bool[Array, "M T"]
 ) -> KeptBatch:
-    """The kept rollouts, in which the rounds count that a rollout does not share with all others of its scenario."""
+    """The kept rollouts, in which the rounds count that a rollout does not share with all others of its scenario.
+
+    Raises:
+      ConfigError: if the rule of selection or the objective returned something of a wrong shape.
+    """
+    (num_scenarios, num_rollouts), k = judged.final.shape, config.selection.k
+    require(
+        kept.shape in ((num_scenarios, k), (1, num_scenarios * k)) and jnp.issubdtype(kept.dtype, jnp.integer),
+        f"an array {kept.dtype}{list(kept.shape)} of kept rollouts from {type(config.selection).__name__}",
+        f"their numbers, of shape {(num_scenarios, k)} or {(1, num_scenarios * k)}",
+        "jax.lax.top_k(-judged.final, self.k)[1], which keeps the lowest regrets",
+    )
     weights = (own_rounds[:, None, :] & judged.trajectory.played).astype(jnp.float32)
     advantages = config.objective.advantages(judged)
+    if advantages is not None:
+        what, need = f"advantages from {type(config.objective).__name__}", "one for every decision"
+        require_shape(advantages, what, judged.regret.shape, need, "jnp.broadcast_to")
     return take_rollouts(KeptBatch(judged.trajectory, weights, advantages), kept)
 
 

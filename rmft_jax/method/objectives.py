@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from rmft_jax.agents import Agent, TrainedAgent
 from rmft_jax.agents.catalogue import behavior_agent
 from rmft_jax.config import Choice
-from rmft_jax.config.checks import require, require_number
+from rmft_jax.config.checks import require, require_number, require_shape
 from rmft_jax.method.advantages import grpo_advantages, reinforce_advantages
 from rmft_jax.method.judging import Judged, KeptBatch
 from rmft_jax.problems import Trajectory
@@ -90,9 +90,15 @@ class Objective(Choice, kind="objective"):
           agent: the policy, without exploration.
           kept: a trajectory, without a batch axis.
           reference: the policy at the start, where that is what the policy is kept near to.
+
+        Raises:
+          ConfigError: if the policy's outputs or the losses have a wrong shape.
         """
+        shape = kept.trajectory.probabilities.shape
         outputs = agent.outputs(kept.trajectory)
+        require_shape(outputs, f"outputs from {type(agent).__name__}", shape, "one per round and arm", "jnp.stack")
         losses = self.losses(outputs, kept, config)
+        require_shape(losses, f"losses from {type(self).__name__}", shape[:1], "one per round", "no mean over rounds")
         if config.has_scores:
             return losses
         log_probs = jax.nn.log_softmax(outputs)

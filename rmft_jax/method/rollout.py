@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, ScalarKey, pytree
-from rmft_jax.config.checks import block_of, require
+from rmft_jax.config.checks import block_of, require_shape
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.base import Environment
 from rmft_jax.problems.types import Context, Trajectory
@@ -108,8 +108,8 @@ def rollout(
         policy_key, reward_key = noise.keys(round)
         decision, agent_state = agent.act(policy_key, agent_state, context)
         world, outcome = environment.step(reward_key, world, decision, round)
-        _require_shapes(agent, decision, arm_mask.shape, action=(), probabilities=arm_mask.shape)
-        _require_shapes(environment, outcome, arm_mask.shape, mean_rewards=arm_mask.shape, rewards=arm_mask.shape)
+        _require_shapes(agent, decision, action=(), probabilities=arm_mask.shape)
+        _require_shapes(environment, outcome, mean_rewards=arm_mask.shape, rewards=arm_mask.shape)
         means, rewards = (jnp.where(arm_mask, table, 0.0) for table in (outcome.mean_rewards, outcome.rewards))
         reward = rewards[decision.action]
         seen = rewards if environment.feedback == "full" else reward
@@ -185,16 +185,11 @@ def rollout_scenarios(
     return jax.tree.map(lambda leaf: leaf.reshape(num_scenarios, num_rollouts, *leaf.shape[1:]), played)
 
 
-def _require_shapes(maker: Any, made: Any, arms: tuple[int, ...], **expected: tuple[int, ...]) -> None:
+def _require_shapes(maker: Any, made: Any, **expected: tuple[int, ...]) -> None:
     """Raises `ConfigError` if fields of what an agent or an environment made have other shapes."""
     for name, shape in expected.items():
-        got = jnp.shape(getattr(made, name))
-        require(
-            got == shape,
-            f"{name} of shape {got} from {type(maker).__name__}",
-            f"shape {shape} for {arms[0]} arms",
-            f"returning {'a number' if shape == () else 'one entry per arm'}",
-        )
+        need = "one entry per arm" if shape else "a number"
+        require_shape(getattr(made, name), f"{name} from {type(maker).__name__}", shape, need, f"returning {need}")
 
 
 def rollout_block(agent: Agent, num_arms: int, horizon: int) -> int:

@@ -69,9 +69,8 @@ def plot_arms(
         figure.supxlabel("round")
         figure.supylabel("rank of the played arm (0 = best)")
         figure.colorbar(scale, ax=figure.axes, label="share of scenarios", aspect=30, pad=0.02)
-        head = by or "agent"
         figure.rows = [
-            {head: title.removeprefix(f"{by} = "), "rank": rank, "round": i + 1, "share": float(value)}
+            {by or "agent": title.removeprefix(f"{by} = "), "rank": rank, "round": i + 1, "share": float(value)}
             for title, share in panels.items() for rank, line in enumerate(share) for i, value in enumerate(line)
         ]  # fmt: skip
         figure.caption = "Means over scenarios and training seeds."

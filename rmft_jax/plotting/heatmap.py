@@ -57,22 +57,22 @@ def plot_heatmap(
       ConfigError: for names or values that the sweep does not have, and other than two open dimensions.
     """
     dataset = estimates.select(dataset, select or {})
-    y, x = _two_dims(dataset, by)
-    dataset = closed(dataset, by, {}, [x, y])
+    y, x = dims = _two_dims(dataset, by)
+    dataset = closed(dataset, by, {}, dims)
     references: list[str | None] = [relative_to] if isinstance(relative_to, str) else [*(relative_to or [None])]
     names = named_agents(dataset, baselines)
     named_agents(dataset, [name for name in references if name is not None])  # Refuses unknown names.
     maps = [
         one for title, part in parts(dataset, by).items() for reference in references
-        for one in _maps(part, names, reference, title, len(references) > 1, (y, x))
+        for one in _maps(part, names, reference, title, len(references) > 1, dims)
     ]  # fmt: skip
     got = f"{len(maps)} panels"
     require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
     ratio, other = bool(relative_to), style_of(str(references[0])).label
     unit = f"\nrelative to {other if len(references) == 1 else 'a classical agent'}" if ratio else " (reward units)"
-    figure = _draw_maps(maps, (y, x), _colors(maps, ratio), f"{regret_of(dataset)} at T{unit}", style)
+    figure = _draw_maps(maps, dims, _colors(maps, ratio), f"{regret_of(dataset)} at T{unit}", style)
     figure.rows = [
-        one.head | {dim: text_of(cell[dim].values[()]) for dim in (y, x)} | numbers_of(cell) | {"status": status}
+        one.head | {dim: text_of(cell[dim].values[()]) for dim in dims} | numbers_of(cell) | {"status": status}
         for one in maps
         for (row, column), status in np.ndenumerate(one.status)
         for cell in [one.found.isel({y: row, x: column})]

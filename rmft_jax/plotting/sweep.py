@@ -71,8 +71,8 @@ def plot_sweep(
         baselines = [str(reference)] if reference in dataset.get("agent", []) else []
     every = estimates.estimates(dataset, "final_regret")
     found = {name: every[name].transpose(by, ...) for name in named_agents(dataset, baselines)}
-    num_labels = len(found) + (0 if second is None else dataset.sizes[second])
-    height = height_for(num_labels + 1, columns=2) + _room_for_labels(dataset, by)
+    num_labels = 1 + len(found) + (0 if second is None else dataset.sizes[second])
+    height = height_for(num_labels, columns=2) + _room_for_labels(dataset, by)
     with column_figure(height, style) as (figure, axes):
         x = _axis(axes, dataset, by)
         if second is None:
