@@ -73,9 +73,9 @@ def test_rounds_differ_in_nothing_but_when_the_policy_is_renewed(form):
     configs = [cell.config.rmft for cell in cells]
     assert len({config.num_iterations for config in configs}) >= 3
     assert len({config.num_iterations * config.num_scenarios for config in configs}) == 1
-    assert len({config.num_iterations * config.num_minibatches for config in configs}) == 1
-    assert len({config.num_scenarios * config.k / config.num_minibatches for config in configs}) == 1
-    assert len({(config.num_rollouts, config.k, config.step_size) for config in configs}) == 1
+    assert len({config.num_iterations * config.update.num_minibatches for config in configs}) == 1
+    assert len({config.num_scenarios * config.selection.k / config.update.num_minibatches for config in configs}) == 1
+    assert len({(config.num_rollouts, config.selection.k, config.update.step_size) for config in configs}) == 1
     assert all(cell.config.chunk_size == cell.config.rmft.num_iterations for cell in cells)
 
 

@@ -9,7 +9,7 @@ from rmft_jax import cli
 from rmft_jax.agents import make_baselines, reference_agent
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.method.settings import RunConfig
-from rmft_jax.problems.named import ENVIRONMENTS
+from rmft_jax.problems import Environment
 from rmft_jax.running import training
 
 SMALL = [
@@ -30,9 +30,8 @@ def run(tmp_path_factory):
 def few_baselines(monkeypatch):
     """For evaluations where only the trained policy matters: most of their time is compilation of the others."""
 
-    def two(environment, horizon):
-        among = (reference_agent(environment, horizon), "follow_the_leader", "greedy")
-        return make_baselines(environment, horizon, among)
+    def two(problem):
+        return make_baselines(problem, (reference_agent(problem), "follow_the_leader", "greedy"))
 
     monkeypatch.setattr(training, "make_baselines", two)
 
@@ -221,7 +220,9 @@ def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys):
     assert (run / "evaluation.nc").read_bytes() == before
 
 
-@pytest.mark.parametrize(("command", "register"), [("presets", PRESETS), ("environments", ENVIRONMENTS)])
+@pytest.mark.parametrize(
+    ("command", "register"), [("presets", PRESETS), ("environments", Environment.register.names())]
+)
 def test_registers_are_listed(capsys, command, register):
     assert cli.main([command]) == 0
     out = capsys.readouterr().out

@@ -125,6 +125,9 @@ def test_the_training_figure_starts_before_training(metrics):
     held_out = next(line for line in axes.get_lines() if line.get_label() == "held-out scenarios")
     assert np.asarray(held_out.get_xdata())[0] == 0
     np.testing.assert_allclose(np.asarray(held_out.get_ydata()), metrics["validation_regret"])
+    for label, name in (("all rollouts", "regret"), ("kept rollouts", "selected_regret")):
+        line = next(line for line in axes.get_lines() if line.get_label() == label)
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), metrics[name])
 
 
 @pytest.mark.parametrize("reference", ["thompson", "ucb1", "bayes_optimal", None])

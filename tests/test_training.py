@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -429,7 +430,7 @@ def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     assert set(summary["evaluation"]) == {"rmft", "ftrl", "follow_the_leader"}
     assert summary["evaluation"]["ftrl"]["regret_mean"] > 0
     assert "minus_reference" in summary["evaluation"]["rmft"]
-    agent = load_run(tmp_path / "whole").agent
+    agent: Any = load_run(tmp_path / "whole").agent
     assert isinstance(agent.score_map, Ball)
     assert np.abs(agent.value).max() > 0
     with monkeypatch.context() as patch:

@@ -60,7 +60,7 @@ def training_data(
     Raises:
       ConfigError: if the rule of selection or the objective returned something of a wrong shape.
     """
-    (num_scenarios, num_rollouts), k = judged.final.shape, config.selection.k
+    num_scenarios, k = judged.final.shape[0], config.selection.k
     require(
         kept.shape in ((num_scenarios, k), (1, num_scenarios * k)) and jnp.issubdtype(kept.dtype, jnp.integer),
         f"an array {kept.dtype}{list(kept.shape)} of kept rollouts from {type(config.selection).__name__}",

@@ -1,5 +1,6 @@
 """Trains and evaluates one batch of cells, from wherever it was left, and yields a result for each of them."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -103,6 +104,8 @@ def run_task(task: Task, programs: Programs, folder: Path | None, watch: Watch) 
         yield from (Result(cell, failure=message) for cell in missing.values())
     if path is not None:
         remove_folder(path)
+        with contextlib.suppress(OSError):  # Others are still in it.
+            path.parent.rmdir()
 
 
 def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Iterator[tuple[int, Result]]:
@@ -137,6 +140,8 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
         except RunError:  # Damaged, or of another batch: begun anew, with nothing of it beside what will be saved.
             restored = None
             remove_folder(path)
+        with contextlib.suppress(OSError):  # Others are still in it.
+            path.parent.rmdir()
         if restored is not None:
             batch, history = dataclasses.replace(batch, state=restored[0]), restored[1]
     stepper, saved = BatchStepper(programs, batch), time.perf_counter()
