@@ -275,6 +275,7 @@ def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> N
         run(sweep, path, cells_per_batch=3, executor=programs, **options)
 
 
+@pytest.mark.slow
 def test_an_interrupted_batch_goes_on_where_it_was_left_bit_for_bit(batched, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
     interrupted(tmp_path / "sweep", programs, CHUNKS + 3)
@@ -308,6 +309,7 @@ def of_other_settings(folder):
         np.savez(path.with_name("00000099.npz"), **content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [truncated, of_another_batch, of_other_settings])
 def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, programs, tmp_path, monkeypatch, change):
     """And what is saved from then on can be resumed."""

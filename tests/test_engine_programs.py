@@ -140,7 +140,7 @@ SINGLE_LAYER = Sweep(
     "single-layer",
     grid={"num_arms": [2, 3]},
     override={
-        **{name: value for name, value in TINY_OVERRIDE.items() if name not in ("num_layers", "width", "num_minibatches")},
+        **{key: TINY_OVERRIDE[key] for key in TINY_OVERRIDE.keys() - {"num_layers", "width", "num_minibatches"}},
         "horizon": 6, "num_iterations": 2, "decision_map": "identity",
     },
 )  # fmt: skip

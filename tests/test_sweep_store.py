@@ -341,6 +341,7 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
     )
 
 
+@pytest.mark.slow
 def test_a_preset_that_has_changed_since_is_noticed(directory):
     content = json.loads((directory.path / "sweep.json").read_text())
     content["cells"][2]["config"]["num_rollouts"] = 4
