@@ -1,53 +1,34 @@
-import dataclasses
+"""The command `rmft`: what it makes and prints, and how it refuses."""
+
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from runs import TINY_WORDS, few_baselines, files_of, interrupt_after, refused
+from worlds import TINY_RUN
 
 from rmft_jax import cli
-from rmft_jax.agents import make_baselines, reference_agent
 from rmft_jax.method.presets import PRESETS
-from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment
-from rmft_jax.running import training
-
-SMALL = [
-    "--num-arms", "2", "--horizon", "4", "--num-iterations", "2", "--chunk-size", "1", "--num-scenarios", "4",
-    "--num-rollouts", "2", "--k", "1", "--num-minibatches", "1", "--width", "8", "--num-layers", "1",
-    "--num-validation-scenarios", "8", "--num-test-scenarios", "16",
-]  # fmt: skip
-
-
-pytestmark = pytest.mark.slow
+from rmft_jax.running.storage import RunDirectory
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.main(["train", "quickstart", "--out", str(path), *SMALL]) == 0
+    assert cli.main(["train", "quickstart", "--out", str(path), *TINY_WORDS]) == 0
     return path
 
 
 @pytest.fixture
-def few_baselines(monkeypatch):
-    """For evaluations where only the trained policy matters: most of their time is compilation of the others."""
-
-    def two(problem):
-        return make_baselines(problem, (reference_agent(problem), "follow_the_leader", "greedy"))
-
-    monkeypatch.setattr(training, "make_baselines", two)
-
-
-def refused(capsys, *argv) -> str:
-    """Runs a command that must be refused, and returns its one line."""
-    assert cli.main([str(word) for word in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("rmft: error: ")
-    assert "; try " in err
-    return err
+def light():
+    """For runs whose rivals and figures do not matter."""
+    with few_baselines("thompson", "hedge_anytime", "follow_the_leader"):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -68,7 +49,7 @@ def refused(capsys, *argv) -> str:
         (["--horizon"], "--horizon"),
         (["--prior", "cauchy"], "cauchy"),
         (["--chunk-size", "7"], "got num_iterations=200 with chunk_size=7"),
-        (["--environment", "nowhere"], "got environment 'nowhere', need one of bernoulli, gaussian"),
+        (["--environment", "nowhere"], "got environment 'nowhere', need one of abrupt, adaptive"),
         (["--environment", "abrupt", "--num-changes", "30"], "got num_changes=30 with horizon=30"),
         (["--environment=besbes_even", "--variation", "20"], "need a budget that can be spent, at most 9"),
         (["--environment", "iid_gaussian"], "got entropy_weight=0.01 with feedback='full'"),
@@ -87,10 +68,10 @@ def test_bad_options_are_refused_in_one_line_and_nothing_is_written(capsys, tmp_
     ("words", "message"),
     [
         ([], "got no environment"),
-        (["nowhere"], "got environment 'nowhere', need one of bernoulli, gaussian"),
+        (["nowhere"], "got environment 'nowhere', need one of abrupt, adaptive"),
         (["bernoulli", "--agents", "ucb2"], "got agent 'ucb2'"),
-        (["bernoulli", "--agents", "hedge"], "got agent 'hedge' for Bandit under 'bandit' feedback"),
-        (["iid_uniform", "--agents", "ucb1", "hedge"], "got agent 'ucb1' for Bandit under 'full' feedback"),
+        (["bernoulli", "--agents", "hedge"], "got agent 'hedge' for Stationary under 'bandit' feedback"),
+        (["iid_uniform", "--agents", "ucb1", "hedge"], "got agent 'ucb1' for Stationary under 'full' feedback"),
         (["bernoulli", "--num-arms", "1"], "got num_arms=1"),
         (["bernoulli", "--horizon", "0"], "got horizon=0"),
         (["bernoulli", "--num-scenarios", "1"], "got num_scenarios=1"),
@@ -120,18 +101,28 @@ def test_bench_agents_writes_numbers_dataset_and_figures(capsys, tmp_path):
     assert set(numbers["agents"]) == {"bayes_optimal", "greedy", "ucb"}
     for row in numbers["agents"].values():
         assert row["regret_ci95"][0] <= row["regret_mean"] <= row["regret_ci95"][1]
-    assert numbers["settings"]["family"] == "bandit"
+    assert numbers["settings"]["environment"] == "stationary"
     assert (numbers["seed"], numbers["regret"], set(numbers["constants"])) == (0, "pseudo", {"ucb"})
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"agents.nc", "final_regret.png", "regret.pdf", "loglog.png", "suff_fail.png", "arms.png"} <= names
 
 
-def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, few_baselines):
-    words = [*SMALL, "--environment", "abrupt", "--num-changes", "2", "--feedback", "full", "--entropy-weight", "0"]
+def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, light):
+    words = [
+        *TINY_WORDS,
+        "--environment",
+        "abrupt",
+        "--num-changes",
+        "2",
+        "--feedback",
+        "full",
+        "--entropy-weight",
+        "0",
+    ]
     path = tmp_path / "a run"
     assert cli.main(["train", "quickstart", f"--out={path}", *words]) == 0
-    saved = json.loads((path / "config.json").read_text())["config"]["rmft"]["environment"]
-    assert (saved["family"], saved["num_changes"], saved["num_arms"]) == ("abrupt", 2, 2)
+    saved = json.loads((path / "config.json").read_text())["config"]
+    assert (saved["environment"], saved["num_changes"], saved["num_arms"]) == ("abrupt", 2, 5)
     assert "follow_the_leader" in capsys.readouterr().out
     assert cli.main(["train", "--out", str(path), "--resume"]) == 0
     assert "nothing to resume" in capsys.readouterr().err
@@ -146,7 +137,7 @@ def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, few_baseli
 
 
 def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
-    words = [*SMALL, "--environment", "iid_gaussian", "--decision-map", "ball", "--entropy-weight", "0"]
+    words = [*TINY_WORDS, "--environment", "iid_gaussian", "--decision-map", "ball", "--entropy-weight", "0"]
     assert cli.main(["train", "quickstart", "--out", str(tmp_path / "run"), *words]) == 0
     out = capsys.readouterr().out
     assert "ball regret" in out
@@ -154,6 +145,7 @@ def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
     assert {path.stem for path in (tmp_path / "run/figures").iterdir()} == {
         "training", "regret", "loglog", "final_regret"
     }  # fmt: skip
+    assert "without suff_fail_freq" in refused(capsys, "plot", tmp_path / "run", "--kind", "suff_fail")
 
 
 def test_other_refusals(capsys, tmp_path, run):
@@ -164,11 +156,11 @@ def test_other_refusals(capsys, tmp_path, run):
     assert "after options" in refused(capsys, "train", "--out", tmp_path / "x", "mab")
     assert "is not a run directory" in refused(capsys, "evaluate", tmp_path)
     assert "is not a run directory" in refused(capsys, "plot", tmp_path)
-    assert "already holds a run" in refused(capsys, "train", "quickstart", "--out", run, *SMALL)
+    assert "already holds a run" in refused(capsys, "train", "quickstart", "--out", run, *TINY_WORDS)
     changed = refused(capsys, "train", "--out", run, "--resume", "--seed", "5", "--temperature", "2.0")
     assert "temperature: the run has 1.0, got 2.0; seed: the run has 0, got 5" in changed
     assert "got horizon=0" in refused(capsys, "evaluate", run, "--horizon", "0")
-    assert "got num_arms=3, need 2 to 2" in refused(capsys, "evaluate", run, "--num-arms", "3")
+    assert "got num_arms=4, need 2 to 3" in refused(capsys, "evaluate", run, "--num-arms", "4")
     assert "got num_scenarios=1" in refused(capsys, "evaluate", run, "--num-scenarios", "1")
 
 
@@ -197,8 +189,8 @@ def test_a_lost_or_damaged_result_is_made_again(run, capsys):
     assert json.loads((run / "summary.json").read_text())["evaluation"] == values
 
 
-def test_one_round_has_no_greedy_fraction(tmp_path, capsys, few_baselines):
-    words = ["train", "quickstart", "--out", str(tmp_path / "run"), *SMALL, "--horizon", "1", "--num-iterations", "1"]
+def test_one_round_has_no_greedy_fraction(tmp_path, capsys, light):
+    words = ["train", "quickstart", "--out", str(tmp_path / "run"), *TINY_WORDS, "--horizon", "1"]
     assert cli.main(words) == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["evaluation"]["rmft"]["greedy_frac"] is None
     assert cli.main([*words, "--resume"]) == 0
@@ -214,7 +206,7 @@ def test_ctrl_c_is_no_traceback(run, capsys, monkeypatch):
     assert capsys.readouterr().err == "rmft: stopped\n"
 
 
-def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys):
+def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys, light):
     before = (run / "evaluation.nc").read_bytes()
     assert cli.main(["evaluate", str(run), "--horizon", "9", "--num-scenarios", "12", "--checkpoint", "last"]) == 0
     out = capsys.readouterr().out
@@ -234,35 +226,61 @@ def test_registers_are_listed(capsys, command, register):
     assert cli.main([command, "--help"]) == 0
 
 
-def test_every_field_has_a_flag_and_a_help_text(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "mab", "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-
-    def check(config):
-        for field in dataclasses.fields(config):
-            value = getattr(config, field.name)
-            if dataclasses.is_dataclass(value):
-                check(value)
-            else:
-                assert f"--{field.name.replace('_', '-')}" in out
-
-    check(RunConfig())
-    assert "(default: 1024)" in out
-    assert RunConfig().flat()["num_scenarios"] == 1024
+def test_a_stop_signal_is_told_with_how_to_go_on(capsys, tmp_path, light):
+    words = ["train", "quickstart", *TINY_WORDS, "--out", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, 1, signal.SIGTERM)
+        assert cli.main(words) == 128 + signal.SIGTERM
+    told = f"rmft: stopped at iteration 2; continue with: rmft train --resume --out {tmp_path / 'run'}"
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--help"],
-        ["presets"],
-        ["train", "mab", "--k", "99", "--out", "x"],
-        ["evaluate", "/"],
-        ["bench-agents", "abrupt", "--horizon", "2"],
-    ],
-)
-def test_jax_is_not_imported_before_it_is_needed(argv):
-    program = f"import sys; from rmft_jax import cli; cli.main({argv!r}); sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=False).returncode == 0
+def test_a_full_disk_is_told_in_one_line(capsys, tmp_path, monkeypatch):
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert cli.main(["train", "quickstart", *TINY_WORDS, "--out", str(tmp_path / "run")]) == 1
+    told = "rmft: error: [Errno 28] No space left on device; files written before are whole; try again where"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(told)
+    assert not any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "run", Path("/proc/run")):
+        said = refused(capsys, "train", "quickstart", *TINY_WORDS, "--out", place)
+        assert f"cannot write to {place}: " in said
+        assert "try another --out" in said
+
+
+def test_divergence_is_told_in_one_line(capsys, tmp_path):
+    words = ["train", "quickstart", *TINY_WORDS, "--step-size", "1e38", "--max-grad-norm", "1e38"]
+    assert cli.main([*words, "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("rmft: error: loss or parameters became NaN or infinite")
+    assert "; try a smaller step_size" in told
+
+
+def test_a_run_of_version_0_6_is_refused_and_left_as_it_is(capsys, tmp_path):
+    """Its settings and its results are read."""
+    run = RunDirectory.create(tmp_path / "run", TINY_RUN, "quickstart")
+    flat = TINY_RUN.flat() | {"objective": "rmft", "replay": 0}
+    environment = {"family": "bandit", "num_arms": flat.pop("num_arms"), "feedback": "bandit", "prior": "uniform"}
+    outer = {name: flat.pop(name) for name in ("seed", "chunk_size", "num_validation_scenarios", "num_test_scenarios")}
+    policy = {"family": "transformer", "num_layers": flat.pop("num_layers"), "width": flat.pop("width")}
+    nested = outer | {"rmft": flat | {"environment": environment, "policy": policy}}
+    (run.path / "config.json").write_text(json.dumps({"preset": "quickstart", "config": nested}))
+    (run.checkpoints / "last" / "6").mkdir(parents=True)
+    assert run.read_config() == (TINY_RUN, "quickstart")
+    before = files_of(run.path)
+    for words in (("evaluate", run.path), ("train", "--resume", "--out", run.path)):
+        assert "holds checkpoints of version 0.6 or before" in refused(capsys, *words)
+    assert files_of(run.path) == before
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_jax_is_not_imported_for_the_help(words):
+    program = f"import sys; from rmft_jax import cli; cli.main({words!r}); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0

@@ -1,7 +1,5 @@
 """The outer loop: what a run leaves behind, and that stopping it in any way changes nothing."""
 
-import functools
-import io
 import json
 import os
 import shutil
@@ -17,19 +15,33 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from rich.console import Console
+from runs import (
+    Reporter,
+    assert_same_run,
+    content,
+    damage,
+    few_baselines,
+    files_of,
+    interrupt_after,
+    last,
+    train_until,
+)
 from worlds import TINY_RUN
 
-from rmft_jax.agents import SingleLayer, make_baselines
-from rmft_jax.method.state import abstract_state
+from rmft_jax.agents import SingleLayer
 from rmft_jax.problems import Ball, Stationary
-from rmft_jax.running import checkpoints, history, trainer, training, weights
-from rmft_jax.running.checkpoints import Checkpoints, stored
+from rmft_jax.running import history
+from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.interruption import InterruptedRunError, StopSignals
-from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory, RunError
 from rmft_jax.running.trainer import RunKeys, TrainingDivergedError
 from rmft_jax.running.training import evaluate_run, load_run, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_baselines():
+    with few_baselines("ucb1", "posterior_index"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +53,9 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(finished, tmp_path_factory):
+def stopped(tmp_path_factory):
     """The same run, stopped after its second chunk; to be copied."""
-    config, path = finished[0], tmp_path_factory.mktemp("stopped") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(InterruptedRunError):
-            train(config, path, preset="tiny", reporter=Reporter())
-    return path
+    return train_until(2, TINY_RUN, tmp_path_factory.mktemp("stopped") / "run")
 
 
 @pytest.fixture
@@ -229,6 +236,7 @@ np.savez = hanging
 TRAINING = """
 import sys
 from pathlib import Path
+from typing import Any
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import train
 config, preset = RunDirectory.open(Path(sys.argv[1])).read_config()
@@ -282,7 +290,7 @@ def test_a_run_killed_again_and_again_at_random_moments_resumes_bit_for_bit(fini
     assert_same_run(config, tmp_path / "whole", run)
 
 
-def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
+def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path):
     """Play in a ball has the rivals of a ball, and the exact fit goes through the same runs as Adam.
 
     The policy that plays is neither the newest nor the best, and is remembered too.
@@ -303,10 +311,7 @@ def test_a_single_layer_trains_resumes_and_is_evaluated(tmp_path, monkeypatch):
     agent: Any = load_run(tmp_path / "whole").agent
     assert isinstance(agent.score_map, Ball)
     assert np.abs(agent.value).max() > 0
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(InterruptedRunError):
-            train(config, tmp_path / "run", preset="tiny", reporter=Reporter())
+    train_until(2, config, tmp_path / "run")
     arrays = content(config, tmp_path / "run")
     player = [name for name in arrays if name.startswith("state.memory.player.")]
     assert any((arrays[name] != arrays[name.replace("memory.player", "params")]).any() for name in player)

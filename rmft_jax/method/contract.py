@@ -1,6 +1,7 @@
 """Whether all parts of a configuration fit together, found out by tracing small shapes, before anything compiles."""
 
 import dataclasses
+import textwrap
 
 import jax
 
@@ -22,7 +23,7 @@ def require_contract(config: RMFTConfig) -> None:
     foreign = [part for part in parts if isinstance(part, Choice) and not is_built_in(type(part))]
     if not foreign:
         return
-    names = " and ".join(f"{part.kind} {part.name!r}" for part in foreign)
+    names = " and ".join(f"{part.kind} {part.name or type(part).__name__!r}" for part in foreign)
     try:
         state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
         before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.params)
@@ -30,9 +31,9 @@ def require_contract(config: RMFTConfig) -> None:
     except ConfigError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
         raise ConfigError(
-            f"got {names}, in which {reason}; need what the docstrings of its base class say; "
+            f"got {names} ({reason}), need what the docstrings of its base class say; "
             "try jax.eval_shape(rmft_jax.iterate, state), which shows where"
         ) from error
     if before != after:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import require
 from rmft_jax.plotting.export import save_figure
-from rmft_jax.plotting.register import FIGURES
+from rmft_jax.plotting.register import FIGURES, FigureKind
 from rmft_jax.plotting.style import StyleName
 from rmft_jax.plotting.sweep import default_axis
 from rmft_jax.statistics import estimates
@@ -18,6 +18,8 @@ from rmft_jax.statistics.estimates import is_sweep, open_dims, text_of
 from rmft_jax.statistics.report import summarize
 
 _FEW = 6
+# Metrics of training that are called as results of an evaluation or a sweep.
+_RESULTS = ("regret", "suff_fail_freq")
 
 
 def plot_kind(
@@ -43,7 +45,7 @@ def plot_kind(
         option, able = f"--{name.replace('_', '-')}", [one for one in FIGURES if name in FIGURES[one].options]
         need = f"--kind {' or '.join(able)} for it" if able else "an option that a figure has"
         require(name in entry.options, f"{option} with --kind {kind}", need, "without")
-    if metrics is not None and not entry.fits(dataset):
+    if metrics is not None and not entry.fits(dataset) and _draws_training(entry, metrics):
         dataset, given["evaluation"] = metrics, dataset
     given["style"] = style
     return entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
@@ -65,7 +67,7 @@ def plot_run(
     summary, written = summarize(evaluation), []
     for name in FIGURES.names():
         kind = FIGURES[name]
-        if kind.fits(evaluation) or (metrics is not None and kind.fits(metrics)):
+        if kind.fits(evaluation) or (metrics is not None and _draws_training(kind, metrics)):
             known = {"summary": summary} if "summary" in kind.options else {}
             figure = plot_kind(name, evaluation, metrics, style=style, **known)
             written.append(save_figure(figure, directory / name)[0])
@@ -111,6 +113,11 @@ def plot_all(
             words = [name, *(["relative"] if relative else []), *(f"{d}={text_of(v)}" for d, v in fixed.items())]
             written.append(save_figure(figure, directory / "_".join(words))[0])
     return written
+
+
+def _draws_training(kind: FigureKind, metrics: xr.Dataset) -> bool:
+    """Whether a kind shows what metrics alone have; of what has the name of a result, it shows the result."""
+    return kind.fits(metrics.drop_vars(_RESULTS, errors="ignore"))
 
 
 def _few(values: np.ndarray) -> list[Any]:

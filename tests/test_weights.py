@@ -1,17 +1,35 @@
-"""Policies that come with the package: what is stored is what plays, and damage is told from a wrong name."""
+"""Files of weights: what is stored is what plays, wherever it is from, and damage is told from a wrong name."""
 
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from runs import few_baselines, make_run
 from worlds import TINY_RUN
 
-from rmft_jax import Problem, cli, evaluate, get_preset, init, make_agent, make_agents, pretrained_names
+from rmft_jax import (
+    Problem,
+    cli,
+    evaluate,
+    get_preset,
+    init,
+    load_policy,
+    make_agent,
+    make_agents,
+    pretrained_names,
+)
 from rmft_jax.config import ConfigError
 from rmft_jax.running import weights
 from rmft_jax.running.storage import RunError, read_dataset
-from rmft_jax.running.weights import load_pretrained, read_policy, write_policy
+from rmft_jax.running.weights import (
+    DamagedFileError,
+    load_pretrained,
+    read_arrays,
+    read_policy,
+    write_arrays,
+    write_policy,
+)
 
 NAMES = pretrained_names()
 
@@ -49,6 +67,73 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         stored(tmp_path / "tiny.npz")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+def test_whatever_bit_is_flipped_nothing_else_is_read(tmp_path):
+    """In every byte of a file; some bits say nothing, such as those of a date."""
+    path, arrays = tmp_path / "small.npz", {"a": np.arange(6.0).reshape(2, 3), "b": np.asarray([1, 2], np.int32)}
+    write_arrays(path, arrays, {"what": "numbers"})
+    whole, messages, rng = path.read_bytes(), [], np.random.default_rng(0)
+    for place, bit in enumerate(rng.integers(8, size=len(whole)).tolist()):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            read, about = read_arrays(path)
+        except DamagedFileError as error:
+            messages.append(str(error))
+            continue
+        assert about == {"what": "numbers"}
+        assert read.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(read[name], array)
+            assert read[name].dtype == array.dtype
+    assert len(messages) > len(whole) / 2
+    assert not any("\n" in message for message in messages)
+
+
+def test_a_shape_that_asks_for_less_is_damage(tmp_path):
+    path = tmp_path / "large.npz"
+    write_arrays(path, {"a": np.arange(3000.0)}, {})
+    path.write_bytes(path.read_bytes().replace(b"(3000,)", b"(1000,)"))
+    with pytest.raises(DamagedFileError, match="Bad CRC-32"):
+        read_arrays(path)
+
+
+def test_what_is_pickled_is_not_read(tmp_path):
+    with (tmp_path / "bad.npz").open("wb") as file:
+        np.savez(file, about=np.asarray({"config": 1}, object))
+    with pytest.raises(RunError, match=r"cannot use the policy .*allow_pickle=False"):
+        read_policy(tmp_path / "bad.npz")
+
+
+def test_a_policy_is_loaded_by_what_it_is_called(tmp_path):
+    run, state, history = make_run(tmp_path / "run", TINY_RUN, chunks=2)
+    agents = {which: load_policy(run.path, which=which) for which in ("best", "last")}
+    best = int(history.best_iteration[0])
+    assert best != 4, "else both are the same"
+    assert [agents[which].provenance["iteration"] for which in ("best", "last")] == [best, 4]
+    for which, params in (("best", history.best_of()), ("last", state.params)):
+        jax.tree.map(np.testing.assert_array_equal, agents[which].agent.params, params)
+    agent = stored(tmp_path / "policy.npz")
+    for source in (tmp_path / "policy.npz", str(tmp_path / "policy.npz")):
+        jax.tree.map(np.testing.assert_array_equal, load_policy(source).agent.params, agent.params)
+    assert load_policy(f"pretrained:{NAMES[0]}").preset == NAMES[0]
+
+
+def test_what_holds_no_policy_is_refused(tmp_path):
+    run, _, _ = make_run(tmp_path / "run", TINY_RUN, chunks=0)
+    for source, error, message in (
+        (tmp_path, RunError, "is not a run directory"),
+        (tmp_path / "none.npz", RunError, "is not a run directory"),
+        (run.path / "config.json", RunError, "cannot use the policy"),
+        (run.path / "checkpoints/00000000.npz", RunError, "cannot use the policy"),
+        ("pretrained:none", ConfigError, "need one of"),
+    ):
+        with pytest.raises(error, match=message):
+            load_policy(source)
+    with pytest.raises(ConfigError, match=r"got cell 3 of .*, need a cell of a sweep"):
+        load_policy(run.path, 3)
 
 
 def test_names_are_sorted(tmp_path, monkeypatch):
@@ -96,7 +181,8 @@ def test_every_policy_is_that_of_its_preset_and_beats_a_classical_agent(name):
 def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = NAMES[0]
-    assert cli.main(["evaluate", f"pretrained:{name}", "--num-scenarios", "16", "--horizon", "5"]) == 0
+    with few_baselines("thompson"):
+        assert cli.main(["evaluate", f"pretrained:{name}", "--num-scenarios", "16", "--horizon", "5"]) == 0
     assert "T=5, 16 held-out scenarios" in " ".join(capsys.readouterr().out.split())
     path = tmp_path / "runs" / "pretrained" / name / "evaluations" / "horizon=5,num_scenarios=16.nc"
     assert read_dataset(path, "").sizes["scenario"] == 16
