@@ -19,7 +19,6 @@ from experiments.common import (
     Options,
     curves_of,
     describe_seeds,
-    draw_curves,
     final_regrets,
     missed_best_arm,
     provenance,
@@ -27,6 +26,7 @@ from experiments.common import (
     tuned_in_hindsight,
     write,
 )
+from rmft_jax.plotting import plot_regret_curves
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
 
@@ -67,7 +67,7 @@ def main(
     }
     # What knows the rewards is in the numbers only: a figure holds eight curves.
     drawn = {name: curve for name, curve in curves.items() if name not in HINDSIGHT}
-    write(options.results / f"{preset.replace('-', '_')}_regret", result, draw_curves(drawn))
+    write(options.results / f"{preset.replace('-', '_')}_regret", result, plot_regret_curves(drawn))
 
 
 def instance(environment: str, policies: Sequence[TrainedPolicy]) -> dict[str, Any]:

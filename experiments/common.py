@@ -16,13 +16,14 @@ from rmft_jax.agents import catalogue
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.settings import RunConfig
-from rmft_jax.plotting import Curve, plot_regret_curves, save_figure, scenario_curve
+from rmft_jax.plotting import save_figure, scenario_curves
 from rmft_jax.running.benchmark import tune_agents
 from rmft_jax.running.storage import RunError, write_json
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import evaluate_run
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.statistics.bootstrap import t_interval
+from rmft_jax.statistics.estimates import estimate_of
 from rmft_jax.statistics.growth import half_horizon, suff_fail_freq
 from rmft_jax.statistics.report import estimate_text
 from rmft_jax.sweeps.ray_executor import run_on_ray
@@ -151,22 +152,23 @@ def provenance(sweep: xr.Dataset) -> dict[str, Any]:
     return found | {"versions": json.loads(sweep.attrs["versions"])}
 
 
-def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Curve]:
+def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, xr.Dataset]:
     """A curve per agent: over training seeds for the trained policies, over all scenarios for the others.
 
     Policies of one seed share their test scenarios, so the classical agents are the same beside all of them.
     """
     pooled = xr.concat([dataset["regret"] for dataset in next(iter(evaluations.values()))], dim="scenario")
-    return {str(name): scenario_curve(pooled.sel(agent=name)) for name in pooled["agent"].values if name != "rmft"} | {
+    classical = scenario_curves(pooled.drop_sel(agent="rmft"))
+    return {str(name): classical.sel(agent=name) for name in classical["agent"].values} | {
         agent: over_seeds([dataset["regret"].sel(agent="rmft") for dataset in datasets])
         for agent, datasets in evaluations.items()
     }
 
 
-def over_seeds(regrets: Sequence[xr.DataArray]) -> Curve:
+def over_seeds(regrets: Sequence[xr.DataArray]) -> xr.Dataset:
     """Mean over training seeds and Student-t band; each seed has its own test scenarios, so it covers both."""
-    means = np.stack([regret.mean("scenario").to_numpy() for regret in regrets])
-    return Curve(means.mean(0), t_interval(means))
+    means = xr.concat([regret.mean("scenario") for regret in regrets], "seed")
+    return estimate_of(means.mean("seed"), t_interval(means.to_numpy()), f"Student-t over {len(regrets)} seeds")
 
 
 def describe_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -225,11 +227,12 @@ def ratios(evaluations: Sequence[xr.Dataset], tuned: Sequence[Mapping[str, Any]]
     return {name: describe_seeds(values) for name, values in found.items() if len(values) == len(evaluations)}
 
 
-def final_regrets(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+def final_regrets(curves: Mapping[str, xr.Dataset]) -> dict[str, dict[str, Any]]:
     """Regret at the horizon with its interval, lowest first."""
+    ends = {name: curve.isel(round=-1) for name, curve in curves.items()}
     return {
-        name: {"regret_mean": float(mean[-1]), "regret_ci95": [float(band.low[-1]), float(band.high[-1])]}
-        for name, (mean, band) in sorted(curves.items(), key=lambda item: item[1].mean[-1])
+        name: {"regret_mean": float(end["mean"]), "regret_ci95": [float(end["low"]), float(end["high"])]}
+        for name, end in sorted(ends.items(), key=lambda item: float(item[1]["mean"]))
     }
 
 
@@ -243,9 +246,3 @@ def write(target: Path, result: dict[str, Any], figure: Figure) -> None:
 def interval(found: Mapping[str, Any], prefix: str = "", sign: str = "") -> str:
     """A number and its interval as text, such as "3.88 [3.65, 4.11]"; `sign="+"` shows the signs."""
     return estimate_text(found[f"{prefix}mean"], found[f"{prefix}ci95"], sign=sign)
-
-
-def draw_curves(curves: Mapping[str, Curve], regret: str = "pseudo") -> Figure:
-    """The curves of `curves_of` over all rounds."""
-    horizon = len(next(iter(curves.values())).mean)
-    return plot_regret_curves(curves, np.arange(1, horizon + 1), regret)

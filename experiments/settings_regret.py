@@ -15,13 +15,13 @@ import xarray as xr
 from experiments.common import (
     Options,
     curves_of,
-    draw_curves,
     final_regrets,
     provenance,
     ratios,
     tuned_in_hindsight,
     write,
 )
+from rmft_jax.plotting import plot_regret_curves
 from rmft_jax.statistics.growth import growth_exponent
 
 TUNED = {
@@ -55,7 +55,7 @@ def main(preset: tyro.conf.Positional[Literal["fol", "nsmab"]], options: tyro.co
             **trained.cost(),
         },
     }
-    write(options.results / f"{preset}_regret", result, draw_curves(curves, result["regret"]))
+    write(options.results / f"{preset}_regret", result, plot_regret_curves(curves, result["regret"]))
 
 
 def _exponent(evaluation: xr.Dataset, agent: str) -> dict[str, Any]:

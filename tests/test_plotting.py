@@ -9,7 +9,6 @@ from PIL import Image
 
 from rmft_jax.plotting import (
     STYLES,
-    Curve,
     Style,
     choose_agents,
     plot_arms,
@@ -25,6 +24,7 @@ from rmft_jax.plotting import (
     styles_of,
 )
 from rmft_jax.statistics.bootstrap import Interval
+from rmft_jax.statistics.estimates import estimate_of
 from rmft_jax.statistics.growth import suff_fail_freq
 from rmft_jax.statistics.report import summarize
 
@@ -230,10 +230,12 @@ def test_negative_regret_is_inside_the_axes():
 
 
 def test_the_axis_is_cut_above_every_curve_but_uniform_play():
-    rounds = np.arange(1, 4)
     values = {"rmft": [1.0, 3.0, 2.0], "uniform": [5.0, 10.0, 15.0]}
-    curves = {name: Curve(np.asarray(mean), Interval(*np.asarray([mean, mean]))) for name, mean in values.items()}
-    assert 3 < plot_regret_curves(curves, rounds).axes[0].get_ylim()[1] < 4
+    means = {name: xr.DataArray(mean, {"round": [1, 2, 3]}) for name, mean in values.items()}
+    curves = {
+        name: estimate_of(mean, Interval(mean.to_numpy(), mean.to_numpy()), "none") for name, mean in means.items()
+    }
+    assert 3 < plot_regret_curves(curves).axes[0].get_ylim()[1] < 4
 
 
 def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):

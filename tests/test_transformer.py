@@ -82,9 +82,9 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     step = jax.jit(lambda token, caches, t: agent._network(token[None], caches, t, ALL))
     context = Context(jnp.asarray(0), jnp.asarray(horizon), ALL, jnp.zeros(ARMS))
     for t in range(horizon):
-        row, caches = step(state.token, state.caches, jnp.asarray(t))
+        row, caches = step(state.token, state.memory, jnp.asarray(t))
         one_by_one.append(row[0])
-        state = agent.observe(dataclasses.replace(state, caches=caches), past.actions[t], seen[t], context)
+        state = agent.observe(dataclasses.replace(state, memory=caches), past.actions[t], seen[t], context)
     np.testing.assert_allclose(jnp.stack(one_by_one), at_once, atol=1e-5)
 
 

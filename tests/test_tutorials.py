@@ -242,12 +242,12 @@ def swept(place: Path, name: str, tables: dict[str, dict[str, list[Any]]]) -> xr
 def test_ones_own_network_rule_and_objective_in_a_sweep(place):
     """All cells are one program: they differ in a number of the rule's."""
     chosen = {name: values[1:] for name, values in CHOICES.items()}
-    dataset = swept(place, "own", {"zip": chosen, "grid": {"softness": [0.0, 50.0]}})
+    dataset = swept(place, "own-sweep", {"zip": chosen, "grid": {"softness": [0.0, 50.0]}})
     assert list(dataset["softness"].values) == [0.0, 50.0]
     first, second = (dataset["selected_regret"].sel(softness=value) for value in (0.0, 50.0))
     assert float(first.mean()) < float(second.mean()), "kept are the lowest regrets, or any"
     with as_before():
-        kept = load_policy(place / "runs" / "own", {"softness": 50.0})
+        kept = load_policy(place / "runs" / "own-sweep", {"softness": 50.0})
         assert (kept.config.rmft.policy.name, kept.config.rmft.objective.name) == ("gru", "smoothed")
         assert type(kept.agent).__name__ == "RecurrentAgent"
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from experiments.benchmarks import measure
 from experiments.benchmarks.throughput import sized
-from rmft_jax.plotting.export import save_figure
+from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import (
     DataFigure,
     column_figure,

@@ -17,7 +17,7 @@ from rmft_jax.agents.gains import Gains, PolicyAgent, exponential_weights
 from rmft_jax.agents.statistics import num_existing
 from rmft_jax.config import Number, ScalarKey, pytree
 from rmft_jax.problems import Feedback
-from rmft_jax.problems.types import Context, Decision
+from rmft_jax.problems.types import Context, Decision, PerArm, Reward
 
 _NEWTON_STEPS = 8
 
@@ -31,26 +31,17 @@ class _BanditPolicy(PolicyAgent):
     low: Number = 0.0
     high: Number = 1.0
 
-    def _gain(
-        self,
-        probabilities: Float[Array, "K"],
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> Float[Array, "K"]:
+    def _gain(self, probabilities: PerArm, action: Int[Array, ""], reward: Reward, context: Context) -> PerArm:
         played = jax.nn.one_hot(action, probabilities.shape[0])
         unit = jnp.clip((reward - self.low) / (self.high - self.low), 0.0, 1.0)
         return self._estimate(played * unit, played, probabilities, context)
 
-    def _estimate(
-        self, x: Float[Array, "K"], played: Float[Array, "K"], probabilities: Float[Array, "K"], context: Context
-    ) -> Float[Array, "K"]:
+    def _estimate(self, x: PerArm, played: PerArm, probabilities: PerArm, context: Context) -> PerArm:
         """The estimated gains: by default the losses `1 - x`, negated and weighted by importance."""
-        del context
         return _ratio(x - played, probabilities)
 
 
-def _ratio(x: Float[Array, "K"], probabilities: Float[Array, "K"]) -> Float[Array, "K"]:
+def _ratio(x: PerArm, probabilities: PerArm) -> PerArm:
     """The quotient, or 0 for arms that cannot be played."""
     possible = probabilities > 0
     return jnp.where(possible, x / jnp.where(possible, probabilities, 1.0), 0.0)
@@ -74,14 +65,11 @@ class EXP3(_BanditPolicy):
         ratio = arms * jnp.log(arms) / ((math.e - 1) * self._rounds(context))
         return jnp.minimum(self.rate * jnp.sqrt(ratio), 1.0)
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         arms, gamma = num_existing(context), self._exploration(context)
         return (1.0 - gamma) * exponential_weights(gamma / arms * totals, context) + gamma / arms
 
-    def _estimate(
-        self, x: Float[Array, "K"], played: Float[Array, "K"], probabilities: Float[Array, "K"], context: Context
-    ) -> Float[Array, "K"]:
-        del played, context
+    def _estimate(self, x: PerArm, played: PerArm, probabilities: PerArm, context: Context) -> PerArm:
         return _ratio(x, probabilities)
 
 
@@ -127,13 +115,10 @@ class EXP3P(EXP3):
         arms = num_existing(context)
         return jnp.minimum(2.0 * self.rate * jnp.sqrt(0.6 * arms * jnp.log(arms) / context.horizon), 0.6)
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         return super()._policy(totals / 3.0, context)
 
-    def _estimate(
-        self, x: Float[Array, "K"], played: Float[Array, "K"], probabilities: Float[Array, "K"], context: Context
-    ) -> Float[Array, "K"]:
-        del played
+    def _estimate(self, x: PerArm, played: PerArm, probabilities: PerArm, context: Context) -> PerArm:
         draws = num_existing(context) * context.horizon
         return _ratio(x + 2.0 * jnp.sqrt(jnp.log(draws / self.delta) / draws), probabilities)
 
@@ -151,12 +136,10 @@ class EXP3IX(_BanditPolicy):
         arms = num_existing(context)
         return self.rate * jnp.sqrt(2.0 * jnp.log(arms) / (arms * context.horizon))
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         return exponential_weights(self._eta(context) * totals, context)
 
-    def _estimate(
-        self, x: Float[Array, "K"], played: Float[Array, "K"], probabilities: Float[Array, "K"], context: Context
-    ) -> Float[Array, "K"]:
+    def _estimate(self, x: PerArm, played: PerArm, probabilities: PerArm, context: Context) -> PerArm:
         return _ratio(x - played, probabilities + self._eta(context) / 2.0)
 
 
@@ -169,12 +152,12 @@ class TsallisINF(_BanditPolicy):
     adversary, and logarithmic in T for stochastic rewards (their Theorem 1, for estimates weighted by importance).
     """
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         eta = 2.0 * self.rate / jnp.sqrt(context.round + 1.0)
         return tsallis_policy(jnp.where(context.arm_mask, -eta / 2.0 * totals, jnp.inf))
 
 
-def tsallis_policy(gaps: Float[Array, "K"]) -> Float[Array, "K"]:
+def tsallis_policy(gaps: PerArm) -> PerArm:
     """`p = (gaps + u)^-2` with the u for which p sums to 1, for gaps whose smallest is 0.
 
     `sum(p)^(-1/2)` is increasing and concave in u, and at most 1 at u = 1, so that Newton's method on it climbs to the

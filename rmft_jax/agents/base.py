@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.config import Params, ScalarKey
 from rmft_jax.problems import Feedback
-from rmft_jax.problems.types import Context, Decision, Trajectory
+from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 State = TypeVar("State")
 _MAX_SEGMENTS = 8
@@ -36,9 +36,7 @@ class Agent(Protocol[State]):
         """Decides the round. `key` is the agent's own randomness of this round."""
         ...
 
-    def observe(
-        self, state: State, action: Int[Array, ""], reward: Float[Array, ""] | Float[Array, "K"], context: Context
-    ) -> State:
+    def observe(self, state: State, action: Int[Array, ""], reward: Reward, context: Context) -> State:
         """Learns the reward of the arm that was played (bandit feedback), or those of all arms (full information)."""
         ...
 

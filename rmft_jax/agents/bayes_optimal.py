@@ -10,7 +10,8 @@ import scipy.special
 from jaxtyping import Array, Float, Int8
 
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
-from rmft_jax.config import ConfigError, ScalarKey, pytree, static_field
+from rmft_jax.config import ScalarKey, pytree, static_field
+from rmft_jax.config.checks import require
 from rmft_jax.problems.types import Context
 
 MAX_HORIZON = 100
@@ -49,17 +50,12 @@ class BayesOptimal(StatisticsAgent):
         Raises:
           ConfigError: if there are not two arms, or not the rounds that the program was solved for.
         """
-        if num_arms != 2:
-            raise ConfigError(f"got num_arms={num_arms}, need 2 for BayesOptimal; try BetaIndex, which comes close")
-        if horizon != self.horizon:
-            raise ConfigError(
-                f"got horizon={horizon}, need the {self.horizon} rounds that BayesOptimal was solved for; "
-                f"try BayesOptimal.create({horizon})"
-            )
+        require(num_arms == 2, f"num_arms={num_arms}", "2 for BayesOptimal", "BetaIndex, which comes close")
+        need = f"the {self.horizon} rounds that BayesOptimal was solved for"
+        require(horizon == self.horizon, f"horizon={horizon}", need, f"BayesOptimal.create({horizon})")
         return super().init(num_arms, horizon)
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         successes, failures = jnp.round(state.sums), jnp.round(state.pulls - state.sums)
         counts = jnp.stack([successes[0], failures[0], successes[1], failures[1]]).astype(jnp.int32)
         decision = self.decisions[_position(*counts)]
@@ -79,13 +75,11 @@ def bayes_optimal_regret(horizon: int, alpha: float = 1.0, beta: float = 1.0) ->
 
 
 def _check(horizon: int, alpha: float, beta: float) -> None:
-    if not 1 <= horizon <= MAX_HORIZON:
-        raise ConfigError(
-            f"got horizon={horizon}, need 1 to {MAX_HORIZON} for BayesOptimal, whose states grow as horizon^4; "
-            f"try horizon={MAX_HORIZON}, or BetaIndex, which comes close"
-        )
-    if not (0 < alpha < np.inf and 0 < beta < np.inf):
-        raise ConfigError(f"got alpha={alpha}, beta={beta}, need positive numbers; try alpha=1, beta=1")
+    need = f"1 to {MAX_HORIZON} for BayesOptimal, whose states grow as horizon^4"
+    suggestion = f"horizon={MAX_HORIZON}, or BetaIndex, which comes close"
+    require(1 <= horizon <= MAX_HORIZON, f"horizon={horizon}", need, suggestion)
+    positive = 0 < alpha < np.inf and 0 < beta < np.inf
+    require(positive, f"alpha={alpha}, beta={beta}", "positive numbers", "alpha=1, beta=1")
 
 
 def _solve(horizon: int, alpha: float, beta: float) -> Iterator[tuple[np.ndarray, float]]:

@@ -123,40 +123,26 @@ def _range(config: Environment) -> float:
 Make = Callable[[Environment, int], Agent | None]
 
 
-def _anywhere(make: Make) -> Build:
-    return lambda problem: make(problem.environment, problem.horizon)
-
-
-def _bandit(make: Make) -> Build:
-    return lambda problem: make(problem.environment, problem.horizon) if problem.feedback == "bandit" else None
-
-
-def _full(make: Callable[[float], Agent]) -> Build:
-    return lambda problem: make(_range(problem.environment)) if problem.feedback == "full" else None
-
-
-def _drifting(make: Make) -> Build:
+def _drifting(make: Make) -> Make:
     """Fits where something varies; elsewhere these agents are others."""
-    return _bandit(lambda config, horizon: make(config, horizon) if config.variation_budget(horizon) > 0 else None)
+    return lambda c, T: make(c, T) if c.variation_budget(T) > 0 else None
 
 
-def _gaussian_model(config: Environment) -> dict[str, float]:
-    mean, std = config.prior_moments()
-    noise_std = 0.0 if config.noise == "none" else config.noise_std
-    return {"prior_mean": mean, "prior_std": max(std, 1e-6), "noise_std": noise_std}
+def _posterior(of_bernoulli: type[Agent], of_gaussian: type[GaussianThompson | GaussianIndex]) -> Make:
+    """By the law of the rewards; exact for Bernoulli under the uniform prior, and for Gaussian under the Gaussian."""
+
+    def make(config: Environment, horizon: int) -> Agent:
+        if _within_unit_interval(config):
+            return of_bernoulli()
+        mean, std = config.prior_moments()
+        noise_std = 0.0 if config.noise == "none" else config.noise_std
+        return of_gaussian(prior_mean=mean, prior_std=max(std, 1e-6), noise_std=noise_std)
+
+    return make
 
 
-def _thompson(config: Environment, horizon: int) -> Agent:
-    # Exact for Bernoulli rewards under the uniform prior, and for Gaussian ones under the Gaussian prior.
-    if _within_unit_interval(config):
-        return BetaThompson()
-    return GaussianThompson(**_gaussian_model(config))
-
-
-def _posterior_index(config: Environment, horizon: int) -> Agent:
-    if _within_unit_interval(config):
-        return BetaIndex()
-    return GaussianIndex(**_gaussian_model(config))
+def _forgetting(kind: type[SlidingWindowUCB | DiscountedUCB]) -> Make:
+    return lambda c, T: kind(num_changes=c.variation_budget(T), bound=_width(c))
 
 
 def _discounted_thompson(config: Environment, horizon: int) -> Agent | None:
@@ -171,56 +157,51 @@ def _bayes_optimal(config: Environment, horizon: int) -> Agent | None:
     return BayesOptimal.create(horizon) if known and config.num_arms == 2 and horizon <= MAX_HORIZON else None
 
 
-def _best_arm(config: Environment, horizon: int) -> Agent | None:
-    # Which arm is best is only settled after the decision.
-    return None if config.reacts else BestArm()
+def _rexp3(config: Environment, horizon: int) -> Agent:
+    return Rexp3(1.0, *config.reward_range, variation_budget=config.variation_budget(horizon) / _range(config))
 
 
-for _name, _entry in {
-    "ucb1": CatalogueEntry(_bandit(lambda c, T: UCB(scale=_width(c)))),
-    "ucb": CatalogueEntry(_bandit(lambda c, T: UCB(constant=1.0, scale=_width(c))), "constant", _BONUSES),
-    "kl_ucb": CatalogueEntry(_bandit(lambda c, T: KLUCB() if _within_unit_interval(c) else None)),
-    "moss": CatalogueEntry(_bandit(lambda c, T: MOSS(scale=_width(c)))),
-    "posterior_index": CatalogueEntry(
-        _bandit(_posterior_index), "constant", (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
-    ),
-    "thompson": CatalogueEntry(_bandit(_thompson)),
-    "greedy": CatalogueEntry(_bandit(lambda c, T: Greedy())),
-    "epsilon_greedy": CatalogueEntry(
-        _bandit(lambda c, T: EpsilonGreedy()), "epsilon", (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-    ),
-    "explore_then_commit": CatalogueEntry(
-        _bandit(lambda c, T: ExploreThenCommit()), "scale", (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-    ),
-    "exp3": CatalogueEntry(_bandit(lambda c, T: EXP3(1.0, *c.reward_range)), "rate", _RATES),
-    "exp3_ix": CatalogueEntry(_bandit(lambda c, T: EXP3IX(1.0, *c.reward_range)), "rate", _RATES),
-    "exp3_p": CatalogueEntry(_bandit(lambda c, T: EXP3P(1.0, *c.reward_range)), "rate", _RATES),
-    "tsallis_inf": CatalogueEntry(_bandit(lambda c, T: TsallisINF(1.0, *c.reward_range)), "rate", _RATES),
-    "rexp3": CatalogueEntry(
-        _drifting(lambda c, T: Rexp3(1.0, *c.reward_range, variation_budget=c.variation_budget(T) / _range(c))),
-        "rate",
-        _RATES,
-    ),
-    "sliding_window_ucb": CatalogueEntry(
-        _drifting(lambda c, T: SlidingWindowUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _PADDINGS
-    ),
-    "discounted_ucb": CatalogueEntry(
-        _drifting(lambda c, T: DiscountedUCB(num_changes=c.variation_budget(T), bound=_width(c))), "xi", _PADDINGS
-    ),
-    "discounted_thompson": CatalogueEntry(
-        _drifting(_discounted_thompson), "discount", (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
-    ),
-    "hedge": CatalogueEntry(_full(lambda width: Hedge(width=width)), "rate", _FULL_RATES),
-    "hedge_anytime": CatalogueEntry(_full(lambda width: Hedge(width=width, anytime=True)), "rate", _FULL_RATES),
-    "ftrl": CatalogueEntry(_full(lambda width: FTRL(width=width)), "rate", _FULL_RATES),
-    "ftpl": CatalogueEntry(_full(lambda width: FTPL(width=width)), "rate", _FULL_RATES),
-    "follow_the_leader": CatalogueEntry(_full(lambda width: FollowTheLeader())),
-    "bayes_optimal": CatalogueEntry(_bandit(_bayes_optimal)),
-    "uniform": CatalogueEntry(_anywhere(lambda c, T: Uniform())),
-    "best_fixed_arm": CatalogueEntry(_anywhere(lambda c, T: None if c.adaptive else BestFixedArm())),
-    "best_arm": CatalogueEntry(_anywhere(_best_arm)),
-}.items():
-    AGENTS(_name, constant=_entry.constant, grid=_entry.grid)(_entry.build)
+_DEVIATIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
+_EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+_DISCOUNTS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
+
+
+def _add(name: str, feedback: str, make: Make, constant: str | None = None, grid: Grid = ()) -> None:
+    """An agent that fits under a feedback, or under `any`, and there if it is made."""
+
+    def build(problem: Problem) -> Agent | None:
+        return make(problem.environment, problem.horizon) if feedback in ("any", problem.feedback) else None
+
+    AGENTS.add(name, CatalogueEntry(build, constant, grid), make)
+
+
+_add("ucb1", "bandit", lambda c, T: UCB(scale=_width(c)))
+_add("ucb", "bandit", lambda c, T: UCB(constant=1.0, scale=_width(c)), "constant", _BONUSES)
+_add("kl_ucb", "bandit", lambda c, T: KLUCB() if _within_unit_interval(c) else None)
+_add("moss", "bandit", lambda c, T: MOSS(scale=_width(c)))
+_add("posterior_index", "bandit", _posterior(BetaIndex, GaussianIndex), "constant", _DEVIATIONS)
+_add("thompson", "bandit", _posterior(BetaThompson, GaussianThompson))
+_add("greedy", "bandit", lambda c, T: Greedy())
+_add("epsilon_greedy", "bandit", lambda c, T: EpsilonGreedy(), "epsilon", _EPSILONS)
+_add("explore_then_commit", "bandit", lambda c, T: ExploreThenCommit(), "scale", (0.1, 0.2, 0.3, 0.5, 0.7, 1.0))
+_add("exp3", "bandit", lambda c, T: EXP3(1.0, *c.reward_range), "rate", _RATES)
+_add("exp3_ix", "bandit", lambda c, T: EXP3IX(1.0, *c.reward_range), "rate", _RATES)
+_add("exp3_p", "bandit", lambda c, T: EXP3P(1.0, *c.reward_range), "rate", _RATES)
+_add("tsallis_inf", "bandit", lambda c, T: TsallisINF(1.0, *c.reward_range), "rate", _RATES)
+_add("rexp3", "bandit", _drifting(_rexp3), "rate", _RATES)
+_add("sliding_window_ucb", "bandit", _drifting(_forgetting(SlidingWindowUCB)), "xi", _PADDINGS)
+_add("discounted_ucb", "bandit", _drifting(_forgetting(DiscountedUCB)), "xi", _PADDINGS)
+_add("discounted_thompson", "bandit", _drifting(_discounted_thompson), "discount", _DISCOUNTS)
+_add("hedge", "full", lambda c, T: Hedge(width=_range(c)), "rate", _FULL_RATES)
+_add("hedge_anytime", "full", lambda c, T: Hedge(width=_range(c), anytime=True), "rate", _FULL_RATES)
+_add("ftrl", "full", lambda c, T: FTRL(width=_range(c)), "rate", _FULL_RATES)
+_add("ftpl", "full", lambda c, T: FTPL(width=_range(c)), "rate", _FULL_RATES)
+_add("follow_the_leader", "full", lambda c, T: FollowTheLeader())
+_add("bayes_optimal", "bandit", _bayes_optimal)
+_add("uniform", "any", lambda c, T: Uniform())
+_add("best_fixed_arm", "any", lambda c, T: None if c.adaptive else BestFixedArm())
+# Where play is reacted to, it is only settled after the decision which arm is best.
+_add("best_arm", "any", lambda c, T: None if c.reacts else BestArm())
 
 _BASELINES = {
     "pseudo": ("bayes_optimal", "ucb1", "posterior_index", "thompson", "greedy", "epsilon_greedy"),
@@ -265,7 +246,8 @@ def make_baselines(
     """The agents that a trained policy is compared with, by name: those that its setting is known for, and users'.
 
     Play in a ball is compared with FTRL at the step `radius / (G sqrt(T))` of its bound (theory/README.md, theorem 3),
-    where G is the norm of a vector of the largest rewards, and with follow-the-leader.
+    where G is the norm of a vector of the largest rewards (of unbounded ones, of those that `reward_range` names), and
+    with follow-the-leader.
 
     Args:
       problem: the world and how long it is played.
@@ -273,10 +255,12 @@ def make_baselines(
       size: of arrays with arms that are only there to be masked. None: there are none.
     """
     if problem.radius is not None:
-        step = problem.radius / (problem.largest_norm() * math.sqrt(problem.horizon))
-        steps, ball = {"ftrl": step, "follow_the_leader": 1e6}, Ball(0.0).with_radius(problem.radius)
+        norm = math.sqrt(problem.num_arms) * max(map(abs, problem.environment.reward_range))
+        step = problem.radius / (norm * math.sqrt(problem.horizon))
+        radius: Any = problem.radius  # A number that may be traced.
         size = size or problem.num_arms
-        return {name: FullInformationSingleLayer.ftrl(size, step, ball) for name, step in steps.items()}
+        steps = {"ftrl": step, "follow_the_leader": 1e6}
+        return {name: FullInformationSingleLayer.ftrl(size, step, Ball(0.0, radius)) for name, step in steps.items()}
     known = (*_BASELINES[problem.environment.standard_regret], "uniform", "best_fixed_arm", "best_arm")
     names = [*(name for name in known if among is None or name in among), *AGENTS.of_users()]
     built = {name: AGENTS[name].build(problem) for name in names}

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from rmft_jax.agents.gains import PolicyAgent, exponential_weights
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent, num_existing
 from rmft_jax.config import Number, ScalarKey, pytree, static_field
 from rmft_jax.problems import Feedback
 from rmft_jax.problems.projections import project_simplex
-from rmft_jax.problems.types import Context
+from rmft_jax.problems.types import Context, PerArm, Reward
 
 
 @pytree
@@ -25,14 +25,7 @@ class _FullInformationPolicy(PolicyAgent):
     rate: Number = 1.0
     width: Number = 1.0
 
-    def _gain(
-        self,
-        probabilities: Float[Array, "K"],
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> Float[Array, "K"]:
-        del action, context
+    def _gain(self, probabilities: PerArm, action: Int[Array, ""], reward: Reward, context: Context) -> PerArm:
         return jnp.broadcast_to(reward / self.width, probabilities.shape)
 
 
@@ -48,7 +41,7 @@ class Hedge(_FullInformationPolicy):
 
     anytime: bool = static_field(default=False)
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         rounds = context.round + 1.0 if self.anytime else context.horizon
         eta = self.rate * jnp.sqrt(8.0 * jnp.log(num_existing(context)) / rounds)
         return exponential_weights(eta * totals, context)
@@ -64,7 +57,7 @@ class FTRL(_FullInformationPolicy):
     with strongly convex regularizers; the tuning for the simplex is ours).
     """
 
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         arms = num_existing(context)
         eta = self.rate * jnp.sqrt((1.0 - 1.0 / arms) / (arms * context.horizon))
         return project_simplex(eta * totals, context.arm_mask)
@@ -84,7 +77,7 @@ class FTPL(StatisticsAgent):
     rate: Number = 1.0
     width: Number = 1.0
 
-    def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
+    def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> PerArm:
         epsilon = self.rate * jnp.sqrt(2.0 / (num_existing(context) * context.horizon))
         return state.sums + self.width / epsilon * jax.random.uniform(key, state.sums.shape)
 
@@ -99,6 +92,5 @@ class FollowTheLeader(StatisticsAgent):
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
 
-    def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
+    def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> PerArm:
         return state.sums

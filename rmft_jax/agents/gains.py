@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from rmft_jax.config import ScalarKey, pytree
 from rmft_jax.problems import Feedback
-from rmft_jax.problems.types import Context, Decision
+from rmft_jax.problems.types import Context, Decision, PerArm, Reward
 
 
 @pytree
@@ -22,8 +22,8 @@ class Gains:
     probabilities: `[K]` the policy of the round, which gains are estimated with.
     """
 
-    totals: Float[Array, "K"]
-    probabilities: Float[Array, "K"]
+    totals: PerArm
+    probabilities: PerArm
 
 
 class PolicyAgent(abc.ABC):
@@ -33,7 +33,6 @@ class PolicyAgent(abc.ABC):
 
     def init(self, num_arms: int, horizon: int) -> Gains:
         """No gains yet."""
-        del horizon
         return Gains(totals=jnp.zeros(num_arms), probabilities=jnp.zeros(num_arms))
 
     def act(self, key: ScalarKey, state: Gains, context: Context) -> tuple[Decision, Gains]:
@@ -43,33 +42,21 @@ class PolicyAgent(abc.ABC):
         action = jax.random.categorical(key, jnp.log(probabilities))
         return Decision(action, probabilities), dataclasses.replace(state, probabilities=probabilities)
 
-    def observe(
-        self,
-        state: Gains,
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> Gains:
+    def observe(self, state: Gains, action: Int[Array, ""], reward: Reward, context: Context) -> Gains:
         """Adds the gains of the round."""
         totals = state.totals + self._gain(state.probabilities, action, reward, context)
         best = jnp.max(jnp.where(context.arm_mask, totals, -jnp.inf))
         return dataclasses.replace(state, totals=jnp.where(context.arm_mask, totals - best, 0.0))
 
     @abc.abstractmethod
-    def _policy(self, totals: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+    def _policy(self, totals: PerArm, context: Context) -> PerArm:
         """The policy, up to its normalization and to absent arms, which need not be 0."""
 
     @abc.abstractmethod
-    def _gain(
-        self,
-        probabilities: Float[Array, "K"],
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> Float[Array, "K"]:
+    def _gain(self, probabilities: PerArm, action: Int[Array, ""], reward: Reward, context: Context) -> PerArm:
         """What each arm is taken to have earned in the round."""
 
 
-def exponential_weights(logits: Float[Array, "K"], context: Context) -> Float[Array, "K"]:
+def exponential_weights(logits: PerArm, context: Context) -> PerArm:
     """Softmax over the existing arms."""
     return jax.nn.softmax(jnp.where(context.arm_mask, logits, -jnp.inf))

@@ -33,7 +33,6 @@ class UCB(StatisticsAgent):
     scale: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key
         log_rounds = jnp.log(jnp.maximum(context.round, 1).astype(jnp.float32))
         bonus = self.scale * self.constant * jnp.sqrt(log_rounds / jnp.maximum(state.pulls, 1.0))
         return untried_first(state, state.means + bonus)
@@ -56,7 +55,6 @@ class KLUCB(StatisticsAgent):
     c: Number = 0.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key
         log_round = jnp.log(context.round + 1.0)
         budget = (log_round + self.c * jnp.log(jnp.maximum(log_round, 1.0))) / jnp.maximum(state.pulls, 1.0)
         mean = jnp.clip(state.means, 0.0, 1.0)
@@ -81,7 +79,6 @@ class MOSS(StatisticsAgent):
     scale: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key
         pulls = jnp.maximum(state.pulls, 1.0)
         excess = jnp.maximum(jnp.log(context.horizon / (num_existing(context) * pulls)), 0.0)
         return untried_first(state, state.means + self.scale * jnp.sqrt(excess / pulls))
@@ -92,7 +89,6 @@ class Greedy(StatisticsAgent):
     """Highest empirical mean, every arm once first."""
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         return untried_first(state, state.means)
 
 
@@ -103,7 +99,6 @@ class EpsilonGreedy(StatisticsAgent):
     epsilon: Number = 0.1
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del context
         explore = jax.random.bernoulli(key, self.epsilon)
         return jnp.where(explore, 0.0, untried_first(state, state.means))
 
@@ -124,7 +119,6 @@ class ExploreThenCommit(StatisticsAgent):
     scale: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key
         goal = self._goal(context)
         fewest = jnp.min(jnp.where(context.arm_mask, state.pulls, jnp.inf))
         committed = jnp.max(state.pulls) > goal
@@ -145,7 +139,6 @@ class Uniform(StatisticsAgent):
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         return jnp.zeros_like(state.pulls)
 
 
@@ -156,7 +149,6 @@ class BestArm(StatisticsAgent):
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, state
         return context.mean_rewards
 
 
@@ -164,6 +156,6 @@ class BestArm(StatisticsAgent):
 class BestFixedArm(Uniform):
     """Reference: the arm with the highest sum of realized rewards over the whole trajectory. Its static regret is 0.
 
-    Only hindsight knows it: during a rollout it plays uniformly, and `rmft_jax.evaluation` replays the rewards that it
+    Only hindsight knows it: during a rollout it plays uniformly, and `rmft_jax.method.evaluation` replays the rewards that it
     met with the best arm in every round. Against an adversary that reacts to play it therefore means nothing.
     """

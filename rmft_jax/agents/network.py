@@ -22,7 +22,6 @@ from rmft_jax.config.checks import largest_divisor, require, require_count
 # Keys and values of one layer, each [heads, T, head], of every stream: with this layout the batched dots of a vmapped
 # rollout read memory in order. A single head has no axis: with one of length 1, XLA copies the caches every round.
 LayerCache = tuple[Float[Array, "*KH T h"], Float[Array, "*KH T h"]]
-_SmallerCache = tuple[Float[Array, "*KH t h"], Float[Array, "*KH t h"]]
 # Rounds of a part of a long window, at least: shorter ones saved nothing.
 _PART_ROUNDS = 100
 
@@ -71,16 +70,6 @@ def empty_cache(config: NetworkSettings, num_arms: int, horizon: int) -> list[La
     streams = (num_arms,) if config.arms == "token" else ()
     shape = (*streams, *heads, horizon, config.width // config.num_heads)
     return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
-
-
-def grown_caches(caches: list[_SmallerCache], horizon: int) -> list[LayerCache]:
-    """The same rounds in caches for `horizon` of them."""
-
-    def grown(rows: Float[Array, "*KH t h"]) -> Float[Array, "*KH T h"]:
-        room = [(0, 0)] * (rows.ndim - 2) + [(0, horizon - rows.shape[-2]), (0, 0)]
-        return jnp.pad(rows, room)
-
-    return [(grown(keys), grown(values)) for keys, values in caches]
 
 
 class SelfAttention(nnx.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.posterior import beta_posterior
+from rmft_jax.agents.posterior import BetaThompson
 from rmft_jax.agents.statistics import ArmStatistics, IndexAgent, StatisticsAgent, untried_first
 from rmft_jax.config import Number, ScalarKey, pytree
 from rmft_jax.problems.types import Context
@@ -72,7 +72,6 @@ class SlidingWindowUCB(IndexAgent[WindowStatistics]):
         return jnp.clip(window, 1.0, horizon).astype(jnp.int32)
 
     def _index(self, key: ScalarKey, state: WindowStatistics, context: Context) -> Float[Array, "K"]:
-        del key
         rounds = jnp.maximum(jnp.minimum(context.round, self._window(context)), 1).astype(jnp.float32)
         bonus = self.bound * jnp.sqrt(self.xi * jnp.log(rounds) / jnp.maximum(state.pulls, 1.0))
         return untried_first(state, state.means + bonus)
@@ -113,14 +112,13 @@ class DiscountedUCB(_Discounted):
     xi: Number = 0.5
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         log_count = jnp.log(jnp.maximum(jnp.sum(state.pulls), 1.0))
         pulls = jnp.where(state.pulls > 0, state.pulls, 1.0)
         return untried_first(state, state.means + 2.0 * self.bound * jnp.sqrt(self.xi * log_count / pulls))
 
 
 @pytree
-class DiscountedThompson(_Discounted):
+class DiscountedThompson(BetaThompson, _Discounted):
     """Thompson sampling with discounted successes and failures (Raj and Kalyani 2017), for rewards in [0, 1].
 
     The posterior is `Beta(alpha + s, beta + f)`, and s and f of every arm are discounted in every round. The paper
@@ -130,10 +128,3 @@ class DiscountedThompson(_Discounted):
     discount: None takes the formula.
     alpha, beta: the prior, to which an arm that is not played returns; 1, 1 is uniform.
     """
-
-    alpha: Number = 1.0
-    beta: Number = 1.0
-
-    def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del context
-        return jax.random.beta(key, *beta_posterior(state, self.alpha, self.beta))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from rmft_jax.agents.base import TrainedAgent
 from rmft_jax.config import Choice, Number, Params, ScalarKey
+from rmft_jax.config.checks import require
 from rmft_jax.problems import DecisionMap, Feedback, Problem
 
 
@@ -67,18 +68,29 @@ class Policy(Choice, kind="policy"):
         What is new is zero: outputs that the arm mask hides, positions that are not reached. Its gradients are zero
         too, so that it also learns alike, but for rounding.
         """
-        del own, larger
-        return params
+        return self._laid_out(params, own, larger)
 
     def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
         """The inverse of `padded`."""
-        del own, larger
-        return params
+        return self._laid_out(params, larger, own)
+
+    def _laid_out(self, params: Params, before: Problem, after: Problem) -> Params:
+        """The parameters for one problem in the layout of another: every axis is cut, or filled up at its end."""
+        if not self.paddable:
+            return params
+        shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), after))
+        return jax.tree.map(lambda leaf, new: resized(leaf, new.shape), params, shapes)
 
     def round_flops(self, problem: Problem) -> float:
         """Floating-point operations of a round, roughly; here two for every parameter."""
         shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), problem))
         return 2.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def require_built_for(built: int, num_arms: int, suggestion: str = "masking absent arms instead") -> None:
+    """Raises `ConfigError` unless a network is played with the arm count that it was built for."""
+    need = f"num_arms={built}, for which the network was built"
+    require(num_arms == built, f"num_arms={num_arms}", need, suggestion)
 
 
 def resized(leaf: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:

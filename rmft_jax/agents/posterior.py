@@ -36,7 +36,6 @@ class BetaThompson(StatisticsAgent):
     beta: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del context
         return jax.random.beta(key, *beta_posterior(state, self.alpha, self.beta))
 
 
@@ -56,7 +55,6 @@ class BetaIndex(StatisticsAgent):
     beta: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         a, b = beta_posterior(state, self.alpha, self.beta)
         mean = a / (a + b)
         return mean + self.constant * jnp.sqrt(mean * (1.0 - mean) / (a + b + 1.0))
@@ -75,7 +73,6 @@ class GaussianThompson(StatisticsAgent):
     noise_std: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del context
         mean, std = gaussian_posterior(state, self.prior_mean, self.prior_std, self.noise_std)
         return mean + std * jax.random.normal(key, state.pulls.shape)
 
@@ -95,6 +92,5 @@ class GaussianIndex(StatisticsAgent):
     noise_std: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        del key, context
         mean, std = gaussian_posterior(state, self.prior_mean, self.prior_std, self.noise_std)
         return mean + self.constant * std

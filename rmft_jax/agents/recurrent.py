@@ -9,10 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents.base import TrainedAgent
-from rmft_jax.agents.policy import Policy
-from rmft_jax.agents.transformer import told
-from rmft_jax.config import ConfigError, Number, Params, ScalarKey, pytree, static_field
-from rmft_jax.problems import Context, Decision, DecisionMap, Feedback, Problem, Trajectory
+from rmft_jax.agents.policy import Policy, require_built_for
+from rmft_jax.agents.transformer import TokenState, num_told, told
+from rmft_jax.config import Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.config.checks import require
+from rmft_jax.problems import DecisionMap, Feedback, Problem
+from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 
 class RecurrentPolicy(Policy):
@@ -41,22 +43,8 @@ class RecurrentPolicy(Policy):
         agent: Any = RecurrentAgent(self, problem.num_arms, (problem.feedback,), params, decision_map, temperature)
         return agent
 
-    def with_params(self, params: Params, num_arms: int, feedback: Feedback) -> Any:
-        """The network with these parameters."""
-        network = self._built(nnx.Rngs(0), num_arms, feedback)
-        nnx.update(network, params)
-        return network
-
-    def _built(self, rngs: nnx.Rngs, num_arms: int, feedback: Feedback) -> nnx.Module:
-        return self.network(len(_token(None, None, num_arms, feedback)), num_arms, rngs)
-
-
-@pytree
-class RecurrentState:
-    """What is carried from round to round: the network's memory, and the token `[I]` of the coming round."""
-
-    memory: Any
-    token: Float[Array, "I"]
+    def _built(self, rngs: nnx.Rngs, num_arms: int, feedback: Feedback) -> Any:
+        return self.network(len(_start_token(num_arms, feedback)), num_arms, rngs)
 
 
 @pytree
@@ -76,21 +64,16 @@ class RecurrentAgent:
     decision_map: DecisionMap
     temperature: Number = 1.0
 
-    def init(self, num_arms: int, horizon: int) -> RecurrentState:
+    def init(self, num_arms: int, horizon: int) -> TokenState:
         """The memory and the start token.
 
         Raises:
           ConfigError: if the arm count is not the network's.
         """
-        del horizon
-        if num_arms != self.num_arms:
-            raise ConfigError(
-                f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the network was built; "
-                "try masking absent arms instead"
-            )
-        return RecurrentState(self.policy.memory(), _token(None, None, num_arms, self.feedback[0]))
+        require_built_for(self.num_arms, num_arms)
+        return TokenState(self.policy.memory(), _start_token(num_arms, self.feedback[0]))
 
-    def act(self, key: ScalarKey, state: RecurrentState, context: Context) -> tuple[Decision, RecurrentState]:
+    def act(self, key: ScalarKey, state: TokenState, context: Context) -> tuple[Decision, TokenState]:
         """Feeds the pending token through the network and decides."""
         memory, outputs = self._step(state)
         if self.feedback == ("full",):
@@ -98,46 +81,36 @@ class RecurrentAgent:
         else:
             logits = jnp.where(context.arm_mask, outputs, -jnp.inf) / self.temperature
             decision = Decision(jax.random.categorical(key, logits), jax.nn.softmax(logits))
-        return decision, RecurrentState(memory, state.token)
+        return decision, TokenState(memory, state.token)
 
-    def observe(
-        self,
-        state: RecurrentState,
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> RecurrentState:
+    def observe(self, state: TokenState, action: Int[Array, ""], reward: Reward, context: Context) -> TokenState:
         """Makes what was seen the token of the next round."""
-        del context
-        return RecurrentState(state.memory, _token(action, reward, self.num_arms, self.feedback[0]))
+        return TokenState(state.memory, self._token(action, reward))
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
-        """The network's outputs in every round of a given trajectory; -inf for absent arms."""
         rewards = trajectory.reward_table if self.feedback == ("full",) else trajectory.rewards
 
-        def step(state: RecurrentState, seen: Any) -> tuple[RecurrentState, Float[Array, "K"]]:
+        def step(state: TokenState, seen: Any) -> tuple[TokenState, Float[Array, "K"]]:
             memory, outputs = self._step(state)
             action, reward = seen
-            return RecurrentState(memory, _token(action, reward, self.num_arms, self.feedback[0])), outputs
+            return TokenState(memory, self._token(action, reward)), outputs
 
         start = self.init(self.num_arms, trajectory.actions.shape[0])
         outputs = jax.lax.scan(step, start, (trajectory.actions, rewards))[1]
         return jnp.where(trajectory.arm_mask[None, :], outputs, -jnp.inf)
 
-    def _step(self, state: RecurrentState) -> tuple[Any, Float[Array, "K"]]:
-        network = self.policy.with_params(self.params, self.num_arms, self.feedback[0])
+    def _step(self, state: TokenState) -> tuple[Any, Float[Array, "K"]]:
+        network = self.policy._built(nnx.Rngs(0), self.num_arms, self.feedback[0])
+        nnx.update(network, self.params)
         memory, outputs = network(state.memory, state.token)
-        if jnp.shape(outputs) != (self.num_arms,):
-            raise ConfigError(
-                f"got outputs of shape {jnp.shape(outputs)} from the network of {type(self.policy).__name__}, "
-                f"need one per arm, ({self.num_arms},); try a last layer of num_arms outputs"
-            )
+        shape, expected = jnp.shape(outputs), (self.num_arms,)
+        got = f"outputs of shape {shape} from the network of {type(self.policy).__name__}"
+        require(shape == expected, got, f"one per arm, {expected}", "a last layer of num_arms outputs")
         return memory, outputs
 
+    def _token(self, action: Int[Array, ""], reward: Reward) -> Float[Array, "I"]:
+        return jnp.append(told(action, reward, self.num_arms, self.feedback[0]), 0.0)
 
-def _token(action: Any, reward: Any, num_arms: int, feedback: Feedback) -> Float[Array, "I"]:
-    """What was seen in a round; before the first, where nothing was, zeros and a 1."""
-    if action is None:
-        features = num_arms if feedback == "full" else 2 * num_arms
-        return jnp.append(jnp.zeros(features), 1.0)
-    return jnp.append(told(action, reward, num_arms, feedback), 0.0)
+
+def _start_token(num_arms: int, feedback: Feedback) -> Float[Array, "I"]:
+    return jnp.append(jnp.zeros(num_told(feedback) * num_arms), 1.0)

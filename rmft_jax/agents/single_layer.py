@@ -10,21 +10,19 @@ state of follow-the-regularized-leader (see theory/README.md).
 
 import abc
 import dataclasses
-import functools
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents.base import TrainedAgent
-from rmft_jax.agents.policy import Policy, resized
-from rmft_jax.config import ConfigError, Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.agents.policy import Policy, require_built_for
+from rmft_jax.config import Number, Params, ScalarKey, pytree, static_field
 from rmft_jax.config.checks import require_count, require_number
 from rmft_jax.problems import DecisionMap, Feedback, Problem, Softmax
-from rmft_jax.problems.types import Context, Decision, Trajectory
+from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 _A = TypeVar("_A", bound="SingleLayerAgent")
 
@@ -60,50 +58,16 @@ class SingleLayer(Policy):
     def make_agent(
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
-        del temperature
         kind = FullInformationSingleLayer if problem.feedback == "full" else BanditSingleLayer
         return kind(self, problem.num_arms, params, decision_map)
 
     def has_scores(self, feedback: Feedback) -> bool:
         """Always."""
-        del feedback
         return True
-
-    def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
-        del own
-        shapes = jax.eval_shape(lambda: self.init_params(jax.random.key(0), larger))
-        return jax.tree.map(lambda leaf, new: resized(leaf, new.shape), params, shapes)
-
-    def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
-        return self.padded(params, larger, own)
 
     def round_flops(self, problem: Problem) -> float:
         """A product with the value matrix, and a sum."""
         return 4.0 * problem.num_arms**2
-
-
-class SingleLayerAttention(nnx.Module):
-    """The parameters, by their names in the formula: V, v, K, kappa, Q, q and the constant token c."""
-
-    def __init__(self, num_arms: int, key_size: int):
-        first = jax.nn.one_hot(0, key_size)
-        self.V = nnx.Param(jnp.zeros((num_arms, num_arms)))
-        self.v = nnx.Param(jnp.zeros(num_arms))
-        self.K = nnx.Param(jnp.zeros((key_size, num_arms)))
-        self.kappa = nnx.Param(first)
-        self.Q = nnx.Param(jnp.eye(key_size))
-        self.q = nnx.Param(jnp.zeros(key_size))
-        self.c = nnx.Param(first)
-
-    def __call__(self, seen: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Array, "K"]]:
-        """Score and value of one past round."""
-        score = jnp.dot(self.K[...] @ seen + self.kappa[...], self.Q[...] @ self.c[...] + self.q[...])
-        return score, self.V[...] @ seen + self.v[...]
-
-
-@functools.cache
-def _graph_definition(num_arms: int, key_size: int) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: SingleLayerAttention(num_arms, key_size)))[0]
 
 
 @pytree
@@ -127,7 +91,8 @@ class SingleLayerAgent(abc.ABC):
     """Single-layer self-attention with a constant query, linear or softmax, that emits scores `z_t`.
 
     config, num_arms: fix the parameters' shapes. Its noise at the start is a number, and so no part of the structure.
-    params: as plain dict: V `[K, K]`, v `[K]`, K `[d, K]`, kappa `[d]`, Q `[d, d]`, q `[d]`, c `[d]`, d the key size.
+    params: by their names in the formula, for keys of size d: V `[K, K]`, v `[K]`, K `[d, K]`, kappa `[d]`, Q `[d, d]`,
+      q `[d]`, and the constant token c `[d]`.
     score_map: what it plays at given scores.
     """
 
@@ -141,7 +106,16 @@ class SingleLayerAgent(abc.ABC):
     @classmethod
     def create(cls: type[_A], key: ScalarKey, config: SingleLayer, num_arms: int) -> _A:
         """The agent at its start; `key` matters only where `init_std` is above 0."""
-        start = nnx.to_pure_dict(nnx.split(SingleLayerAttention(num_arms, config.key_size))[1])
+        first = jax.nn.one_hot(0, config.key_size)
+        start = {
+            "V": jnp.zeros((num_arms, num_arms)),
+            "v": jnp.zeros(num_arms),
+            "K": jnp.zeros((config.key_size, num_arms)),
+            "kappa": first,
+            "Q": jnp.eye(config.key_size),
+            "q": jnp.zeros(config.key_size),
+            "c": first,
+        }
         noise = optax.tree.random_like(key, start)
         return cls(config, num_arms, jax.tree.map(lambda x, n: x + config.init_std * n, start, noise))
 
@@ -167,10 +141,6 @@ class SingleLayerAgent(abc.ABC):
         return dataclasses.replace(self, params=params).with_value(jnp.eye(self.num_arms))._scores(trajectory)
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
-        """The scores in every round of a given trajectory, teacher-forced; -inf for absent arms.
-
-        Row t depends on what was seen in rounds before t only.
-        """
         agent = self
         if self.config.trained == "value":
             frozen = jax.tree.map(jax.lax.stop_gradient, self.params)
@@ -183,12 +153,7 @@ class SingleLayerAgent(abc.ABC):
         Raises:
           ConfigError: if the arm count is not the model's.
         """
-        del horizon
-        if num_arms != self.num_arms:
-            raise ConfigError(
-                f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the model was built; "
-                "try masking absent arms instead"
-            )
+        require_built_for(self.num_arms, num_arms)
         zeros = jnp.zeros(num_arms)
         return AttentionMemory(zeros, jnp.zeros(()), jnp.full((), -jnp.inf), zeros)
 
@@ -198,14 +163,9 @@ class SingleLayerAgent(abc.ABC):
         return decision, dataclasses.replace(state, probabilities=decision.probabilities)
 
     def observe(
-        self,
-        state: AttentionMemory,
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
+        self, state: AttentionMemory, action: Int[Array, ""], reward: Reward, context: Context
     ) -> AttentionMemory:
         """Adds the rewards of all arms, or their importance-weighted estimate, to the memory."""
-        del context
         return self._absorb(state, self._seen(action, reward, state.probabilities))
 
     def _scores(self, trajectory: Trajectory) -> Float[Array, "T K"]:
@@ -222,7 +182,8 @@ class SingleLayerAgent(abc.ABC):
         return state.total / jnp.where(state.weight > 0, state.weight, 1.0)
 
     def _absorb(self, state: AttentionMemory, seen: Float[Array, "K"]) -> AttentionMemory:
-        score, value = nnx.merge(_graph_definition(self.num_arms, self.config.key_size), self.params)(seen)
+        p = self.params
+        score, value = jnp.dot(p["K"] @ seen + p["kappa"], p["Q"] @ p["c"] + p["q"]), p["V"] @ seen + p["v"]
         if self.config.attention == "linear":
             return dataclasses.replace(state, total=state.total + score * value)
         # Relative to the largest score, no exponential overflows and the newest or the largest weight is 1.
@@ -248,7 +209,6 @@ class FullInformationSingleLayer(SingleLayerAgent):
     def _seen(
         action: Int[Array, "*T"], reward: Float[Array, "*T K"], probabilities: Float[Array, "*T K"]
     ) -> Float[Array, "*T K"]:
-        del action, probabilities
         return reward
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.config import ScalarKey, pytree
 from rmft_jax.problems import Feedback
-from rmft_jax.problems.types import Context, Decision
+from rmft_jax.problems.types import Context, Decision, Reward
 
 
 @pytree
@@ -22,11 +22,6 @@ class ArmStatistics:
 
     pulls: Float[Array, "K"]
     sums: Float[Array, "K"]
-
-    @classmethod
-    def create(cls, num_arms: int) -> "ArmStatistics":
-        """Nothing seen yet."""
-        return ArmStatistics(pulls=jnp.zeros(num_arms), sums=jnp.zeros(num_arms))
 
     @property
     def means(self) -> Float[Array, "K"]:
@@ -64,16 +59,9 @@ class StatisticsAgent(IndexAgent[ArmStatistics]):
 
     def init(self, num_arms: int, horizon: int) -> ArmStatistics:
         """Nothing seen yet."""
-        del horizon
-        return ArmStatistics.create(num_arms)
+        return ArmStatistics(pulls=jnp.zeros(num_arms), sums=jnp.zeros(num_arms))
 
-    def observe(
-        self,
-        state: ArmStatistics,
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> ArmStatistics:
+    def observe(self, state: ArmStatistics, action: Int[Array, ""], reward: Reward, context: Context) -> ArmStatistics:
         """Counts the arms whose reward was seen, and adds the rewards: the played arm's, or everyone's."""
         seen = jnp.ones_like(state.pulls) if jnp.ndim(reward) else jax.nn.one_hot(action, state.pulls.shape[0])
         state = self._forget(state, context)
@@ -81,7 +69,6 @@ class StatisticsAgent(IndexAgent[ArmStatistics]):
 
     def _forget(self, state: ArmStatistics, context: Context) -> ArmStatistics:
         """What remains of the past when a round is added to it; by default all of it."""
-        del context
         return state
 
 

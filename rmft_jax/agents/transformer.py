@@ -9,31 +9,25 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.agents.base import TrainedAgent
-from rmft_jax.agents.network import (
-    LayerCache,
-    NetworkSettings,
-    NumericalTransformer,
-    empty_cache,
-    graph_definition,
-    grown_caches,
-)
-from rmft_jax.agents.policy import resized
-from rmft_jax.config import ConfigError, Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.agents.network import NetworkSettings, NumericalTransformer, empty_cache, graph_definition
+from rmft_jax.agents.policy import require_built_for, resized
+from rmft_jax.config import Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.config.checks import require
 from rmft_jax.problems import DecisionMap, Feedback, Problem, Softmax
-from rmft_jax.problems.types import Context, Decision, Trajectory
+from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 _A = TypeVar("_A", bound="TransformerAgent")
 
 
 @pytree
-class TransformerState:
-    """What a Transformer carries from round to round.
+class TokenState:
+    """What a network that reads a token per round carries from round to round.
 
-    caches: per layer, keys and values of the rounds played.
+    memory: any pytree; of a Transformer, per layer the keys and values of the rounds played.
     token: `[I]` input of the coming round; `[K, I]` where arms have tokens of their own.
     """
 
-    caches: list[LayerCache]
+    memory: Any
     token: Float[Array, "*K I"]
 
 
@@ -50,8 +44,6 @@ class TransformerAgent(abc.ABC):
     """
 
     feedback: ClassVar[tuple[Feedback, ...]]
-    num_features: ClassVar[int]
-    """Numbers that a round tells of an arm."""
 
     config: NetworkSettings = static_field()
     num_arms: int = static_field()
@@ -66,11 +58,7 @@ class TransformerAgent(abc.ABC):
 
     @classmethod
     def _token_size(cls, config: NetworkSettings, num_arms: int) -> int:
-        return cls.num_features * (1 if config.arms == "token" else num_arms) + 1
-
-    @abc.abstractmethod
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "..."], num_arms: int) -> Float[Array, "*W F K"]:
-        """What was seen of each arm in a round."""
+        return num_told(cls.feedback[0]) * (1 if config.arms == "token" else num_arms) + 1
 
     @property
     def _network(self) -> NumericalTransformer:
@@ -83,16 +71,12 @@ class TransformerAgent(abc.ABC):
         return jnp.append(seen, first)
 
     def _start_token(self, num_arms: int) -> Float[Array, "*K I"]:
-        return self._token(jnp.zeros((self.num_features, num_arms)), 1.0)
+        return self._token(jnp.zeros((num_told(self.feedback[0]), num_arms)), 1.0)
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
-        """The network's outputs in every round of a given trajectory, teacher-forced; -inf for absent arms.
-
-        Row t depends on what was seen in rounds before t only.
-        """
         horizon, num_arms = trajectory.probabilities.shape
         rewards = trajectory.reward_table if self.feedback == ("full",) else trajectory.rewards
-        seen = self._seen(trajectory.actions[:-1], rewards[:-1], num_arms)
+        seen = told(trajectory.actions[:-1], rewards[:-1], num_arms, self.feedback[0])
         past = jax.vmap(self._token, in_axes=(0, None))(seen, 0.0)
         tokens = jnp.concatenate([self._start_token(num_arms)[None], past])
         # Rounds stand beside what they hold: [T, I] or [K, T, I].
@@ -101,58 +85,49 @@ class TransformerAgent(abc.ABC):
         outputs, _ = self._network(tokens, caches, 0, trajectory.arm_mask)
         return jnp.where(trajectory.arm_mask[None, :], outputs, -jnp.inf)
 
-    def init(self, num_arms: int, horizon: int) -> TransformerState:
+    def init(self, num_arms: int, horizon: int) -> TokenState:
         """An empty cache and the start token.
 
         Raises:
           ConfigError: if the arm count is not the network's, and it is not made for any; or if a learned position
             encoding is too short.
         """
-        if num_arms != self.num_arms and self.config.arms == "one_hot":
-            raise ConfigError(
-                f"got num_arms={num_arms}, need num_arms={self.num_arms}, for which the network was built; "
-                "try masking absent arms, or training with arms='token', which plays any number"
-            )
+        if self.config.arms == "one_hot":
+            suggestion = "masking absent arms, or training with arms='token', which plays any number"
+            require_built_for(self.num_arms, num_arms, suggestion)
         self._require_horizon(horizon)
-        return TransformerState(empty_cache(self.config, num_arms, horizon), self._start_token(num_arms))
+        return TokenState(empty_cache(self.config, num_arms, horizon), self._start_token(num_arms))
 
-    def grow(self, state: TransformerState, horizon: int) -> TransformerState:
+    def grow(self, state: TokenState, horizon: int) -> TokenState:
         """The same caches with room for `horizon` rounds.
 
         Raises:
           ConfigError: if a learned position encoding is too short.
         """
         self._require_horizon(horizon)
-        return TransformerState(grown_caches(state.caches, horizon), state.token)
+        caches = jax.tree.map(lambda rows: resized(rows, (*rows.shape[:-2], horizon, rows.shape[-1])), state.memory)
+        return TokenState(caches, state.token)
 
     def _require_horizon(self, horizon: int) -> None:
-        if self.config.position == "learned" and horizon > self.trained_horizon:
-            raise ConfigError(
-                f"got horizon={horizon}, need horizon <= {self.trained_horizon}, the rounds that the learned "
-                "position encoding knows; try training with position='none', 'sinusoidal' or 'alibi'"
-            )
+        known = self.config.position != "learned" or horizon <= self.trained_horizon
+        need = f"horizon <= {self.trained_horizon}, the rounds that the learned position encoding knows"
+        require(known, f"horizon={horizon}", need, "training with position='none', 'sinusoidal' or 'alibi'")
 
-    def act(self, key: ScalarKey, state: TransformerState, context: Context) -> tuple[Decision, TransformerState]:
+    def act(self, key: ScalarKey, state: TokenState, context: Context) -> tuple[Decision, TokenState]:
         """Feeds the pending token through the network and decides."""
         tokens = jnp.expand_dims(state.token, -2)
-        outputs, caches = self._network(tokens, state.caches, context.round, context.arm_mask)
+        outputs, caches = self._network(tokens, state.memory, context.round, context.arm_mask)
         outputs = jnp.where(context.arm_mask, outputs[0], -jnp.inf)
-        return self._decide(key, outputs, context.arm_mask), TransformerState(caches=caches, token=state.token)
+        return self._decide(key, outputs, context.arm_mask), TokenState(caches, state.token)
 
     @abc.abstractmethod
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         """From the network's outputs of one round, -inf for absent arms, to a decision."""
 
-    def observe(
-        self,
-        state: TransformerState,
-        action: Int[Array, ""],
-        reward: Float[Array, ""] | Float[Array, "K"],
-        context: Context,
-    ) -> TransformerState:
+    def observe(self, state: TokenState, action: Int[Array, ""], reward: Reward, context: Context) -> TokenState:
         """Makes what was seen the token of the next round."""
-        seen = self._seen(action, reward, context.arm_mask.shape[0])
-        return TransformerState(caches=state.caches, token=self._token(seen, 0.0))
+        seen = told(action, reward, context.arm_mask.shape[0], self.feedback[0])
+        return TokenState(state.memory, self._token(seen, 0.0))
 
 
 @pytree
@@ -163,15 +138,10 @@ class BanditTransformer(TransformerAgent):
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit",)
-    num_features: ClassVar[int] = 2
 
-    temperature: Float[Array, ""] | float = 1.0
-
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W"], num_arms: int) -> Float[Array, "*W 2 K"]:
-        return told(action, reward, num_arms, "bandit")
+    temperature: Number = 1.0
 
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
-        del arm_mask
         logits = outputs / self.temperature
         return Decision(action=jax.random.categorical(key, logits), probabilities=jax.nn.softmax(logits))
 
@@ -184,15 +154,16 @@ class FullInformationTransformer(TransformerAgent):
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("full",)
-    num_features: ClassVar[int] = 1
 
     score_map: DecisionMap = Softmax(0.0)
 
-    def _seen(self, action: Int[Array, "*W"], reward: Float[Array, "*W K"], num_arms: int) -> Float[Array, "*W 1 K"]:
-        return told(action, reward, num_arms, "full")
-
     def _decide(self, key: ScalarKey, outputs: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Decision:
         return self.score_map.decide(key, outputs, arm_mask)
+
+
+def num_told(feedback: Feedback) -> int:
+    """Numbers that a round tells of an arm."""
+    return 1 if feedback == "full" else 2
 
 
 def told(
@@ -213,7 +184,8 @@ class Transformer(NetworkSettings):
 
     def init_params(self, key: ScalarKey, problem: Problem) -> Params:
         """Random weights."""
-        return _kind(problem).create(key, self, problem.num_arms, problem.horizon).params
+        kind = FullInformationTransformer if problem.feedback == "full" else BanditTransformer
+        return kind.create(key, self, problem.num_arms, problem.horizon).params
 
     def make_agent(
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
@@ -232,14 +204,9 @@ class Transformer(NetworkSettings):
         """Unless positions are learned."""
         return self.position != "learned"
 
-    def padded(self, params: Params, own: Problem, larger: Problem) -> Params:
-        """See `Policy`. A token lists the features arm by arm, so its new rows stand in between."""
-        return self._laid_out(params, own, larger)
-
-    def cut(self, params: Params, own: Problem, larger: Problem) -> Params:
-        return self._laid_out(params, larger, own)
-
     def _laid_out(self, params: Params, before: Problem, after: Problem) -> Params:
+        """See `Policy`. A token lists the features arm by arm, so its new rows stand in between."""
+
         def fit(path: Any, leaf: Float[Array, "..."], new: jax.ShapeDtypeStruct) -> Float[Array, "..."]:
             if jax.tree_util.keystr(path) == "['embed']['kernel']" and leaf.shape != new.shape:
                 features = leaf[:-1].reshape(-1, before.num_arms, leaf.shape[1])
@@ -257,7 +224,3 @@ class Transformer(NetworkSettings):
         if self.arms == "token":
             return num_arms * self.num_layers * (block + 8 * width**2 + 4.0 * width * num_arms)
         return self.num_layers * block + 6.0 * num_arms * width
-
-
-def _kind(problem: Problem) -> type[TransformerAgent]:
-    return FullInformationTransformer if problem.feedback == "full" else BanditTransformer

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,7 +11,7 @@ from rmft_jax.agents import make_agents
 from rmft_jax.cli.common import parse, print_summary
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
-from rmft_jax.plotting import plot_evaluation
+from rmft_jax.plotting import plot_run
 from rmft_jax.problems import Environment, Problem, Stationary, get_environment
 from rmft_jax.running import benchmark
 from rmft_jax.running.progress import ProgressReporter
@@ -50,6 +50,7 @@ def bench_agents(argv: list[str]) -> int:
     default = BenchArguments(name or "bernoulli", config=get_environment(name or "bernoulli"))
     arguments = parse(BenchArguments, "bench-agents", argv, default)
     config, horizon = arguments.config, arguments.horizon
+    shared: dict[str, Any] = {field: getattr(arguments, field) for field in ("horizon", "num_scenarios", "seed")}
     for field, minimum in (("horizon", 1), ("num_scenarios", 2)):
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
     require_seed(arguments.seed)
@@ -60,14 +61,7 @@ def bench_agents(argv: list[str]) -> int:
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
     with ProgressReporter().status(f"{what} {size}"):
-        dataset, constants = benchmark.bench_agents(
-            config,
-            horizon=horizon,
-            num_scenarios=arguments.num_scenarios,
-            seed=arguments.seed,
-            agents=agents,
-            tune=arguments.tune,
-        )
+        dataset, constants = benchmark.bench_agents(config, agents=agents, tune=arguments.tune, **shared)
         summary = summarize(dataset)
     title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"
     print_summary(summary, title, dataset.attrs)
@@ -78,10 +72,8 @@ def bench_agents(argv: list[str]) -> int:
         intervals = ("regret_mean", "regret_ci95")
         content = {
             "environment": name,
-            "horizon": horizon,
             "num_arms": config.num_arms,
-            "num_scenarios": arguments.num_scenarios,
-            "seed": arguments.seed,
+            **shared,
             "settings": config.flat(),
             "regret": dataset.attrs["regret"],
             "constants": constants,
@@ -90,6 +82,6 @@ def bench_agents(argv: list[str]) -> int:
         write_json(arguments.json, content)
     if arguments.out is not None:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-        for path in plot_evaluation(dataset, arguments.out):
+        for path in plot_run(None, dataset, arguments.out):
             print(f"figure: {path} (and .pdf)")
     return 0

@@ -4,15 +4,18 @@ import contextlib
 import io
 import itertools
 import sys
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from rich.console import Console
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
+from rmft_jax.statistics.report import table
 
 _T = TypeVar("_T")
-_TABLE_WIDTH = 120
+# Options of several words, which may be repeated: a group of words for each time.
+Groups = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
 def fail(message: str, code: int) -> int:
@@ -21,18 +24,13 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def parse(kind: type[_T], command: str, argv: list[str], default: _T | None = None) -> _T:
+def parse(kind: type[_T], command: str, argv: list[str], default: Any = tyro.MISSING_NONPROP) -> _T:
     """Parses arguments with tyro; what it has to complain about becomes one line."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                kind,
-                prog=f"rmft {command}",
-                args=argv,
-                config=(tyro.conf.OmitArgPrefixes,),
-                default=default if default is not None else tyro.MISSING_NONPROP,
-            )
+            config = (tyro.conf.OmitArgPrefixes,)
+            return tyro.cli(kind, prog=f"rmft {command}", args=argv, config=config, default=default)
     except SystemExit as error:
         if error.code in (0, None):
             raise
@@ -68,22 +66,20 @@ def value_of(argv: list[str], option: str) -> str:
     return dict(itertools.pairwise(words)).get(option, "")
 
 
-def gathered(argv: list[str], *options: str) -> list[str]:
-    """The words with those after each of some options in one place: `--a 1 --a 2` becomes `--a 1 2`."""
-    rest: list[str] = []
-    found: dict[str, list[str]] = {}
-    current = rest
-    for word in argv:
+def values_by_name(option: str, groups: Groups, need: str, example: str) -> dict[str, str]:
+    """The values of an option whose words are `NAME=VALUE`, by name.
+
+    Raises:
+      ConfigError: for a word that is not what they `need` to be, with an example, or a name that is there twice.
+    """
+    found: dict[str, str] = {}
+    for word in itertools.chain(*groups):
         name, equals, value = word.partition("=")
-        if name in options:
-            current = found.setdefault(name, [])
-            current += [value] if equals else []
-        elif word.startswith("--"):
-            current = rest
-            rest.append(word)
-        else:
-            current.append(word)
-    return rest + [word for option, values in found.items() for word in (option, *values)]
+        require(bool(name and equals and value), f"{option} {word}", need, f"{option} {example}")
+        tried = f"{option} {name}={found.get(name)},{value}"
+        require(name not in found, f"{option} {name} twice", "each name once", tried)
+        found[name] = value
+    return found
 
 
 def _has_words(row: str) -> bool:
@@ -92,10 +88,6 @@ def _has_words(row: str) -> bool:
 
 def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:
     """Prints the table of an evaluation, whose attributes name the regret and the reference."""
-    from rich.console import Console
-
-    from rmft_jax.statistics.report import table
-
     # A pipe has no width, and a table cut to a narrow terminal would lose digits: wide lines wrap instead.
     rows = table(summary, title, attributes["regret"], attributes["reference"])
-    Console(highlight=False, width=_TABLE_WIDTH).print(rows, soft_wrap=True)
+    Console(highlight=False, width=120).print(rows, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rmft_jax.cli.common import gathered, parse, print_summary
+from rmft_jax.cli.common import Groups, parse, print_summary, values_by_name
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
@@ -48,19 +48,18 @@ class EvaluateArguments:
     """Seed of the scenarios and rewards, instead of the run's own test stream."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint to load."""
-    grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,VALUE ...")] = ()
+    grid: Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE,VALUE ...")] = ()
     """Values of horizon, of environment (a name) or of a setting of environments such as num_arms, of which every
-    combination is played; may be repeated."""
+    combination is played."""
 
 
 def evaluate(argv: list[str]) -> int:
     """Evaluates a trained policy."""
-    arguments = parse(EvaluateArguments, "evaluate", gathered(argv, "--grid"))
+    arguments = parse(EvaluateArguments, "evaluate", argv)
     axes = _axes(arguments)
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"got {name}={value}, need at least {minimum}; try leaving it out")
+        require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
     run, policy = _opened(arguments)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
@@ -77,7 +76,8 @@ def evaluate(argv: list[str]) -> int:
         if name != "directory" and value not in (None, "best", ())
     }
     name = ",".join(f"{key}={'+'.join(axes) if key == 'grid' else value}" for key, value in asked.items())
-    title = ", ".join([policy.preset, *(f"{key} {value}" for key, value in _origin(policy).items())])
+    known = [key for key in ("iteration", "cell") if key in policy.provenance]
+    title = ", ".join([policy.preset, *(f"{key} {policy.provenance[key]}" for key in known)])
     if axes:
         return _grid(run, dataclasses.replace(policy, config=config), axes, title, f"evaluations/{name}.nc")
     key = RunKeys.create(config.seed).test
@@ -89,20 +89,12 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _origin(policy: TrainedPolicy) -> dict[str, object]:
-    return {name: policy.provenance[name] for name in ("iteration", "cell") if name in policy.provenance}
-
-
 def _opened(arguments: EvaluateArguments) -> tuple[RunDirectory, TrainedPolicy]:
     """The directory for the results, and the policy."""
     source = str(arguments.directory)
     is_run = (arguments.directory / "config.json").is_file()
-    require(
-        is_run or arguments.checkpoint == "best",
-        f"--checkpoint {arguments.checkpoint} with {source}",
-        "the one that is kept",
-        "leaving it out",
-    )
+    got = f"--checkpoint {arguments.checkpoint} with {source}"
+    require(is_run or arguments.checkpoint == "best", got, "the one that is kept", "leaving it out")
     if not is_run and not source.startswith(PREFIX) and arguments.cell is None:
         RunDirectory.open(arguments.directory)  # Says what is wrong.
     policy = load_policy(source, arguments.cell, which=arguments.checkpoint)
@@ -111,16 +103,11 @@ def _opened(arguments: EvaluateArguments) -> tuple[RunDirectory, TrainedPolicy]:
 
 
 def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:
-    axes: dict[str, tuple[Value, ...]] = {}
-    for word in arguments.grid:
-        name, equals, values = word.partition("=")
-        require(bool(name and equals and values), f"--grid {word}", "NAME=VALUE,VALUE", "--grid horizon=50,100")
-        require(name not in axes, f"--grid {name} twice", "each name once", f"--grid {word}")
-        for option in ("horizon", "num_arms"):
-            clash = name == option and getattr(arguments, option) is not None
-            require(not clash, f"--grid {name} and --{option.replace('_', '-')}", "one of them", f"--grid {word}")
-        axes[name] = parsed_axis(name, values.split(","))
-    return axes
+    axes = values_by_name("--grid", arguments.grid, "NAME=VALUE,VALUE", "horizon=50,100")
+    for name in {"horizon", "num_arms"} & set(axes):
+        got = f"--grid {name} and --{name.replace('_', '-')}"
+        require(getattr(arguments, name) is None, got, "one of them", f"--grid {name}={axes[name]}")
+    return {name: parsed_axis(name, values.split(",")) for name, values in axes.items()}
 
 
 def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[Value]], title: str, name: str) -> int:

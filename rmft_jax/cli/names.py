@@ -21,12 +21,11 @@ def environments(argv: list[str]) -> int:
 
 def choices(argv: list[str]) -> int:
     """Lists every kind of choice with its names, and the agents."""
-    kinds = {kind.replace("_", "-"): _descriptions(register) for kind, register in ChoiceRegister.kinds.items()}
     _list("choices", {}, argv)
-    for kind, known in kinds.items():
+    for kind, register in ChoiceRegister.kinds.items():
         if kind != "environment":
-            print(f"--{kind}")
-            _list("choices", {f"  {name}": description for name, description in known.items()}, [])
+            print(f"--{kind.replace('_', '-')}")
+            _list("choices", {f"  {name}": text for name, text in _descriptions(register).items()}, [])
     print(f"--environment: see `rmft environments`\nagents: {', '.join(AGENTS.names())}")
     return 0
 

@@ -13,7 +13,7 @@ from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.sweeps.estimate import estimate
-from rmft_jax.sweeps.plan import Group, describe
+from rmft_jax.sweeps.plan import describe
 from rmft_jax.sweeps.ray_executor import require_ray, run_on_ray
 from rmft_jax.sweeps.run import checked_plan, run_locally, run_sweep
 from rmft_jax.sweeps.spec import Sweep
@@ -66,18 +66,18 @@ def sweep(argv: list[str]) -> int:
     groups = checked_plan(declared.expand(), declared.baselines)
     print("\n".join(describe(groups)))
     if arguments.dry_run:
-        return _estimate(declared, groups, arguments.cells_per_batch)
+        with ProgressReporter().status("trying the largest program"):
+            expected = estimate(groups, declared.baselines, arguments.cells_per_batch)
+        print(
+            f"about {_duration(expected.compiling + expected.running)} on this device, of which "
+            f"{_duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
+            f"{_duration(expected.trial)})"
+        )
+        return 0
     assert arguments.out is not None
-    outcome = run_sweep(
-        declared,
-        arguments.out,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        executor=executor,
-        max_failures=arguments.max_failures,
-        cells_per_batch=arguments.cells_per_batch,
-        keep_weights=arguments.keep_weights,
-    )
+    names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    outcome = run_sweep(declared, arguments.out, executor=executor, **options)
     print(f"{outcome.finished} cells finished in {_duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
     if outcome.failures:
         left = f", {outcome.missing} not run" if outcome.missing else ""
@@ -87,8 +87,8 @@ def sweep(argv: list[str]) -> int:
 
 
 def _executor(arguments: SweepArguments) -> Any:
-    given = {name: getattr(arguments, name) for name in ("cpus_per_task", "gpus_per_task")}
-    given = {name: value for name, value in given.items() if value is not None}
+    asked = {name: getattr(arguments, name) for name in ("cpus_per_task", "gpus_per_task")}
+    given = {name: value for name, value in asked.items() if value is not None}
     if arguments.executor == "ray":
         # JAX in this process takes no more of the GPUs than it needs: they are for the workers.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -98,17 +98,6 @@ def _executor(arguments: SweepArguments) -> Any:
         option = f"--{name.replace('_', '-')}"
         raise ConfigError(f"got {option} {value:g} with --executor local, need --executor ray; try without {option}")
     return run_locally
-
-
-def _estimate(declared: Sweep, groups: list[Group], cells_per_batch: int) -> int:
-    with ProgressReporter().status("trying the largest program"):
-        expected = estimate(groups, declared.baselines, cells_per_batch)
-    compiling, running = expected.compiling, expected.running
-    print(
-        f"about {_duration(compiling + running)} on this device, of which {_duration(compiling)} compilation, "
-        f"if nothing else runs (by a trial of {_duration(expected.trial)})"
-    )
-    return 0
 
 
 def _duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -99,16 +99,10 @@ def train(argv: list[str]) -> int:
     if arguments.distributed:  # Before the first array, with which JAX starts.
         processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
+    preset = f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "num_devices")}
     try:
-        summary = training.train(
-            config,
-            arguments.out,
-            preset=f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name,
-            start=start,
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-            num_devices=arguments.num_devices,
-        )
+        summary = training.train(config, arguments.out, preset=preset, start=start, **options)
     except training.TrainingDivergedError as error:
         return fail(str(error), 1)
     if not processes.is_first():

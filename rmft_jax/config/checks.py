@@ -1,7 +1,5 @@
 """How a setting is refused: eagerly, in one line that says what was got, what is needed and what to try."""
 
-import typing
-
 
 class ConfigError(ValueError):
     """A setting that cannot work. The message says what was got, what is needed and what to try."""
@@ -25,17 +23,14 @@ def require_seed(seed: int) -> None:
     require(seed < 2**32, f"seed={seed}", "a seed below 2**32", "seed=0")
 
 
+def fits_float32(value: float) -> bool:
+    """Whether a number is finite, and not lost, in float32; also false for NaN and infinity."""
+    return value == 0 or 2.0**-126 <= abs(value) < 2.0**128
+
+
 def require_number(value: float, name: str, need: str, ok: bool, suggestion: float) -> None:
     """Raises `ConfigError` unless `ok` holds and `value` is finite, and not lost, in float32."""
-    # Also false for NaN and infinity.
-    fits_float32 = value == 0 or 2.0**-126 <= abs(value) < 2.0**128
-    require(fits_float32 and ok, f"{name}={value}", f"a finite number {need} in float32", f"{name}={suggestion}")
-
-
-def require_choice(value: object, owner: type, name: str) -> None:
-    """Raises `ConfigError` unless `value` is one of the literals of field `name` of `owner`."""
-    choices = typing.get_args(typing.get_type_hints(owner)[name])
-    require(value in choices, f"{name}={value!r}", f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
+    require(fits_float32(value) and ok, f"{name}={value}", f"a finite number {need} in float32", f"{name}={suggestion}")
 
 
 def require_shape(array: object, what: str, shape: tuple[int, ...], need: str, suggestion: str) -> None:

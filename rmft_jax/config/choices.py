@@ -215,11 +215,8 @@ def closest(name: Any, known: Iterable[str]) -> str:
 
 
 def _name_of(choice: Choice) -> str:
-    if not choice.name:
-        raise ConfigError(
-            f"got {type(choice).__name__}, need {choice.kind}s that can be found by name to write them down; "
-            f"try @rmft_jax.register_{choice.kind}('my_name')"
-        )
+    need = f"{choice.kind}s that can be found by name to write them down"
+    require(bool(choice.name), type(choice).__name__, need, f"@rmft_jax.register_{choice.kind}('my_name')")
     return choice.name
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.config.checks import ConfigError, fits_float32, require
 from rmft_jax.config.pytrees import register_pytree
 
 Value = int | float | str | bool
@@ -116,8 +116,7 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
     # The abstract types know the numbers of NumPy.
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
     fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-    # Finite in float32, and not lost there; also false for NaN and infinity.
-    fits = whole or (fraction and (value == 0 or 2.0**-126 <= abs(float(value)) < 2.0**128))
+    fits = whole or (fraction and fits_float32(float(value)))
     kinds = {bool: isinstance(value, bool | np.bool_), int: whole, float: fits, str: isinstance(value, str)}
     in_float32 = " in float32" if hint is float and fraction else ""
     require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}={default}")

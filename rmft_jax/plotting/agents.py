@@ -10,18 +10,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
+from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, named_agents, parts
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import (
-    DataFigure,
-    StyleName,
-    column_figure,
-    no_finished_run,
-    plain_log_ticks,
-    sheet,
-    style_of,
-    title_of,
-)
+from rmft_jax.plotting.style import DataFigure, StyleName
 from rmft_jax.statistics.estimates import TRAINED, is_sweep, is_trained
 from rmft_jax.statistics.report import regret_of, summarize
 
@@ -30,11 +22,7 @@ _MAX_PANELS = 6
 
 @register_figure("arms", needs=("rank_frequency", "rank"))
 def plot_arms(
-    dataset: xr.Dataset,
-    *,
-    by: str | None = None,
-    select: Mapping[str, Any] | None = None,
-    style: StyleName = "paper",
+    dataset: xr.Dataset, *, by: str | None = None, select: Mapping[str, Any] | None = None, style: StyleName = "paper"
 ) -> DataFigure:
     """Which arms are played when: share of scenarios by rank of the played arm, per round.
 
@@ -53,17 +41,17 @@ def plot_arms(
     dataset = closed(dataset, by, select)
     panels = _sweep_shares(dataset, by) if is_sweep(dataset) else _evaluation_shares(dataset)
     num_rows, scale = -(-len(panels) // 2), ScalarMappable(Normalize(0, 1), "cividis")
-    with sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
+    with house.sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
         places = figure.subplots(num_rows, min(2, len(panels)), sharex=by is None, sharey=by is None, squeeze=False)
         for axes, (title, share) in zip(places.flat, panels.items(), strict=False):
             num_ranks, num_rounds = share.shape
             extent = (0.5, num_rounds + 0.5, num_ranks - 0.5, -0.5)
             axes.imshow(share, cmap=scale.cmap, norm=scale.norm, aspect="auto", extent=extent, interpolation="nearest")
-            axes.set_title(style_of(title).label if by is None else title_of(title), pad=3)
+            axes.set_title(house.style_of(title).label if by is None else house.title_of(title), pad=3)
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             if np.isnan(share).all():
-                no_finished_run(axes)
+                house.no_finished_run(axes)
         for axes in places.flat[len(panels) :]:  # Left over where the number of panels is odd.
             axes.set_axis_off()
         figure.supxlabel("round")
@@ -105,32 +93,25 @@ def plot_final_regret(
     """Regret at the horizon of every agent with its 95% interval, lowest first.
 
     The axis is logarithmic where all intervals are positive and span more than a factor of 10. An agent of regret 0,
-    such as the best arm, is left out.
-
-    Args:
-      evaluation: the dataset.
-      summary: its `summarize`, if there is one already.
-      style: `paper` or `slides`.
+    such as the best arm, is left out. `summary` is `summarize` of the evaluation, if there is one already.
     """
     columns, text = ("agent", "mean", "low", "high", "interval"), "bootstrap over scenarios"
-    rows: list[dict[str, Any]] = [
-        dict(zip(columns, (name, row["regret_mean"], *row["regret_ci95"], text), strict=True))
-        for name, row in (summary or summarize(evaluation)).items()
-    ]
-    rows = sorted((row for row in rows if row["mean"] != 0), key=lambda row: row["mean"])
-    with column_figure(0.7 + 0.135 * max(len(rows), 3), style) as (figure, axes):
+    known = (summary or summarize(evaluation)).items()
+    cells = sorted(((name, row["regret_mean"], *row["regret_ci95"], text) for name, row in known), key=lambda c: c[1])
+    rows: list[dict[str, Any]] = [dict(zip(columns, row, strict=True)) for row in cells if row[1] != 0]
+    with house.column_figure(0.7 + 0.135 * max(len(rows), 3), style) as (figure, axes):
         for i, row in enumerate(rows):
-            color = style_of(row["agent"]).color
+            color = house.style_of(row["agent"]).color
             axes.plot([row["low"], row["high"]], [i, i], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
             axes.plot(row["mean"], i, marker="o", markersize=3.5, color=color)
-        axes.set_yticks(range(len(rows)), [style_of(row["agent"]).label for row in rows])
+        axes.set_yticks(range(len(rows)), [house.style_of(row["agent"]).label for row in rows])
         for row, label in zip(rows, axes.get_yticklabels(), strict=True):
             label.set_fontweight("bold" if is_trained(row["agent"]) else "normal")
         axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
         low, high = min((row["low"] for row in rows), default=0), max((row["high"] for row in rows), default=0)
         if low > 0 and high / low > 10:
             axes.set_xscale("log")
-            plain_log_ticks(axes.xaxis, 1.0, high / low)
+            house.plain_log_ticks(axes.xaxis, 1.0, high / low)
         # Beneath the whole figure, because the names leave the axes little width.
         figure.supxlabel(f"{regret_of(evaluation)} at T = {evaluation.sizes['round']} (reward units)")
         figure.rows, figure.caption = rows, f"95% intervals: {text}."

@@ -5,32 +5,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
 from matplotlib.axes import Axes
 
-from rmft_jax.plotting.panels import Curve, Panel, View, caption_of, choose_agents, closed, parts, rows_of, view
+from rmft_jax.plotting import style as house
+from rmft_jax.plotting.panels import View, choose_agents, closed, parts, rows_of, view
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import (
-    STYLES,
-    DataFigure,
-    Style,
-    StyleName,
-    fit_vertically,
-    grid_axes,
-    height_for,
-    label_axes,
-    legend_above,
-    no_finished_run,
-    plain_log_ticks,
-    sheet,
-    styles_of,
-    title_of,
-)
-from rmft_jax.statistics.bootstrap import Interval
-from rmft_jax.statistics.estimates import TRAINED, estimates, is_sweep
+from rmft_jax.plotting.style import DataFigure, Style, StyleName
+from rmft_jax.statistics.estimates import TRAINED, estimates, intervals_of, is_sweep
 from rmft_jax.statistics.report import estimate_text, regret_name, summarize
 
-_GUIDE = "slope of √t: β = 0.50"
+_Curves = Mapping[str, xr.Dataset]
+# Of a panel: its axes, its title and its curves.
+_Finish = Callable[[Axes, str, _Curves], Any]
 
 
 @register_figure("regret", needs="regret")
@@ -59,11 +45,14 @@ def plot_regret(
     return _draw(view(dataset, "regret", by, select, baselines), style, _cut)
 
 
-def plot_regret_curves(curves: Mapping[str, Curve], rounds: Int[np.ndarray, "T"], regret: str = "pseudo") -> DataFigure:
-    """Curves of agents by name, at most 8 of them (`choose_agents`), drawn as `plot_regret` does."""
-    names = choose_agents({name: float(curve.mean[-1]) for name, curve in curves.items()}, None)
-    panel = Panel("", rounds, {name: curves[name] for name in names}, {})
-    return _draw(View([panel], styles_of(names), regret_name(regret), None), "paper", _cut)
+def plot_regret_curves(curves: Mapping[str, xr.Dataset], regret: str = "pseudo") -> DataFigure:
+    """Curves of agents by name, at most 8 of them (`choose_agents`), drawn as `plot_regret` does.
+
+    Each has `mean`, `low`, `high` and `interval` over `round`, as those of `statistics.estimates`.
+    """
+    names = choose_agents({name: float(curve["mean"][-1]) for name, curve in curves.items()}, None)
+    panels = {"": {name: curves[name] for name in names}}
+    return _draw(View(panels, house.styles_of(names), regret_name(regret), None), "paper", _cut)
 
 
 @register_figure("loglog", needs="regret")
@@ -88,13 +77,13 @@ def plot_loglog(
     exponents, single = _exponents(dataset, drawn, select, summary), len(drawn.panels) == 1
     labels = {name: _with_exponent(line.label, exponents.get(name, [None])) for name, line in drawn.styles.items()}
 
-    def finish(axes: Axes, panel: Panel) -> None:
-        _make_loglog(axes, panel)
-        if panel.title:
-            axes.set_title(_with_exponent(title_of(panel.title), exponents[panel.title], "\n"))
+    def finish(axes: Axes, title: str, curves: _Curves) -> None:
+        _make_loglog(axes, curves)
+        if title:
+            axes.set_title(_with_exponent(house.title_of(title), exponents[title], "\n"))
 
     styles = {name: line._replace(label=labels[name] if single else line.label) for name, line in drawn.styles.items()}
-    positive = drawn._replace(panels=[_positive(panel) for panel in drawn.panels], styles=styles)
+    positive = drawn._replace(panels={title: _positive(one) for title, one in drawn.panels.items()}, styles=styles)
     figure = _draw(positive, style, finish, columns=1 if single else 2)
     columns = ("exponent", "exponent_low", "exponent_high")
     figure.rows = rows_of(drawn, {curve: dict(zip(columns, row, strict=True)) for curve, row in exponents.items()})
@@ -116,71 +105,76 @@ def plot_suff_fail(
     are those of `plot_regret`. Play in a ball is refused, because no arm is the best there.
     """
     drawn, y = view(dataset, "suff_fail_freq", by, select, baselines), "SuffFailFreq(t)\n(share of scenarios)"
-    return _draw(drawn, style, lambda axes, panel: axes.set_ylim(-0.02, 1.02), x="round t", y=y)
+    return _draw(drawn, style, lambda axes, title, curves: axes.set_ylim(-0.02, 1.02), x="round t", y=y)
 
 
 def _draw(
-    drawn: View, style: StyleName, finish: Callable[[Axes, Panel], Any], x: str = "round", y: str = "", columns: int = 2
+    drawn: View, style: StyleName, finish: _Finish, x: str = "round", y: str = "", columns: int = 2
 ) -> DataFigure:
-    """The panels of a view, each finished by a function, beneath a legend; they show regret if `y` is empty."""
-    with sheet(style, height_for(len(drawn.styles), columns)) as figure:
-        axes = grid_axes(figure, len(drawn.panels))
-        for one, panel in zip(axes, drawn.panels, strict=True):
-            _draw_panel(one, panel, drawn.styles)
-            finish(one, panel)
-        label_axes(figure, axes, x, y or f"cumulative {drawn.regret}\n(reward units)")
-        legend_above(figure, axes, columns)
-        figure.rows, figure.caption = rows_of(drawn), caption_of(drawn)
+    """The panels of a view, each finished by a function, beneath a legend; they show regret if `y` is empty.
+
+    A panel without curves, because all runs failed, says so.
+    """
+    with house.sheet(style, house.height_for(len(drawn.styles), columns)) as figure:
+        places = house.grid_axes(figure, len(drawn.panels))
+        for axes, (title, curves) in zip(places, drawn.panels.items(), strict=True):
+            for name, curve in curves.items():
+                draw(axes, drawn.styles[name], curve)
+            if any(curve["mean"].notnull().any() for curve in curves.values()):
+                axes.set_xlim(0, _rounds(curves)[-1])
+            else:
+                house.no_finished_run(axes)
+            if title:
+                axes.set_title(house.title_of(title))
+            finish(axes, title, curves)
+        house.label_axes(figure, places, x, y or f"cumulative {drawn.regret}\n(reward units)")
+        house.legend_above(figure, places, columns)
+        bands = intervals_of(pair for curves in drawn.panels.values() for pair in curves.items())
+        by = f" By {drawn.by}." if drawn.by else ""
+        figure.rows, figure.caption = rows_of(drawn), f"95% bands: {bands}.{by}{drawn.fixed}"
         return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
-    """The curves of a panel; where there are none, because all runs failed, it says so."""
-    for name, style in styles.items():
-        if name in panel.curves:
-            draw(axes, style, panel.rounds, panel.curves[name])
-    if not any(np.isfinite(curve.mean).any() for curve in panel.curves.values()):
-        no_finished_run(axes)
-    else:
-        axes.set_xlim(0, panel.rounds[-1])
-    if panel.title:
-        axes.set_title(title_of(panel.title))
+def _rounds(curves: _Curves) -> np.ndarray:
+    return next(iter(curves.values()))["round"].to_numpy()
 
 
-def _cut(axes: Axes, panel: Panel) -> None:
+def _cut(axes: Axes, title: str, curves: _Curves) -> None:
     """Limits that show every curve but uniform play with its band."""
-    shown = [curve for name, curve in panel.curves.items() if name != "uniform"] or list(panel.curves.values())
-    fit_vertically(axes, [numbers for curve in shown for numbers in (curve.mean, *curve.band)])
+    shown = [curve for name, curve in curves.items() if name != "uniform"] or curves.values()
+    house.fit_vertically(axes, [curve[side] for curve in shown for side in ("mean", "low", "high")])
 
 
-def _reach(panel: Panel) -> tuple[float, float]:
+def _reach(curves: _Curves) -> tuple[float, float]:
     """Limits of a logarithmic axis for the positive means of a panel."""
-    positive = np.concatenate([[1.0], *(curve.mean[curve.mean > 0] for curve in panel.curves.values())])
+    means = np.concatenate([[1.0], *(curve["mean"] for curve in curves.values())])
+    positive = means[means > 0]
     return float(positive.min()) / 1.5, float(positive.max()) * 1.5
 
 
-def _positive(panel: Panel) -> Panel:
+def _positive(curves: _Curves) -> dict[str, xr.Dataset]:
     """What has a place on a logarithmic axis: gaps in the means, and bands down to the bottom."""
-    bottom, _ = _reach(panel)
-    curves = {
-        name: Curve(np.where(mean > 0, mean, np.nan), Interval(*(np.maximum(bound, bottom) for bound in band)))
-        for name, (mean, band) in panel.curves.items()
+    bottom, _ = _reach(curves)
+    return {
+        name: curve.assign(
+            mean=curve["mean"].where(curve["mean"] > 0), low=curve["low"].clip(bottom), high=curve["high"].clip(bottom)
+        )
+        for name, curve in curves.items()
     }
-    return panel._replace(curves=curves)
 
 
-def _make_loglog(axes: Axes, panel: Panel) -> None:
+def _make_loglog(axes: Axes, curves: _Curves) -> None:
     """Logarithmic axes with a guide above the curves of a panel, if there are any."""
-    ends = {name: curve.mean[np.isfinite(curve.mean)][-1:] for name, curve in panel.curves.items()}
+    ends = {name: curve["mean"].dropna("round").to_numpy()[-1:] for name, curve in curves.items()}
     if not any(len(end) for end in ends.values()):
         return
-    bottom, top = _reach(panel)
-    axes.set(xscale="log", yscale="log", xlim=(1, max(2, panel.rounds[-1])), ylim=(bottom, top))
-    plain_log_ticks(axes.xaxis, 1.0, float(panel.rounds[-1]))
-    plain_log_ticks(axes.yaxis, bottom, top)
+    (bottom, top), rounds = _reach(curves), _rounds(curves)
+    axes.set(xscale="log", yscale="log", xlim=(1, max(2, rounds[-1])), ylim=(bottom, top))
+    house.plain_log_ticks(axes.xaxis, 1.0, float(rounds[-1]))
+    house.plain_log_ticks(axes.yaxis, bottom, top)
     end = max([bottom, *(float(end[0]) for name, end in ends.items() if len(end) and name != "uniform")])
-    guide = 1.4 * end * np.sqrt(panel.rounds / panel.rounds[-1])
-    axes.plot(panel.rounds, guide, color="#999999", linewidth=0.7, zorder=1, label=_GUIDE)
+    guide = 1.4 * end * np.sqrt(rounds / rounds[-1])
+    axes.plot(rounds, guide, color="#999999", linewidth=0.7, zorder=1, label="slope of √t: β = 0.50")
 
 
 def _exponents(
@@ -197,11 +191,11 @@ def _exponents(
     return found
 
 
-def draw(axes: Axes, style: Style, rounds: np.ndarray, curve: Curve, label: str | None = None) -> None:
+def draw(axes: Axes, style: Style, curve: xr.Dataset, label: str | None = None) -> None:
     """A curve with its band."""
-    above = 3 if style.label == STYLES["rmft"].label else 2
-    axes.plot(rounds, curve.mean, color=style.color, linestyle=style.line, label=label or style.label, zorder=above)
-    axes.fill_between(rounds, curve.band.low, curve.band.high, color=style.color, alpha=0.2, linewidth=0)
+    above, along = 3 if style.label == house.STYLES["rmft"].label else 2, curve[curve["mean"].dims[0]]
+    axes.plot(along, curve["mean"], color=style.color, linestyle=style.line, label=label or style.label, zorder=above)
+    axes.fill_between(along, curve["low"], curve["high"], color=style.color, alpha=0.2, linewidth=0)
 
 
 def _with_exponent(label: str, exponent: Sequence[float | None], between: str = ", ") -> str:

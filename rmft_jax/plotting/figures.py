@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import require
-from rmft_jax.plotting.export import save_figure
 from rmft_jax.plotting.register import FIGURES, FigureKind
-from rmft_jax.plotting.style import StyleName
+from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName
 from rmft_jax.plotting.sweep import default_axis
+from rmft_jax.running.storage import replacing
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import is_sweep, open_dims, text_of
 from rmft_jax.statistics.report import summarize
+from rmft_jax.statistics.tables import csv_text
 
-_FEW = 6
 # Metrics of training that are called as results of an evaluation or a sweep.
 _RESULTS = ("regret", "suff_fail_freq")
 
@@ -51,18 +52,36 @@ def plot_kind(
     return entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
 
 
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Writes a figure as PNG and PDF, and the numbers that it shows, if it knows them, as CSV.
+
+    Fonts are embedded in the PDF. Each file is written whole or not at all. `path` is without suffix, or with that of a
+    PNG or a PDF, of which both are written all the same. Returns the paths of the PNG, the PDF and the CSV.
+    """
+    stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    # A name such as "k=0.5" has no suffix to replace.
+    png, pdf, numbers = (stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv"))
+    known = figure if isinstance(figure, DataFigure) else DataFigure()
+    with rc_context(SHEETS[known.style].rc):
+        caption = known.caption or None
+        for target, metadata in ((png, {"Description": caption}), (pdf, {"Subject": caption, "CreationDate": None})):
+            with replacing(target) as temporary:
+                figure.savefig(temporary, dpi=300, metadata=metadata)
+    if not known.rows:
+        return [png, pdf]
+    with replacing(numbers) as temporary:
+        temporary.write_text(csv_text(known.rows), newline="\n")
+    return [png, pdf, numbers]
+
+
 def plot_run(
     metrics: xr.Dataset | None, evaluation: xr.Dataset, directory: Path, style: StyleName = "paper"
 ) -> list[Path]:
-    """All figures of a run; returns the paths of the PNGs.
+    """All figures of a run, in files of a directory; returns the paths of the PNGs.
 
-    What it does not hold is not drawn: which arms are played, where play is a point of a ball.
-
-    Args:
-      metrics: how it was trained; None if that is not known.
-      evaluation: how it plays.
-      directory: for the files.
-      style: `paper` or `slides`.
+    `metrics` say how it was trained, None if that is not known, and `evaluation` how it plays. What it does not hold is
+    not drawn: which arms are played, where play is a point of a ball.
     """
     summary, written = summarize(evaluation), []
     for name in FIGURES.names():
@@ -74,24 +93,14 @@ def plot_run(
     return written
 
 
-def plot_evaluation(evaluation: xr.Dataset, directory: Path, style: StyleName = "paper") -> list[Path]:
-    """All figures of an evaluation, as `plot_run` draws them."""
-    return plot_run(None, evaluation, directory, style)
-
-
 def plot_all(
     sweep: xr.Dataset, directory: Path, style: StyleName = "paper", select: Mapping[str, Any] | None = None
 ) -> list[Path]:
     """All figures of a sweep that its dimensions and variables allow; returns the paths of the PNGs.
 
     Panels are at most 6 values of the first dimension other than the horizon. What a figure has no room for is fixed
-    at the last value, which its file name then says.
-
-    Args:
-      sweep: the dataset.
-      directory: for the files.
-      style: `paper` or `slides`.
-      select: values to fix beforehand (`rmft_jax.statistics.estimates.select`).
+    at the last value, which its file name then says. `select` has values to fix beforehand
+    (`rmft_jax.statistics.estimates.select`).
     """
     sweep = estimates.select(sweep, select or {})
     dims, written = open_dims(sweep), []
@@ -122,5 +131,4 @@ def _draws_training(kind: FigureKind, metrics: xr.Dataset) -> bool:
 
 def _few(values: np.ndarray) -> list[Any]:
     """At most 6 of the values, evenly among them."""
-    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), _FEW)).round().astype(int))
-    return [values[i] for i in places]
+    return list(values[np.linspace(0, len(values) - 1, min(len(values), 6)).round().astype(int)])

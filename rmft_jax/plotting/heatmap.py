@@ -16,7 +16,7 @@ from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.estimates import open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.report import regret_of
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}
@@ -57,7 +57,7 @@ def plot_heatmap(
       ConfigError: for names or values that the sweep does not have, and other than two open dimensions.
     """
     dataset = estimates.select(dataset, select or {})
-    y, x = dims = _two_dims(dataset, by)
+    dims = _two_dims(dataset, by)
     dataset = closed(dataset, by, {}, dims)
     references: list[str | None] = [relative_to] if isinstance(relative_to, str) else [*(relative_to or [None])]
     names = named_agents(dataset, baselines)
@@ -72,12 +72,13 @@ def plot_heatmap(
     unit = f"\nrelative to {other if len(references) == 1 else 'a classical agent'}" if ratio else " (reward units)"
     figure = _draw_maps(maps, dims, _colors(maps, ratio), f"{regret_of(dataset)} at T{unit}", style)
     figure.rows = [
-        one.head | {dim: text_of(cell[dim].values[()]) for dim in dims} | numbers_of(cell) | {"status": status}
+        one.head | row | {"status": status}
         for one in maps
-        for (row, column), status in np.ndenumerate(one.status)
-        for cell in [one.found.isel({y: row, x: column})]
+        for row, status in zip(rows_of(one.found, dims), one.status.flat, strict=True)
     ]
-    figure.caption = _caption(maps) + fixed_of(dataset)
+    cells = [status for one in maps for status in one.status.flat]
+    gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
+    figure.caption = f"Means over training seeds; {len(cells)} cells, {gone or 'all finished'}.{fixed_of(dataset)}"
     return figure
 
 
@@ -185,9 +186,3 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
 def _number(value: float) -> str:
     """Two or three digits, which a cell has room for."""
     return "" if np.isnan(value) else f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"
-
-
-def _caption(maps: Sequence[_Map]) -> str:
-    cells = [status for one in maps for status in one.status.ravel()]
-    gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
-    return f"Means over training seeds; {len(cells)} cells, {gone or 'all finished'}."

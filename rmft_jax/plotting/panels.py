@@ -1,82 +1,48 @@
-"""What the curves of a figure are: of an evaluation or of a sweep, in one panel or several."""
+"""What the curves of a figure are: of an evaluation or of a sweep, in one panel or several.
+
+A curve is a mean with its interval as `statistics.estimates.estimate` returns it, over rounds or iterations.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
 
-from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.config.checks import require
 from rmft_jax.plotting.style import Style, styles_of, value_styles
-from rmft_jax.statistics.bootstrap import Interval, frequency_interval, mean_interval
-from rmft_jax.statistics.estimates import (
-    NO_INTERVAL,
-    TRAINED,
-    agents_among,
-    estimates,
-    intervals_by_agent,
-    is_sweep,
-    is_trained,
-    require_closed,
-    select,
-    text_of,
-)
+from rmft_jax.statistics import estimates
+from rmft_jax.statistics.bootstrap import frequency_interval, mean_interval
+from rmft_jax.statistics.estimates import TRAINED, estimate_of, is_sweep, is_trained, text_of
 from rmft_jax.statistics.growth import suff_fail_freq
 from rmft_jax.statistics.report import regret_of
 
 MAX_CURVES, MAX_PANELS = 8, 8
 
 
-class Curve(NamedTuple):
-    """A mean over rounds with its band, each `[T]`."""
-
-    mean: Float[np.ndarray, "T"]
-    band: Interval
-
-
-class Panel(NamedTuple):
-    """Axes with curves over rounds or iterations.
-
-    title: the value of the dimension that the panels of a figure differ in, empty if there is one panel.
-    rounds: `[T]` where the curves are.
-    curves: by name of an agent, or by value of a dimension.
-    intervals: what the band of each curve is, as far as is known.
-    """
-
-    title: str
-    rounds: Int[np.ndarray, "T"]
-    curves: dict[str, Curve]
-    intervals: dict[str, str]
-
-
 class View(NamedTuple):
     """All curves of a figure.
 
-    panels: in order.
+    panels: in order, by the value of the dimension that they differ in (empty if there is one panel), the curves by
+      name of an agent or by value of a dimension.
     styles: by name of a curve, in the order of the legend.
     regret: what the regret of the dataset is called.
     by: the dimension that panels or curves differ in, if any.
     fixed: what the other dimensions are, as a sentence.
     """
 
-    panels: list[Panel]
+    panels: dict[str, dict[str, xr.Dataset]]
     styles: dict[str, Style]
     regret: str
     by: str | None
     fixed: str = ""
 
 
-def scenario_curve(regret: xr.DataArray) -> Curve:
-    """Mean over scenarios with its 95% bootstrap band."""
-    return scenario_curves(regret.expand_dims(agent=["only"]))["only"]
-
-
-def scenario_curves(regret: xr.DataArray) -> dict[str, Curve]:
-    """Each agent's mean over scenarios with its 95% bootstrap band."""
-    values = regret.transpose("scenario", "agent", "round").to_numpy()
-    means, (low, high) = values.mean(0, dtype=np.float64), mean_interval(values, num_resamples=1000)
-    return {str(name): Curve(means[i], Interval(low[i], high[i])) for i, name in enumerate(regret["agent"].values)}
+def scenario_curves(regret: xr.DataArray) -> xr.Dataset:
+    """Mean over scenarios, of one agent or of several, with its 95% bootstrap band."""
+    regret = regret.transpose("scenario", ...)
+    band = mean_interval(regret.to_numpy(), num_resamples=1000)
+    return estimate_of(regret.mean("scenario", dtype=np.float64), band, "bootstrap over scenarios")
 
 
 def choose_agents(final_regret: Mapping[str, float], reference: str | None, limit: int = MAX_CURVES) -> list[str]:
@@ -126,17 +92,13 @@ def named_agents(
         final = {TRAINED: final[TRAINED]}
     if baselines is None:
         return choose_agents(final, dataset.attrs.get("reference"), limit)
-    names = agents_among(list(final), baselines)
+    names = estimates.agents_among(list(final), baselines)
     require(len(names) <= limit, f"{len(names)} agents", f"at most {limit} in one figure", "fewer --baselines")
     return names
 
 
 def view(
-    dataset: xr.Dataset,
-    variable: str,
-    by: str | None = None,
-    choice: Mapping[str, Any] | None = None,
-    baselines: Sequence[str] | None = None,
+    dataset: xr.Dataset, name: str, by: str | None, choice: Mapping[str, Any] | None, baselines: Sequence[str] | None
 ) -> View:
     """The curves of a variable over rounds, `regret` or `suff_fail_freq`.
 
@@ -147,16 +109,15 @@ def view(
       ConfigError: for dimensions of a sweep that are left open, names it does not have, or too many values.
     """
     dataset, regret = closed(dataset, by, choice), regret_of(dataset)
+    names = named_agents(dataset, baselines, variable=name)
     if not is_sweep(dataset):
-        names = named_agents(dataset, baselines)
-        return View([_of_evaluation(dataset.sel(agent=names), variable)], styles_of(names), regret, None)
-    names = named_agents(dataset, baselines, variable=variable)
-    cells = {title: estimates(part, variable) for title, part in parts(dataset, by).items()}
+        found = _of_evaluation(dataset.sel(agent=names), name)
+        return View({"": {agent: found.sel(agent=agent) for agent in names}}, styles_of(names), regret, None)
+    cells = {title: estimates.estimates(part, name) for title, part in parts(dataset, by).items()}
+    styles = styles_of(names)
     if by and names == [TRAINED]:
         cells, styles = {"": {title: cell[TRAINED] for title, cell in cells.items()}}, value_styles(list(cells))
-    else:
-        styles = styles_of(names)
-    panels = [_of_cell(cell, list(styles), title) for title, cell in cells.items()]
+    panels = {title: _played({curve: cell[curve] for curve in styles}) for title, cell in cells.items()}
     return View(panels, styles, regret, by, fixed_of(dataset))
 
 
@@ -173,11 +134,12 @@ def closed(
     if not is_sweep(dataset):
         require(not by and not choice, f"by={by!r}, select={dict(choice or {})}", "a sweep for them", "neither")
         return dataset
-    dataset = require_closed(select(dataset, choice or {}), [*([by] if by else []), *kept])
-    if by and dataset.sizes[by] > MAX_PANELS:
+    dataset = estimates.require_closed(estimates.select(dataset, choice or {}), [*([by] if by else []), *kept])
+    if by:
         values = [text_of(value) for value in dataset[by].values]
-        got, tried = f"{len(values)} values of {by}", ",".join(values[:: -(-len(values) // MAX_PANELS)])
-        raise ConfigError(f"got {got}, need at most {MAX_PANELS} in one figure; try --select {by}={tried}")
+        got, need = f"{len(values)} values of {by}", f"at most {MAX_PANELS} in one figure"
+        tried = f"--select {by}={','.join(values[:: -(-len(values) // MAX_PANELS)])}"
+        require(len(values) <= MAX_PANELS, got, need, tried)
     return dataset
 
 
@@ -194,61 +156,37 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
     return {f"{by} = {text_of(value)}": dataset.isel({by: i}) for i, value in enumerate(dataset[by].values)}
 
 
-def rows_of(drawn: View, extra: Mapping[str, Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
+def rows_of(drawn: View, extra: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """The curves as rows: the value of `by`, the agent, the round, the mean and its interval.
 
-    Args:
-      drawn: the curves.
-      extra: further columns by the name of a curve, or by the title of a panel and the name.
+    `extra` has further columns by the name of a curve, or by the title of a panel and the name.
     """
     rows = []
-    for panel in drawn.panels:
-        for name in (name for name in drawn.styles if name in panel.curves):
-            value = (panel.title or name).partition(" = ")[2]
-            head = ({drawn.by: value} if drawn.by else {}) | {"agent": name if panel.title or not drawn.by else TRAINED}
-            tail = {"interval": panel.intervals.get(name, "95%")} | dict((extra or {}).get(f"{panel.title}{name}", {}))
-            rows += [head | point | tail for point in points_of("round", panel.rounds, panel.curves[name])]
+    for title, curves in drawn.panels.items():
+        for name, curve in curves.items():
+            head = {drawn.by: (title or name).partition(" = ")[2]} if drawn.by else {}
+            head |= {"agent": name if title or not drawn.by else TRAINED}
+            rows += [head | point | (extra or {}).get(f"{title}{name}", {}) for point in points_of("round", curve)]
     return rows
 
 
-def points_of(dim: str, places: Int[np.ndarray, "T"], curve: Curve) -> list[dict[str, Any]]:
-    """The points of a curve that exist as rows."""
-    return [
-        {dim: int(place), "mean": float(mean), "low": float(low), "high": float(high)}
-        for place, mean, low, high in zip(places, curve.mean, *curve.band, strict=True)
-        if not np.isnan(mean)
-    ]
+def points_of(dim: str, curve: xr.Dataset) -> list[dict[str, Any]]:
+    """The points of a curve that exist as rows, with where they are under the name `dim`."""
+    points = curve[["mean", "low", "high", "interval"]].reset_coords(drop=True).to_dataframe().dropna(subset=["mean"])
+    return points.rename_axis(dim).reset_index().to_dict("records")
 
 
-def caption_of(drawn: View) -> str:
-    """What the bands are, as one sentence."""
-    pairs = [pair for panel in drawn.panels for pair in panel.intervals.items()]
-    by = f" By {drawn.by}." if drawn.by else ""
-    return f"95% bands: {intervals_by_agent(pairs)}.{by}{drawn.fixed}" if pairs else ""
-
-
-def curve_of(estimated: xr.Dataset) -> tuple[Curve, str]:
-    """A curve of an estimate over one dimension, and what its band is."""
-    mean, low, high = (estimated[name].to_numpy() for name in ("mean", "low", "high"))
-    known = [str(text) for text in estimated["interval"].to_numpy().ravel() if text != NO_INTERVAL]
-    return Curve(mean, Interval(low, high)), known[-1] if known else NO_INTERVAL
-
-
-def _of_evaluation(evaluation: xr.Dataset, variable: str) -> Panel:
-    rounds, curves, text = evaluation["round"].to_numpy(), {}, "Wilson over scenarios"
+def _of_evaluation(evaluation: xr.Dataset, variable: str) -> xr.Dataset:
     if variable == "regret":
-        curves, text = scenario_curves(evaluation["regret"]), "bootstrap over scenarios"
-    else:
-        for name in map(str, evaluation["agent"].values):
-            last = evaluation["last_best_round"].sel(agent=name).to_numpy()
-            frequency = suff_fail_freq(last, len(rounds))
-            curves[name] = Curve(frequency, frequency_interval(frequency, len(last)))
-    return Panel("", rounds, curves, dict.fromkeys(curves, text))
+        return scenario_curves(evaluation["regret"])
+    last, rounds = evaluation["last_best_round"].transpose("agent", "scenario"), evaluation["round"]
+    shares = np.reshape([suff_fail_freq(one, len(rounds)) for one in last.to_numpy()], (-1, len(rounds)))
+    frequency = xr.DataArray(shares, {"agent": evaluation["agent"], "round": rounds}, ("agent", "round"))
+    return estimate_of(frequency, frequency_interval(shares, last.sizes["scenario"]), "Wilson over scenarios")
 
 
-def _of_cell(cell: Mapping[str, xr.Dataset], names: Sequence[str], title: str) -> Panel:
-    drawn, rounds = {name: curve_of(cell[name]) for name in names}, cell[names[0]]["round"].to_numpy()
-    played = np.flatnonzero(np.any([np.isfinite(curve.mean) for curve, _ in drawn.values()], axis=0))
-    end = played[-1] + 1 if len(played) else len(rounds)  # Shorter horizons are padded with NaN.
-    curves = {n: Curve(c.mean[:end], Interval(*(bound[:end] for bound in c.band))) for n, (c, _) in drawn.items()}
-    return Panel(title, rounds[:end], curves, {name: text for name, (_, text) in drawn.items()})
+def _played(curves: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The curves without the rounds that none of them has: shorter horizons are padded with NaN."""
+    played = np.flatnonzero(np.any([np.isfinite(curve["mean"]) for curve in curves.values()], axis=0))
+    end = played[-1] + 1 if len(played) else None
+    return {name: curve.isel(round=slice(end)) for name, curve in curves.items()}

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -80,8 +80,7 @@ class FigureRegister(Register[FigureKind]):
             any_of = (needs,) if isinstance(needs, str) else needs
             kind = FigureKind(checked, any_of, axes, tuple(one.name for one in parameters[1:]))
             self.add(name, kind, draw)
-            made: Any = checked
-            return made
+            return cast(D, checked)
 
         return register
 

@@ -194,8 +194,7 @@ def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
 
 def no_finished_run(axes: Axes) -> None:
     """Says so in axes that have nothing to show."""
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.minorticks_off()
     axes.text(0.5, 0.5, "no finished run", ha="center", va="center", transform=axes.transAxes, color="#555555")
 
@@ -212,8 +211,7 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
 def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
     """Names the axes: of one panel on itself, of several on the figure."""
     if len(axes) == 1:
-        axes[0].set_xlabel(x)
-        axes[0].set_ylabel(y)
+        axes[0].set(xlabel=x, ylabel=y)
     else:
         figure.supxlabel(x)
         figure.supylabel(y if len(axes) <= 2 else y.replace("\n", " "))  # One row of panels is low.

@@ -7,29 +7,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 
 from rmft_jax.config.checks import require
+from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import (
-    DataFigure,
-    Style,
-    StyleName,
-    column_figure,
-    fit_vertically,
-    height_for,
-    legend_above,
-    no_finished_run,
-    plain_log_ticks,
-    styles_of,
-    value_styles,
-)
+from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import TRAINED, is_numeric, numbers_of, open_dims, sweep_dims, text_of
+from rmft_jax.statistics.estimates import TRAINED, is_numeric, open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.report import regret_of
 
-_GUIDE = "∝ √T"
 _MARKERS = "osD^vP*X"
 _SHARED = "#555555"
 # Uniform play is left out of the limits where it is so many times above the others.
@@ -72,25 +59,19 @@ def plot_sweep(
     every = estimates.estimates(dataset, "final_regret")
     found = {name: every[name].transpose(by, ...) for name in named_agents(dataset, baselines)}
     num_labels = 1 + len(found) + (0 if second is None else dataset.sizes[second])
-    height = height_for(num_labels, columns=2) + _room_for_labels(dataset, by)
-    with column_figure(height, style) as (figure, axes):
+    height = house.height_for(num_labels, columns=2) + _room_for_labels(dataset, by)
+    with house.column_figure(height, style) as (figure, axes):
         x = _axis(axes, dataset, by)
         if second is None:
-            for (name, line), shift in zip(styles_of(list(found)).items(), _places(len(found)), strict=True):
+            for (name, line), shift in zip(house.styles_of(list(found)).items(), _places(len(found)), strict=True):
                 _draw(axes, line, x, found[name], is_numeric(dataset, by), shift)
         else:
             _draw_families(axes, found, dataset[second], x, is_numeric(dataset, by))
         _limits(axes, by, x, found)
         axes.set_ylabel(f"{regret_of(dataset)} at T\n(reward units)")
-        legend_above(figure, [axes], columns=2)
-        dims = [by, *left[:1]]
-        figure.rows = [
-            {dim: text_of(part[dim].values[()]) for dim in dims} | {"agent": name} | numbers_of(part)
-            for name, one in found.items()
-            for places in np.ndindex(*(one.sizes[dim] for dim in dims))
-            for part in [one.isel(dict(zip(dims, places, strict=True)))]
-        ]
-        figure.caption = f"{estimates.bands_of(found, list(found))}.{fixed_of(dataset)}"
+        house.legend_above(figure, [axes], columns=2)
+        figure.rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
+        figure.caption = f"95% intervals: {estimates.intervals_of(found.items())}.{fixed_of(dataset)}"
         return figure
 
 
@@ -119,7 +100,7 @@ def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
     x = np.asarray(values, float)
     if x.min() > 0 and x.max() / x.min() >= 4:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.minorticks_off()
     shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), 7)).astype(int))
     order = np.argsort(x)[shown]
     axes.set_xticks(x[order], [labels[i] for i in order])
@@ -160,8 +141,8 @@ def _draw_families(
     axes: Axes, found: Mapping[str, xr.Dataset], values: xr.DataArray, x: np.ndarray, joined: bool
 ) -> None:
     """Colours for the values of the second dimension, line styles or markers for the agents; grey is all values."""
-    colors = value_styles([f"{values.name} = {text_of(value)}" for value in values.values])
-    lines = styles_of(list(found))
+    colors = house.value_styles([f"{values.name} = {text_of(value)}" for value in values.values])
+    lines = house.styles_of(list(found))
     second = str(values.name)
     for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
         # Such as classical agents, where only the training of a policy varies.
@@ -183,19 +164,19 @@ def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset])
     if "uniform" in found and len(means) and _means([found["uniform"]]).max(initial=0) <= _FAR_ABOVE * means.max():
         shown = list(found.values())
     if not len(means):
-        no_finished_run(axes)
+        house.no_finished_run(axes)
         return
     if by == "horizon":
         guide_x = np.geomspace(x.min(), x.max(), 50)
         ends = np.atleast_1d(next(iter(found.values()))["mean"].to_numpy().reshape(len(x), -1)[np.argmax(x)])
         if np.isfinite(ends).any() and np.nanmax(ends) > 0:
             guide = 1.3 * np.nanmax(ends) * np.sqrt(guide_x / x.max())
-            axes.plot(guide_x, guide, color="#999999", linewidth=0.7, zorder=1, label=_GUIDE)
+            axes.plot(guide_x, guide, color="#999999", linewidth=0.7, zorder=1, label="∝ √T")
         if axes.get_xscale() == "log" and means.min() > 0:
             axes.set_yscale("log")
-            plain_log_ticks(axes.yaxis, float(means.min()), float(means.max()))
+            house.plain_log_ticks(axes.yaxis, float(means.min()), float(means.max()))
             return
-    fit_vertically(axes, [one[side] for one in shown for side in ("mean", "low", "high")])
+    house.fit_vertically(axes, [one[side] for one in shown for side in ("mean", "low", "high")])
 
 
 def _means(found: Sequence[xr.Dataset]) -> Float[np.ndarray, "N"]:

@@ -34,12 +34,9 @@ class Abrupt(ObliviousEnvironment):
         )
 
     def variation_budget(self, horizon: int) -> float:
-        """Each change spends at most 1."""
         return float(self.num_changes)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The means of every round's segment."""
-        del arm_mask
         num_changes = self.num_changes
         change_key, mean_key = jax.random.split(key)
         # The m highest of T - 1 scores: distinct change points, all sets equally likely.

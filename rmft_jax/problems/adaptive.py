@@ -59,17 +59,11 @@ class Adaptive(Environment):
         return (-1.0, 1.0) if self.adversary == "orthogonal" else (0.0, 1.0)
 
     def variation_budget(self, horizon: int) -> float:
-        match self.adversary:
-            case "favourite":
-                return horizon - 1.0
-            case "orthogonal":
-                return 2.0 * (horizon - 1)
-            case "crowding":
-                return math.fsum(1 / t for t in range(1, horizon))
+        if self.adversary == "crowding":
+            return math.fsum(1 / t for t in range(1, horizon))
+        return horizon - 1.0 if self.adversary == "favourite" else 2.0 * (horizon - 1)
 
     def reset(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> AdaptiveState:
-        """Nothing is drawn: all scenarios are alike until something is played."""
-        del key, round_mask
         return AdaptiveState(pulls=jnp.zeros(self.num_arms), arm_mask=arm_mask)
 
     def mean_rewards(self, state: AdaptiveState, round: Int[Array, ""]) -> Float[Array, "K"]:
@@ -81,7 +75,6 @@ class Adaptive(Environment):
     def step(
         self, key: ScalarKey, state: AdaptiveState, decision: Decision, round: Int[Array, ""]
     ) -> tuple[AdaptiveState, Outcome]:
-        """Settles the expectations and draws the rewards."""
         match self.adversary:
             case "favourite":
                 weight = jnp.where(state.arm_mask, decision.probabilities, -jnp.inf)

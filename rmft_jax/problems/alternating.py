@@ -2,13 +2,12 @@
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rmft_jax.config import ScalarKey
 from rmft_jax.problems.base import Environment, Noise, RegretKind
-from rmft_jax.problems.oblivious import ObliviousEnvironment
+from rmft_jax.problems.oblivious import ObliviousEnvironment, random_ranks
 
 
 @Environment.register("alternating")
@@ -32,9 +31,7 @@ class Alternating(ObliviousEnvironment):
         return (-0.5, 0.5) if self.centred else (0.0, 1.0)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The two arms' turns."""
-        scores = jnp.where(arm_mask, jax.random.uniform(key, (self.num_arms,)), jnp.inf)
-        rank = jnp.argsort(jnp.argsort(scores))[None]
+        rank = random_ranks(key, arm_mask)[None]
         round = jnp.arange(round_mask.shape[0])[:, None]
         means = jnp.where(round == 0, 0.5 * (rank == 0), 1.0 * (rank == round % 2))
         if self.centred:

@@ -4,14 +4,13 @@ import itertools
 import math
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rmft_jax.config import ScalarKey
 from rmft_jax.config.checks import require, require_number
 from rmft_jax.problems.base import Environment
-from rmft_jax.problems.oblivious import ObliviousEnvironment
+from rmft_jax.problems.oblivious import ObliviousEnvironment, random_ranks
 
 BESBES_AMPLITUDE = 0.3
 
@@ -56,10 +55,7 @@ class Besbes(ObliviousEnvironment):
         return BESBES_AMPLITUDE * math.fsum(abs(b - a) for a, b in itertools.pairwise(heights))
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """Every arm's sine."""
-        # The existing arms in random order: ranks 0, 1, 2, ... have signs +, -, +, ...
-        scores = jnp.where(arm_mask, jax.random.uniform(key, (self.num_arms,)), jnp.inf)
-        sign = 1.0 - 2.0 * (jnp.argsort(jnp.argsort(scores)) % 2)
+        sign = 1.0 - 2.0 * (random_ranks(key, arm_mask) % 2)
         elapsed = jnp.arange(1.0, round_mask.shape[0] + 1) / jnp.sum(round_mask)
         if self.spending == "first_third":
             elapsed = 3 * jnp.minimum(elapsed, 1 / 3)

@@ -2,13 +2,13 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rmft_jax.config import Choice, Number, ScalarKey
+from rmft_jax.config import Choice, ScalarKey
 from rmft_jax.config.checks import require_number
 from rmft_jax.problems.projections import project_ball, project_simplex
 from rmft_jax.problems.types import Decision
@@ -55,7 +55,6 @@ class Softmax(DecisionMap):
     """Softmax of the scores."""
 
     def policy(self, scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        """Softmax over the existing arms."""
         return jax.nn.softmax(jnp.where(arm_mask, scores, -jnp.inf))
 
 
@@ -64,7 +63,6 @@ class Simplex(DecisionMap):
     """Euclidean projection onto the simplex."""
 
     def policy(self, scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        """The nearest distribution."""
         return project_simplex(scores, arm_mask)
 
 
@@ -78,17 +76,10 @@ class Ball(DecisionMap):
     """Radius of the ball."""
 
     def validate(self) -> None:
-        """Raises `ConfigError` for the first setting that cannot work in rollouts that explore."""
         super().validate()
         require_number(self.radius, "radius", "above 0", self.radius > 0, 1.0)
 
-    def with_radius(self, radius: Number) -> "Ball":
-        """The ball of a radius that may be an array."""
-        changes: Any = {"radius": radius}
-        return dataclasses.replace(self, **changes)
-
     def policy(self, scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        """The nearest point of the ball."""
         return project_ball(jnp.where(arm_mask, scores, 0.0), self.radius)
 
 
@@ -102,5 +93,4 @@ class Identity(Ball):
         return Ball(exploration_std=0.0, radius=self.radius)
 
     def policy(self, scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Float[Array, "K"]:
-        """The scores."""
         return jnp.where(arm_mask, scores, 0.0)

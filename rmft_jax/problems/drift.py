@@ -34,12 +34,9 @@ class Sinusoidal(ObliviousEnvironment):
         return 0.5 - self.amplitude, 0.5 + self.amplitude
 
     def variation_budget(self, horizon: int) -> float:
-        """`2 (T - 1) amplitude sin(pi / period)`."""
         return 2 * (horizon - 1) * self.amplitude * math.sin(math.pi / self.period)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The sines of all arms."""
-        del arm_mask
         draws = [jax.random.uniform(k, (self.num_arms,)) for k in jax.random.split(key, 3)]
         amplitude = self.amplitude * (1 + draws[0]) / 2
         period = self.period * (1 + draws[1])
@@ -78,14 +75,10 @@ class RandomWalk(ObliviousEnvironment):
         require_number(self.walk_step, "walk_step", "in [0, 1]", 0 <= self.walk_step <= 1, 0.05)
 
     def variation_budget(self, horizon: int) -> float:
-        """`(T - 1) walk_step`."""
         return (horizon - 1) * self.walk_step
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The walks of all arms."""
-        del arm_mask
-        bounds = jnp.full(round_mask.shape[0] - 1, self.walk_step, jnp.float32)
-        return _reflected_walk(key, self.num_arms, bounds)
+        return _reflected_walk(key, self.num_arms, jnp.full(round_mask.shape[0] - 1, self.walk_step, jnp.float32))
 
 
 @Environment.register("gradual")
@@ -103,12 +96,9 @@ class Gradual(ObliviousEnvironment):
         require_number(self.drift_scale, "drift_scale", "of at least 0", self.drift_scale >= 0, 1.0)
 
     def variation_budget(self, horizon: int) -> float:
-        """`sum_{t < T} min(1, drift_scale / sqrt(t))`."""
         return math.fsum(min(1.0, self.drift_scale / math.sqrt(t)) for t in range(1, horizon))
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The walks of all arms, slower and slower."""
-        del arm_mask
         bounds = self.drift_scale / jnp.sqrt(jnp.arange(1.0, round_mask.shape[0]))
         return _reflected_walk(key, self.num_arms, bounds)
 
@@ -118,12 +108,9 @@ class LinearTrend(ObliviousEnvironment):
     """Every arm goes in a straight line from one uniform draw in round 1 to another in round T. V_T <= 1."""
 
     def variation_budget(self, horizon: int) -> float:
-        """One, or nothing if there is a single round."""
         return min(1.0, horizon - 1.0)
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "T K"]:
-        """The lines of all arms."""
-        del arm_mask
         start, end = (jax.random.uniform(k, (1, self.num_arms)) for k in jax.random.split(key))
         fraction = jnp.arange(round_mask.shape[0])[:, None] / jnp.maximum(jnp.sum(round_mask) - 1, 1)
         return (1 - fraction) * start + fraction * end

@@ -2,6 +2,7 @@
 
 import abc
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,6 +47,10 @@ class ObliviousEnvironment(Environment):
         self, key: ScalarKey, state: Float[Array, "n K"], decision: Decision, round: Int[Array, ""]
     ) -> tuple[Float[Array, "n K"], Outcome]:
         """Draws the rewards of all arms; the decision does not matter."""
-        del decision
         means = self.mean_rewards(state, round)
         return state, Outcome(mean_rewards=means, rewards=self.draw_rewards(key, means))
+
+
+def random_ranks(key: ScalarKey, arm_mask: Bool[Array, "K"]) -> Int[Array, "K"]:
+    """The place of each arm in a random order of those that exist; absent ones come after them."""
+    return jnp.argsort(jnp.argsort(jnp.where(arm_mask, jax.random.uniform(key, arm_mask.shape), jnp.inf)))

@@ -1,13 +1,12 @@
 """A problem: a world, how long it is played, and what play in it is judged by."""
 
 import dataclasses
-import math
 from typing import Any
 
 from jaxtyping import Array, Bool, Float
 
-from rmft_jax.config import ConfigError, pytree, static_field
-from rmft_jax.config.checks import require_count
+from rmft_jax.config import pytree, static_field
+from rmft_jax.config.checks import require, require_count
 from rmft_jax.problems.base import Environment, Feedback
 from rmft_jax.problems.regret import Regret
 from rmft_jax.problems.types import Extent
@@ -40,8 +39,7 @@ class Problem:
         if num_arms is None:
             return cls(environment, horizon)
         size = environment.num_arms
-        if not 2 <= num_arms <= size:
-            raise ConfigError(f"got num_arms={num_arms}, need 2 to {size} arms; try num_arms={size}")
+        require(2 <= num_arms <= size, f"num_arms={num_arms}", f"2 to {size} arms", f"num_arms={size}")
         return cls(environment, horizon, Extent(num_arms, horizon))
 
     @property
@@ -92,7 +90,3 @@ class Problem:
         return dataclasses.replace(
             self, environment=environment, horizon=horizon, extent=Extent(self.num_arms, self.horizon)
         )
-
-    def largest_norm(self) -> float:
-        """The norm G of a vector of the largest rewards; of unbounded rewards, of those that `reward_range` names."""
-        return math.sqrt(self.num_arms) * max(map(abs, self.environment.reward_range))

@@ -39,15 +39,13 @@ class Stationary(ObliviousEnvironment):
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        match self.prior:
-            case "uniform":
-                return 0.0, 1.0
-            case "gaussian":
-                return -math.inf, math.inf
-            case "fixed_gap":
-                return 0.5 - self.gap / 2, 0.5 + self.gap / 2
-            case "constant":
-                return self.prior_mean, self.prior_mean
+        ranges = {
+            "uniform": (0.0, 1.0),
+            "gaussian": (-math.inf, math.inf),
+            "fixed_gap": (0.5 - self.gap / 2, 0.5 + self.gap / 2),
+            "constant": (self.prior_mean, self.prior_mean),
+        }
+        return ranges[self.prior]
 
     @property
     def _nominal_mean_range(self) -> tuple[float, float]:
@@ -56,25 +54,19 @@ class Stationary(ObliviousEnvironment):
         return self.mean_range
 
     def prior_moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of an arm's expected reward."""
-        match self.prior:
-            case "uniform":
-                return 0.5, math.sqrt(1 / 12)
-            case "gaussian":
-                return self.prior_mean, self.prior_std
-            case "fixed_gap":
-                chance = 1 / self.num_arms
-                return 0.5 + self.gap * (chance - 0.5), self.gap * math.sqrt(chance * (1 - chance))
-            case "constant":
-                return self.prior_mean, 0.0
+        chance = 1 / self.num_arms
+        moments = {
+            "uniform": (0.5, math.sqrt(1 / 12)),
+            "gaussian": (self.prior_mean, self.prior_std),
+            "fixed_gap": (0.5 + self.gap * (chance - 0.5), self.gap * math.sqrt(chance * (1 - chance))),
+            "constant": (self.prior_mean, 0.0),
+        }
+        return moments[self.prior]
 
     def variation_budget(self, horizon: int) -> float:
-        """Nothing ever varies."""
         return 0.0
 
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "1 K"]:
-        """The drawn means, a single row."""
-        del round_mask
         match self.prior:
             case "uniform":
                 means = jax.random.uniform(key, (self.num_arms,))

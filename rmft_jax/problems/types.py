@@ -9,6 +9,10 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rmft_jax.config import pytree
 
+PerArm = Float[Array, "K"]
+Reward = Float[Array, ""] | PerArm
+"""What a round shows: the reward of the arm that was played (bandit feedback), or those of all arms."""
+
 
 @pytree
 class Context:

@@ -55,12 +55,7 @@ def mean_interval(values: Float[np.ndarray, "N ..."], num_resamples: int = 2000,
     """Percentile bootstrap of the mean over the first axis.
 
     All columns are resampled in one matrix product, with the same rows drawn for each. Columns of a paired comparison
-    therefore stay paired.
-
-    Args:
-      values: `[N, ...]` one row per scenario.
-      num_resamples: bootstrap samples.
-      seed: seed of the resampling.
+    therefore stay paired. `values` is `[N, ...]`, one row per scenario; options are those of `resample`.
     """
     rows = np.asarray(values, np.float64).reshape(len(values), -1)
     low, high = percentiles(resample(lambda weights: weights @ rows, len(rows), num_resamples, seed))
@@ -70,13 +65,10 @@ def mean_interval(values: Float[np.ndarray, "N ..."], num_resamples: int = 2000,
 def paired_difference(
     first: Float[np.ndarray, "N"], second: Float[np.ndarray, "N"], num_resamples: int = 2000, seed: int = 0
 ) -> Difference:
-    """Mean of `first - second` on the same scenarios, with its percentile bootstrap.
+    """Mean of `first - second`, each `[N]` with one value per scenario, and its percentile bootstrap (`resample`).
 
-    Args:
-      first: `[N]` one value per scenario.
-      second: `[N]` the value to compare with, on the same scenario.
-      num_resamples: bootstrap samples.
-      seed: seed of the resampling.
+    Raises:
+      ValueError: if they are not of the same scenarios.
     """
     if first.shape != second.shape:
         raise ValueError(f"got shapes {first.shape} and {second.shape}, need the same scenarios in both")

@@ -14,7 +14,7 @@ import xarray as xr
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
-from rmft_jax.statistics.bootstrap import t_interval
+from rmft_jax.statistics.bootstrap import Interval, t_interval
 
 TRAINED = "rmft"
 """Name of the trained policy among the agents."""
@@ -64,9 +64,7 @@ def text_of(value: Any) -> str:
 def select(dataset: xr.Dataset, choice: Mapping[str, Any]) -> xr.Dataset:
     """Part of a sweep: along each name one value, which removes the dimension, or a sequence of them, which keeps it.
 
-    Args:
-      dataset: a sweep.
-      choice: values by name of a dimension, `seed` included, or of a coordinate along one. A number may be a text.
+    Names are those of dimensions, `seed` included, or of coordinates along one. A number may be a text.
 
     Raises:
       ConfigError: for a name or a value that the sweep does not have.
@@ -140,25 +138,18 @@ def estimate(dataset: xr.Dataset, name: str) -> xr.Dataset:
       the variable's dimensions but the seeds.
     """
     values = _with_seeds(dataset[name])
-    sem, low, high = (
-        _with_seeds(dataset[other]) if other in dataset else None
-        for other in (f"{name}_{suffix}" for suffix in ("sem", "low", "high"))
-    )
+    given = {end: _with_seeds(dataset[f"{name}_{end}"]) for end in ("sem", "low", "high") if f"{name}_{end}" in dataset}
     count, mean = values.notnull().sum(_SEED), values.mean(_SEED)
-    own = (mean.copy(data=bound) for bound in t_interval(values.to_numpy(), values.get_axis_num(_SEED)))
-    over_seeds: xr.DataArray = (count >= 2) & (sem is None or not name.startswith("baseline_"))
-    bounds = xr.Dataset(dict(zip(("mean", "low", "high", "num_seeds"), (mean, *own, count), strict=True)))
-    if sem is not None:
-        pooled = 1.96 * np.sqrt((sem.where(values.notnull()) ** 2).sum(_SEED)) / count
-        low, high = mean - pooled, mean + pooled
-    elif low is not None and high is not None:
-        low, high = low.mean(_SEED), high.mean(_SEED)
-    for side, array in (("low", low), ("high", high)):
-        bounds[side] = bounds[side].where(over_seeds, np.nan if array is None else array)
-    single = "1.96 standard errors over scenarios" if sem is not None else "bootstrap over scenarios"
+    over_seeds: xr.DataArray = (count >= 2) & ("sem" not in given or not name.startswith("baseline_"))
+    alone = {side: given[side].mean(_SEED) if side in given else np.nan for side in ("low", "high")}
+    if "sem" in given:
+        pooled = 1.96 * np.sqrt((given["sem"].where(values.notnull()) ** 2).sum(_SEED)) / count
+        alone = {"low": mean - pooled, "high": mean + pooled}
+    found = estimate_of(mean, t_interval(values.to_numpy(), values.get_axis_num(_SEED)), "").assign(num_seeds=count)
+    found = found.assign({side: found[side].where(over_seeds, bound) for side, bound in alone.items()})
+    single = "1.96 standard errors over scenarios" if "sem" in given else "bootstrap over scenarios"
     words = xr.apply_ufunc(np.vectorize("Student-t over {} seeds".format, otypes=[object]), count)
-    bounds["interval"] = words.where(over_seeds, single).where(bounds["low"].notnull(), NO_INTERVAL)
-    return bounds
+    return found.assign(interval=words.where(over_seeds, single).where(found["low"].notnull(), NO_INTERVAL))
 
 
 def _with_seeds(array: xr.DataArray) -> xr.DataArray:
@@ -174,22 +165,28 @@ def estimates(dataset: xr.Dataset, name: str) -> dict[str, xr.Dataset]:
     return found
 
 
-def bands_of(found: Mapping[str, xr.Dataset], names: Sequence[str]) -> str:
-    """What the intervals of some agents are, such as "95% intervals: Student-t over 3 seeds (rmft)"."""
-    pairs = ((name, str(text)) for name in names for text in found[name]["interval"].values.ravel())
-    return f"95% intervals: {intervals_by_agent(pairs)}"
+def estimate_of(mean: xr.DataArray, bounds: Interval, interval: str) -> xr.Dataset:
+    """`mean`, `low`, `high` and `interval` as `estimate` returns them, of a mean whose interval is known."""
+    low, high = (mean.copy(data=bound) for bound in bounds)
+    return xr.Dataset({"mean": mean, "low": low, "high": high, "interval": xr.full_like(mean, interval, object)})
 
 
-def intervals_by_agent(pairs: Iterable[tuple[str, str]]) -> str:
-    """Agents with what their intervals are, as text, such as "Student-t over 3 seeds (rmft, rmft_plain)"."""
-    said: dict[str, list[str]] = {}
-    for name, text in dict.fromkeys(pairs):
-        if text != NO_INTERVAL:
-            said.setdefault(text, []).append(name)
+def intervals_of(found: Iterable[tuple[str, xr.Dataset]]) -> str:
+    """What the intervals of agents are, as text, such as "Student-t over 3 seeds (rmft, rmft_plain)"."""
+    said: dict[str, dict[str, None]] = {}
+    for name, one in found:
+        for text in dict.fromkeys(map(str, one["interval"].values.flat)):
+            said.setdefault(text, {})[name] = None
+    said.pop(NO_INTERVAL, None)
     return "; ".join(f"{text} ({', '.join(names)})" for text, names in said.items()) or NO_INTERVAL
 
 
-def numbers_of(found: xr.Dataset) -> dict[str, Any]:
-    """An estimate of one value as the cells of a row."""
-    numbers = {side: float(found[side]) for side in ("mean", "low", "high")}
-    return numbers | {"num_seeds": int(found["num_seeds"]), "interval": str(found["interval"].values)}
+def rows_of(found: xr.Dataset, dims: Sequence[str], **head: str) -> list[dict[str, Any]]:
+    """An estimate as rows: its values along `dims` as texts, what `head` says, the numbers, what the interval is."""
+    rows = []
+    for place in np.ndindex(*(found.sizes[dim] for dim in dims)):
+        cell = found.isel(dict(zip(dims, place, strict=True)))
+        numbers = {side: float(cell[side]) for side in ("mean", "low", "high")}
+        told = {"num_seeds": int(cell["num_seeds"]), "interval": str(cell["interval"].values)}
+        rows.append({dim: text_of(cell[dim].values[()]) for dim in dims} | head | numbers | told)
+    return rows

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -26,10 +26,11 @@ def regret_of(dataset: xr.Dataset) -> str:
 
 def estimate_text(mean: float | None, interval: Sequence[float | None], digits: int = 2, sign: str = "") -> str:
     """A number with its interval, such as "3.88 [3.65, 4.11]", or without one; a dash for none. `+` shows signs."""
-    if not _is_number(mean):
+    # What cannot be computed is NaN in memory and null in a file.
+    number, *bounds = ("" if n is None or math.isnan(n) else f"{n:{sign}.{digits}f}" for n in (mean, *interval))
+    if not number:
         return "-"
-    bounds = ", ".join(f"{bound:{sign}.{digits}f}" for bound in interval if _is_number(bound))
-    return f"{mean:{sign}.{digits}f}" + (f" [{bounds}]" if "," in bounds else "")
+    return f"{number} [{', '.join(bounds)}]" if bounds and all(bounds) else number
 
 
 def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
@@ -71,8 +72,7 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
         if "last_best_round" in one:
             row |= {
                 "suff_fail_freq": float(suff_fail_freq(one["last_best_round"].to_numpy(), curves.shape[-1])[half]),
-                "min_frac": float(one["min_frac"].to_numpy().mean(dtype=np.float64)),
-                "greedy_frac": float(one["greedy_frac"].to_numpy().mean(dtype=np.float64)),
+                **{kind: float(one[kind].to_numpy().mean(dtype=np.float64)) for kind in ("min_frac", "greedy_frac")},
             }
         if reference in names:
             other = names.index(reference)
@@ -121,20 +121,11 @@ def table(
             cells.append("-" if name == reference else _estimate(*difference, 23, sign="+"))
         cells += [
             _estimate(row["exponent"], row["exponent_ci95"], 17),
-            "<0.001" if row["trend_p"] < 0.001 else _number(row["trend_p"]),
-            *(_number(row.get(key)) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
+            "<0.001" if row["trend_p"] < 0.001 else estimate_text(row["trend_p"], (), 3),
+            *(estimate_text(row.get(key), (), 3) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
         ]
         result.add_row(name, *cells)
     return result
-
-
-def _is_number(value: float | None) -> TypeGuard[float]:
-    """What cannot be computed is NaN in memory and null in a file."""
-    return value is not None and not math.isnan(value)
-
-
-def _number(value: float | None) -> str:
-    return f"{value:.3f}" if _is_number(value) else "-"
 
 
 def _estimate(mean: float | None, interval: Sequence[float | None], width: int, sign: str = "") -> str:

@@ -1,26 +1,13 @@
 """Tables for a paper: Markdown, LaTeX and CSV, of a sweep or of one evaluation."""
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import xarray as xr
 
 from rmft_jax.config.checks import require
-from rmft_jax.statistics.estimates import (
-    agents_among,
-    bands_of,
-    estimates,
-    is_sweep,
-    numbers_of,
-    open_dims,
-    require_closed,
-    sweep_dims,
-    text_of,
-)
-from rmft_jax.statistics.estimates import select as part_of
+from rmft_jax.statistics import estimates
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
 Format = Literal["markdown", "latex", "csv"]
@@ -28,8 +15,6 @@ _ESCAPES = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "β": r"$\beta$", "ε": r"$\varepsilon$",
 })  # fmt: skip
-
-
 _NUMBER: tuple[str, ...] = ("mean", "low", "high", "interval")
 
 
@@ -75,8 +60,8 @@ def table(
     """
     writers = {"markdown": _markdown, "latex": _latex, "csv": _csv}
     require(format in writers, f"format={format!r}", f"one of {', '.join(writers)}", "markdown")
-    if is_sweep(dataset):
-        content = _of_sweep(part_of(dataset, select or {}), rows, columns, baselines)
+    if estimates.is_sweep(dataset):
+        content = _of_sweep(estimates.select(dataset, select or {}), rows, columns, baselines)
     else:
         asked = f"rows={rows!r}, columns={columns!r}, select={dict(select or {})}"
         require(not (rows or columns or select), asked, "a sweep for them", "neither")
@@ -85,55 +70,47 @@ def table(
 
 
 def _of_sweep(dataset: xr.Dataset, rows: str | None, columns: str | None, baselines: Sequence[str] | None) -> _Table:
-    left = [dim for dim in open_dims(dataset) or sweep_dims(dataset) if dim != columns]
+    left = [dim for dim in estimates.open_dims(dataset) or estimates.sweep_dims(dataset) if dim != columns]
     rows = rows or (left[0] if left else None)
     require(rows is None or rows != columns, f"rows={rows} and columns={columns}", "two dimensions", "one of them")
-    dataset = require_closed(dataset, [dim for dim in (rows, columns) if dim])
-    found = estimates(dataset, "final_regret")
-    names = agents_among(list(found), baselines)
-    values = [None] if rows is None else list(range(dataset.sizes[rows]))
-    heads = [] if rows is None else [rows]
-
-    def at(name: str, row: int | None, column: int | None = None) -> dict[str, Any]:
-        places = {dim: i for dim, i in ((rows, row), (columns, column)) if dim is not None and i is not None}
-        return numbers_of(found[name].isel(places))
-
-    def head(row: int | None) -> list[str]:
-        return [] if rows is None or row is None else [text_of(dataset[rows].values[row])]
-
-    caption = f"{regret_of(dataset)} at the horizon; {bands_of(found, names)}"
+    dims = [dim for dim in (rows, columns) if dim]
+    dataset = estimates.require_closed(dataset, dims)
+    found, heads = estimates.estimates(dataset, "final_regret"), [rows] if rows else []
+    names = estimates.agents_among(list(found), baselines)
+    cells = {name: estimates.rows_of(found[name], dims) for name in names}
+    told = estimates.intervals_of((name, found[name]) for name in names)
+    caption = f"{regret_of(dataset)} at the horizon; 95% intervals: {told}"
     if columns is None:
-        body = [(head(row), [at(name, row) for name in names]) for row in values]
+        body = [([line[0][dim] for dim in heads], list(line)) for line in zip(*cells.values(), strict=True)]
         return _Table(heads, names, body, caption)
-    places = range(dataset.sizes[columns])
-    body = [([*head(row), name], [at(name, row, i) for i in places]) for row in values for name in names]
-    return _Table([*heads, "agent"], [f"{columns} = {text_of(v)}" for v in dataset[columns].values], body, caption)
+    values = [f"{columns} = {estimates.text_of(value)}" for value in dataset[columns].values]
+    body = [
+        ([*(line[i][dim] for dim in heads), name], line[i : i + len(values)])
+        for i in range(0, len(cells[names[0]]), len(values))
+        for name, line in cells.items()
+    ]
+    return _Table([*heads, "agent"], values, body, caption)
 
 
 def _of_evaluation(evaluation: xr.Dataset, baselines: Sequence[str] | None) -> _Table:
     kind, reference, summary = regret_of(evaluation), evaluation.attrs.get("reference"), summarize(evaluation)
-    names = sorted(agents_among(list(summary), baselines), key=lambda name: summary[name]["regret_mean"])
+    names = sorted(estimates.agents_among(list(summary), baselines), key=lambda name: summary[name]["regret_mean"])
     columns = {kind: ("regret_mean", "regret_ci95"), "β": ("exponent", "exponent_ci95")}
     if any("minus_reference" in row for row in summary.values()):
         columns |= {f"minus {reference}": ("minus_reference", "minus_reference_ci95")}
     text = "bootstrap over scenarios"
+    rows = ((name, summary[name]) for name in names)
     body = [
-        (
-            [name],
-            [dict(zip(_NUMBER, (row[mean], *row[bounds], text), strict=True)) for mean, bounds in columns.values()],
-        )
-        for name, row in ((name, summary[name]) for name in names)
+        ([name], [dict(zip(_NUMBER, (row[mean], *row[ends], text), strict=True)) for mean, ends in columns.values()])
+        for name, row in rows
     ]
     return _Table(["agent"], list(columns), body, f"{kind} at the horizon; 95% intervals: {text}")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int | None = None) -> str:
-    """A table in Markdown.
+    """A table in Markdown, of the cells of its head and of each row as texts.
 
-    Args:
-      head: of the columns.
-      rows: the cells of each row, as texts.
-      names: how many of the first columns are aligned to the left, the others hold numbers; None: all.
+    The first `names` columns are aligned to the left, the others hold numbers; None: all.
     """
     names = len(head) if names is None else names
     lines = head, ["---"] * names + ["---:"] * (len(head) - names), *rows
@@ -176,12 +153,4 @@ def _csv(content: _Table) -> str:
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same columns as CSV with a head: numbers with 6 digits, nothing for NaN."""
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    return output.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return value if not isinstance(value, float) else "" if math.isnan(value) else f"{value:.6g}"
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
