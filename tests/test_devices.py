@@ -20,8 +20,10 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, env=kept | environment, capture_output=True, text=True)
 
 
-def test_eight_devices():
-    words = ["-m", "pytest", "-q", "-n", "0", "--durations=5", str(HERE / "many_devices.py")]
+# All of them compile a program per case and number of devices: five minutes. The quick ones come with every run.
+@pytest.mark.parametrize("which", [pytest.param("test_", marks=pytest.mark.slow), "share or count or operations"])
+def test_eight_devices(which):
+    words = ["-m", "pytest", "-q", "-n", "0", "--durations=5", str(HERE / "many_devices.py"), "-k", which]
     done = python(*words, JAX_NUM_CPU_DEVICES="8")
     assert done.returncode == 0, done.stdout[-6000:]
     assert "passed" in done.stdout

@@ -208,6 +208,7 @@ def test_ratios_are_taken_on_the_same_scenarios():
     }
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_grows_and_its_policies_play_what_it_says(tmp_path):
     tiny = {**common.QUICK, "horizon": 4, "num_iterations": 2, "chunk_size": 2, "width": 8, "num_layers": 1}
     first = common.train_seeds(tmp_path / "mab-k2", "mab-k2", [1], tiny)

@@ -40,7 +40,9 @@ def alone(config: RunConfig, agent: TrainedAgent, horizon: int, num_arms: int, s
     return evaluate(agents, problem, num_scenarios=count, key=key)
 
 
-@pytest.mark.parametrize(("arms", "num_arms"), [("token", [2, 6]), ("one_hot", [2, 3])])
+@pytest.mark.parametrize(
+    ("arms", "num_arms"), [pytest.param("token", [2, 6], marks=pytest.mark.slow), ("one_hot", [2, 3])]
+)
 def test_every_point_is_what_an_evaluation_of_it_alone_says(arms, num_arms):
     config, agent = untrained(arms=arms)
     grid = evaluate_grid(config, agent, {"horizon": [4, 9], "num_arms": num_arms}, baselines=NAMES)

@@ -39,6 +39,7 @@ def launch(directory: Path) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_resumed_train_what_one_does(tmp_path):
     config = TINY_RUN.replace(num_iterations=NUM_ITERATIONS)
     alone, path = tmp_path / "alone", tmp_path / "run"

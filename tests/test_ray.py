@@ -88,6 +88,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @with_ray
+@pytest.mark.slow
 def test_a_sweep_on_a_local_ray(tmp_path, expected):
     words = []
 

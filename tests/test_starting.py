@@ -130,6 +130,7 @@ def test_damaged_weights_to_start_from_are_told(source, tmp_path, capsys):
     assert "cannot use the policy" in refused(capsys, "train", "--resume", "--out", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_policy_of_the_package_goes_on_in_another_world(tmp_path):
     """Its sizes are those of its preset."""
     words = ["--num-iterations", "1", "--chunk-size", "1", "--num-scenarios", "8", "--num-minibatches", "1"]

@@ -156,6 +156,6 @@ class BestArm(StatisticsAgent):
 class BestFixedArm(Uniform):
     """Reference: the arm with the highest sum of realized rewards over the whole trajectory. Its static regret is 0.
 
-    Only hindsight knows it: during a rollout it plays uniformly, and `rmft_jax.method.evaluation` replays the rewards that it
-    met with the best arm in every round. Against an adversary that reacts to play it therefore means nothing.
+    Only hindsight knows it: during a rollout it plays uniformly, and `rmft_jax.method.evaluation` replays the rewards
+    that it met with the best arm in every round. Against an adversary that reacts to play it therefore means nothing.
     """
