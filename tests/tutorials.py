@@ -21,17 +21,24 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 
 @contextlib.contextmanager
 def as_before() -> Iterator[None]:
-    """Forgets afterwards what was imported and registered, as the end of a process does."""
-    figures, imported = (dict(FIGURES._entries), dict(FIGURES._makers)), dict(plugins._imported)
+    """Begins without users' code, as a process does, and forgets afterwards what was imported and registered."""
+    figures, before = (dict(FIGURES._entries), dict(FIGURES._makers)), dict(plugins._imported)
+    plugins._imported.clear()
+    modules = {name: sys.modules.pop(name) for name in _imported_modules()}
     with registers_restored():
         try:
             yield
         finally:
             FIGURES._entries, FIGURES._makers = figures
             plugins._imported.clear()
-            plugins._imported.update(imported)
-            for name in [name for name in sys.modules if name.startswith("rmft_import_")]:
+            plugins._imported.update(before)
+            for name in _imported_modules():
                 del sys.modules[name]
+            sys.modules.update(modules)
+
+
+def _imported_modules() -> list[str]:
+    return [name for name in sys.modules if name.startswith("rmft_import_")]
 
 
 @contextlib.contextmanager
@@ -40,7 +47,7 @@ def imported(*names: str) -> Iterator[Any]:
     with as_before():
         for name in names:
             import_code(TUTORIALS / name)
-        modules = [module for name, module in sys.modules.items() if name.startswith("rmft_import_")]
+        modules = [sys.modules[name] for name in _imported_modules()]
         yield modules[0] if len(names) == 1 else modules
 
 
