@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 import hypothesis
 import jax
 import pytest
+from runs import few_baselines
 from worlds import TINY
 
 from rmft_jax.method.settings import RMFTConfig
@@ -38,6 +39,13 @@ def _forget_programs():
     """Thousands of compiled programs in one process exhaust the memory maps that it may have."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def few_rivals():
+    """For modules whose runs matter for what they train."""
+    with few_baselines("ucb1", "posterior_index"):
+        yield
 
 
 @pytest.fixture

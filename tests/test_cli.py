@@ -108,17 +108,8 @@ def test_bench_agents_writes_numbers_dataset_and_figures(capsys, tmp_path):
 
 
 def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, light):
-    words = [
-        *TINY_WORDS,
-        "--environment",
-        "abrupt",
-        "--num-changes",
-        "2",
-        "--feedback",
-        "full",
-        "--entropy-weight",
-        "0",
-    ]
+    other = "--environment abrupt --num-changes 2 --feedback full --entropy-weight 0"
+    words = [*TINY_WORDS, *other.split()]
     path = tmp_path / "a run"
     assert cli.main(["train", "quickstart", f"--out={path}", *words]) == 0
     saved = json.loads((path / "config.json").read_text())["config"]

@@ -7,6 +7,7 @@ import sys
 import pytest
 import xarray as xr
 from evaluations import made_evaluation
+from runs import refused
 from sweep_data import made_sweep
 
 from rmft_jax import cli
@@ -40,15 +41,6 @@ def run(tmp_path):
     directory.write_dataset("metrics.nc", metrics[names])
     directory.write_dataset("evaluation.nc", made_evaluation())
     return directory.path
-
-
-def refused(capsys, *argv) -> str:
-    assert cli.main([str(word) for word in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "; try " in err
-    return err
 
 
 def test_a_figure_takes_no_device(sweep, tmp_path):

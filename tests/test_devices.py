@@ -20,8 +20,10 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, env=kept | environment, capture_output=True, text=True)
 
 
-# All of them compile a program per case and number of devices: five minutes. The quick ones come with every run.
-@pytest.mark.parametrize("which", [pytest.param("test_", marks=pytest.mark.slow), "share or count or operations"])
+# Those that train compile a program per case and number of devices: five minutes. The others come with every run.
+@pytest.mark.parametrize(
+    "which", [pytest.param("test_", marks=pytest.mark.slow), "share_evenly or counts or operations or validation"]
+)
 def test_eight_devices(which):
     words = ["-m", "pytest", "-q", "-n", "0", "--durations=5", str(HERE / "many_devices.py"), "-k", which]
     done = python(*words, JAX_NUM_CPU_DEVICES="8")

@@ -275,7 +275,6 @@ def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> N
         run(sweep, path, cells_per_batch=3, executor=programs, **options)
 
 
-@pytest.mark.slow
 def test_an_interrupted_batch_goes_on_where_it_was_left_bit_for_bit(batched, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
     interrupted(tmp_path / "sweep", programs, CHUNKS + 3)
@@ -286,8 +285,14 @@ def test_an_interrupted_batch_goes_on_where_it_was_left_bit_for_bit(batched, pro
     dataset, outcome = run(PART, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
     assert programs.chunks == chunks + 2
     assert outcome.finished == 4
-    assert_equal(dataset, batched[0].sel(seed=[0]))
+    assert_part(dataset, batched[0])
     assert not (tmp_path / "sweep" / "unfinished").exists()
+
+
+def assert_part(dataset, whole) -> None:
+    """It says that it is `PART`, and in all else is what the whole sweep says of that seed."""
+    assert json.loads(dataset.attrs["spec"]) == PART.to_dict()
+    assert_equal(dataset, whole.sel(seed=[0]).assign_attrs(spec=dataset.attrs["spec"]))
 
 
 def truncated(folder):
@@ -309,7 +314,6 @@ def of_other_settings(folder):
         np.savez(path.with_name("00000099.npz"), **content)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [truncated, of_another_batch, of_other_settings])
 def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, programs, tmp_path, monkeypatch, change):
     """And what is saved from then on can be resumed."""
@@ -320,7 +324,7 @@ def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, pro
     chunks = programs.chunks
     dataset, _ = run(PART, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
     assert programs.chunks == chunks + 2 + CHUNKS
-    assert_equal(dataset, batched[0].sel(seed=[0]))
+    assert_part(dataset, batched[0])
 
 
 def test_wherever_unfinished_work_is_damaged_it_is_noticed(batched, programs, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import TINY_WORDS, Reporter, assert_same_run, few_baselines, files_of, make_run, refused, train_until
+from runs import TINY_WORDS, Reporter, assert_same_run, files_of, make_run, refused, train_until
 from worlds import TINY_RUN
 
 from rmft_jax import Sweep, cli, load_policy
@@ -17,11 +17,7 @@ from rmft_jax.running.training import train
 from rmft_jax.running.weights import read_arrays, read_policy, write_policy
 from rmft_jax.sweeps.store import SweepDirectory
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_baselines():
-    with few_baselines("ucb1", "posterior_index"):
-        yield
+pytestmark = pytest.mark.usefixtures("few_rivals")
 
 
 @pytest.fixture(scope="module")

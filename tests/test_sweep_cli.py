@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 from sweeping import GRID, SWEEP, TINY_OVERRIDE, KeptPrograms, assert_equal, cell_times
 
 from rmft_jax import Sweep, cli, load_sweep
@@ -60,14 +61,7 @@ def rmft(*words: object) -> int:
 
 
 def refused(capsys, *words: object) -> str:
-    """Runs a command that must be refused, and returns its one line."""
-    assert rmft(*words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("rmft: error: ")
-    assert err.count("\n") == 1
-    assert "; try " in err
-    return err
+    return runs.refused(capsys, "sweep", *words)
 
 
 def test_a_sweep_from_a_file_to_a_dataset(kept, capsys, tmp_path, spec):

@@ -341,12 +341,13 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
     )
 
 
-@pytest.mark.slow
 def test_a_preset_that_has_changed_since_is_noticed(directory):
     content = json.loads((directory.path / "sweep.json").read_text())
     content["cells"][2]["config"]["num_rollouts"] = 4
     (directory.path / "sweep.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match="num_rollouts of horizon=4,num_arms=3,seed=0 is 4 there and 16 now, with"):
+    with pytest.raises(
+        RunError, match="num_rollouts of horizon=4,num_arms=3,seed=0 is 4 there and 16 now; try the spec"
+    ):
         SweepDirectory.open(directory.path).grown(SWEEP)
     assert SweepDirectory.open(directory.path).cells[2].config.rmft.num_rollouts == 4
 

@@ -20,7 +20,6 @@ from runs import (
     assert_same_run,
     content,
     damage,
-    few_baselines,
     files_of,
     interrupt_after,
     last,
@@ -37,11 +36,7 @@ from rmft_jax.running.storage import RunDirectory, RunError
 from rmft_jax.running.trainer import RunKeys, TrainingDivergedError
 from rmft_jax.running.training import evaluate_run, load_run, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_baselines():
-    with few_baselines("ucb1", "posterior_index"):
-        yield
+pytestmark = pytest.mark.usefixtures("few_rivals")
 
 
 @pytest.fixture(scope="module")
