@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -7,15 +8,26 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
     _cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    # Programs of tests compile for longer than they run: without optimization that takes a third of the time. A flag
+    # that another version of XLA does not know would end the process.
+    _quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    _environment = os.environ | {"XLA_FLAGS": f"{_quick} {os.environ.get('XLA_FLAGS', '')}"}
+    if not subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"], env=_environment, check=False
+    ).returncode:
+        os.environ["XLA_FLAGS"] = _environment["XLA_FLAGS"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# Programs of tests compile for longer than they run: a low level of optimization takes two thirds of the time.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
 # One device, unless a test asks for more.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 
 # For `theory`, which is no part of the package. Last, so that the package is tested as installed.
 sys.path.append(str(Path(__file__).parent.parent))
+
+from jaxtyping import install_import_hook
+
+# Every annotated shape and type is checked wherever a function of the package is called.
+install_import_hook("rmft_jax", "annotations.checked")
 
 import hypothesis
 import jax

@@ -26,7 +26,8 @@ def bernoulli_tables(means: np.ndarray, seed: int = 7) -> np.ndarray:
 BERNOULLI = bernoulli_tables(MEANS)
 
 
-@functools.partial(jax.jit, static_argnames="feedback")
+# Runs for longer than it compiles.
+@functools.partial(jax.jit, static_argnames="feedback", compiler_options={"xla_backend_optimization_level": 2})
 def play_tables(agent: Any, tables: Any, means: Any, keys: Any, arm_mask: Any, feedback: Any = "bandit") -> Trajectory:
     def one(table: Any, mean: Any, key: Any) -> Trajectory:
         world: Any = TableWorld(mean, table, feedback)

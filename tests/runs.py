@@ -1,5 +1,6 @@
 """What tests of runs share: tiny ones that are watched, stopped, damaged and compared."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -7,7 +8,7 @@ import io
 import os
 import signal
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ def few_baselines(*names: str) -> Iterator[None]:
         patch.setattr(training, "make_baselines", functools.partial(make_baselines, among=names))
         patch.setattr("rmft_jax.cli.train.plot", lambda words: 0)
         yield
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[Callable[..., Any]]:
+    """Calls a function in another thread, for which a lock is what it is for another process."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield lambda function, *args, **options: pool.submit(function, *args, **options).result()
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, chunks: int, number: int = signal.SIGINT) -> None:

@@ -93,7 +93,7 @@ def test_the_dataset_has_what_it_promises(batched):
     assert {"versions", "git_commit", "device", "created", "spec", "preset"} <= set(dataset.attrs)
     assert (dataset.wall_seconds > 0).all()
     assert (dataset.status == "finished").all()
-    assert {file.name for file in path.iterdir()} == {"sweep.json", "sweep.nc", "cells", "failures", ".lock"}
+    assert {file.name for file in path.iterdir()} == {"sweep.json", "sweep.nc", "cells", ".lock"}
 
 
 def test_padding_is_not_in_the_dataset(batched):

@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 import xarray as xr
+from runs import elsewhere
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.method.presets import PRESETS
@@ -93,23 +94,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(run, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         run.write_summary({"value": 2})
     assert run.read_summary() == {"value": 1}
-    assert {path.name for path in run.path.iterdir()} == {"config.json", "summary.json"}
+    assert {path.name for path in run.path.iterdir()} == {".lock", "config.json", "summary.json"}
 
 
 def test_what_a_killed_first_write_leaves_does_not_stand_in_the_way(tmp_path):
     (tmp_path / ".config.tmp.json").write_text("{")
     RunDirectory.create(tmp_path, RunConfig(), "mab")
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
 
 
 def test_only_one_process_trains_in_a_directory(run):
-    with run.lock():
-        with pytest.raises(RunError, match="another process is training in"), RunDirectory(run.path).lock():
+    with run.lock(), elsewhere() as submit:
+        with pytest.raises(RunError, match="another process works in"):
+            submit(RunDirectory.create, run.path, RunConfig(), "mab", overwrite=True)
+        with RunDirectory(run.path).lock():  # Who has it may take it again.
             pass
-        with pytest.raises(RunError, match="another process"):
-            RunDirectory.create(run.path, RunConfig(), "mab", overwrite=True)
-    with run.lock():
-        pass
+    with elsewhere() as submit:
+        submit(RunDirectory.create, run.path, RunConfig(), "mab", overwrite=True)
 
 
 def test_numbers_that_are_none_become_null(run):
@@ -127,11 +128,11 @@ def test_damage_and_absence_are_told(run):
     with pytest.raises(RunError, match="cannot read"):
         run.read_config()
     (run.path / "config.json").write_text('{"preset": "mab", "config": {"nonsense": 1}}')
-    with pytest.raises(RunError, match=r"config.json is no valid configuration .*nonsense.*; try --overwrite"):
+    with pytest.raises(RunError, match=r"config.json is of no use here .*nonsense.*; try `rmft train --overwrite"):
         run.read_config()
     for text in ('{"preset": "mab", "config": null}', "[]", "3", '{"preset": "mab"}', '{"import": 3}', "null"):
         (run.path / "config.json").write_text(text)
-        with pytest.raises(RunError, match="is no valid configuration"):
+        with pytest.raises(RunError, match="is of no use here"):
             run.read_config()
 
 

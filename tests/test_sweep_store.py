@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from runs import elsewhere
 
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
@@ -193,6 +194,7 @@ def test_wherever_the_damage_is_the_sweep_can_be_read(directory):
 def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path, directory):
     other = SweepDirectory.create(tmp_path / "other", Sweep("mab", grid=SWEEP.grid, override={"num_iterations": 6}))
     fill(other, [0])
+    (directory.path / "cells").mkdir()
     (other.path / "cells" / "00000.nc").rename(directory.path / "cells" / "00000.nc")
     assert directory.finished(lambda line: None) == set()
 
@@ -295,7 +297,7 @@ def test_a_sweep_is_not_replaced_unless_asked(directory):
         SweepDirectory.create(directory.path, SWEEP)
     replaced = SweepDirectory.create(directory.path, Sweep(), overwrite=True)
     assert (replaced.finished(), replaced.failures()) == (set(), {})
-    assert {path.name for path in directory.path.iterdir()} == {"sweep.json", "cells", "failures", ".lock"}
+    assert {path.name for path in directory.path.iterdir()} == {"sweep.json", ".lock"}
 
 
 def test_other_directories_are_left_alone(tmp_path):
@@ -317,7 +319,7 @@ def test_other_directories_are_left_alone(tmp_path):
 def test_a_damaged_specification_is_told(directory):
     for text in ("{", "[]", '{"spec": {}}'):
         (directory.path / "sweep.json").write_text(text)
-        with pytest.raises(RunError, match=r"cannot read .*sweep.json: .*; try `rmft sweep --overwrite`"):
+        with pytest.raises(RunError, match=r"cannot read .*sweep.json: .*; try `rmft sweep --overwrite --out"):
             load_sweep(directory.path)
 
 
@@ -353,11 +355,8 @@ def test_a_preset_that_has_changed_since_is_noticed(directory):
 
 
 def test_only_one_process_writes(directory):
-    with directory.lock():
-        with pytest.raises(RunError, match="another process is running the sweep in"), directory.lock():
-            pass
-        with pytest.raises(RunError, match="another process"):
-            SweepDirectory.create(directory.path, SWEEP, overwrite=True)
+    with directory.lock(), elsewhere() as submit, pytest.raises(RunError, match="another process works in"):
+        submit(SweepDirectory.create, directory.path, SWEEP, overwrite=True)
 
 
 def test_an_unreadable_failure_is_still_a_failure(directory):

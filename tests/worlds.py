@@ -1,12 +1,15 @@
 """Small settings, and environments with known answers."""
 
+import abc
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.agents import Transformer
 from rmft_jax.config import ScalarKey, pytree, static_field
 from rmft_jax.method.settings import RMFTConfig, RunConfig
-from rmft_jax.problems import Decision, Feedback, Outcome, RegretKind, Stationary
+from rmft_jax.problems import Decision, Environment, Feedback, Outcome, RegretKind, Stationary
 
 TINY = RMFTConfig(
     environment=Stationary(num_arms=3),
@@ -24,6 +27,7 @@ TINY_RUN = RunConfig(
 )
 
 
+@functools.partial(abc.ABCMeta.register, Environment)
 @pytree
 class TableWorld:
     """Plays back a recorded table of rewards, `[T, K]`, whose expectation is stated separately."""

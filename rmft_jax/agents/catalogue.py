@@ -128,7 +128,7 @@ def _drifting(make: Make) -> Make:
     return lambda c, T: make(c, T) if c.variation_budget(T) > 0 else None
 
 
-def _posterior(of_bernoulli: type[Agent], of_gaussian: type[GaussianThompson | GaussianIndex]) -> Make:
+def _posterior(of_bernoulli: Callable[[], Agent], of_gaussian: type[GaussianThompson | GaussianIndex]) -> Make:
     """By the law of the rewards; exact for Bernoulli under the uniform prior, and for Gaussian under the Gaussian."""
 
     def make(config: Environment, horizon: int) -> Agent:

@@ -45,7 +45,8 @@ class IndexAgent(abc.ABC, Generic[S]):
         """The policy is uniform over the ties, given whatever the index drew."""
         index_key, tie_key = jax.random.split(key)
         index = jnp.where(context.arm_mask, self._index(index_key, state, context), -jnp.inf)
-        best = index == jnp.max(index)
+        # Never nobody: what a compiler computes twice may round twice, and then nothing equals the maximum.
+        best = (index == jnp.max(index)) | (jnp.arange(index.shape[0]) == jnp.argmax(index))
         action = jnp.argmax(jnp.where(best, jax.random.uniform(tie_key, index.shape), -1.0))
         return Decision(action=action, probabilities=best / jnp.sum(best)), state
 

@@ -104,7 +104,6 @@ def table(argv: list[str]) -> int:
     if arguments.out is None:
         print(text, end="")
         return 0
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(arguments.out) as temporary:
         temporary.write_text(text)
     print(f"table: {arguments.out}")

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Int
 
 from rmft_jax.config.checks import largest_divisor, require, require_count
 
 AXIS = "scenarios"
 """Name of the only axis of a mesh."""
-_T = TypeVar("_T", bound=PyTree[Shaped[Array, "..."]])
+_T = TypeVar("_T")
 _R = TypeVar("_R")
 _EVERYWHERE = P()
 

@@ -59,7 +59,6 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     PNG or a PDF, of which both are written all the same. Returns the paths of the PNG, the PDF and the CSV.
     """
     stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
-    stem.parent.mkdir(parents=True, exist_ok=True)
     # A name such as "k=0.5" has no suffix to replace.
     png, pdf, numbers = (stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv"))
     known = figure if isinstance(figure, DataFigure) else DataFigure()

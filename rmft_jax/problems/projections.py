@@ -19,8 +19,9 @@ def project_simplex(scores: Float[Array, "K"], arm_mask: Bool[Array, "K"]) -> Fl
     centred = jnp.maximum(existing - jnp.max(existing), -1.0)
     descending = -jnp.sort(-jax.lax.stop_gradient(centred))
     counts = jnp.arange(1, scores.shape[0] + 1)
-    in_support = counts * descending > jnp.cumsum(descending) - 1.0
-    support = arm_mask & (centred >= jnp.min(jnp.where(in_support, descending, jnp.inf)))
+    size = jnp.sum(counts * descending > jnp.cumsum(descending) - 1.0)
+    # Those above `tau`, and not those that equal a sorted score: what a compiler computes twice may round twice.
+    support = arm_mask & (centred > (jnp.sum(jnp.where(counts <= size, descending, 0.0)) - 1.0) / size)
     tau = (jnp.sum(jnp.where(support, centred, 0.0)) - 1.0) / jnp.sum(support)
     return jnp.where(support, jnp.maximum(centred - tau, 0.0), 0.0)
 

@@ -57,12 +57,12 @@ class Stepper(Protocol):
         """See the class."""
         ...
 
-    def advance(self, run: bool) -> tuple[IterationMetrics, Regrets, Bool[np.ndarray, "B"]]:
+    def advance(self, run: bool) -> tuple[IterationMetrics | None, Regrets, Bool[np.ndarray, "B"]]:
         """Runs one chunk of iterations, or none if `run` is false, and validates what came out.
 
         Returns:
-          The metrics `[B, n]` of the chunk, the regrets of the validation scenarios, and which runs have finite
-          parameters only.
+          The metrics `[B, n]` of the chunk, if there was one; the regrets of the validation scenarios; and which runs
+          have finite parameters only.
         """
         ...
 
@@ -86,9 +86,9 @@ class RunStepper:
         self._validate = validation.compile(options)
         self.compile_seconds = time.perf_counter() - started
 
-    def advance(self, run: bool) -> tuple[IterationMetrics, Regrets, Bool[np.ndarray, "1"]]:
+    def advance(self, run: bool) -> tuple[IterationMetrics | None, Regrets, Bool[np.ndarray, "1"]]:
         """See `Stepper`."""
-        metrics = _NO_METRICS
+        metrics = None
         if run:
             self.state, chunk = self._run_chunk(self.state, None)
             wait(chunk.regret)
@@ -100,9 +100,6 @@ class RunStepper:
         """Agent, problem and key of a validation."""
         state = self.state
         return replicated((make_agent(state), state.config.problem(), self._validation_key), self._mesh)
-
-
-_NO_METRICS = IterationMetrics(*[np.zeros((1, 0), np.float32)] * 6)  # pyright: ignore[reportArgumentType]
 
 
 def training(
@@ -125,7 +122,7 @@ def training(
         done = history.done + chunk
         metrics, regret, finite = stepper.advance(chunk > 0)
         wait(regret)
-        if chunk:
+        if chunk and metrics is not None:
             history.add_chunk(metrics, np.asarray(finite))
         history.add_validation(done, np.asarray(regret), per_run(jax.device_get(stepper.state.params)))
         compiling = stepper.compile_seconds - compiled

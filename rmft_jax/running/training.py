@@ -82,14 +82,14 @@ def train(
         _follow(config, directory, beginning, mesh)
         processes.meet()
         return {}
-    if resume and RunDirectory(directory).exists():
-        run = RunDirectory.open(directory)
-        _require_same_config(run, config)
-        _require_same_start(run, start)
-    else:
-        write_start = None if start is None else functools.partial(_write_start, start, config, preset)
-        run = RunDirectory.create(directory, config, preset, overwrite, write_start)
-    with run.lock(), StopSignals(directory, reporter.note) as stop:
+    run = RunDirectory(directory)
+    with run.held(resume, overwrite) as resumed, StopSignals(directory, reporter.note) as stop:
+        if resumed:
+            _require_same_config(run, config)
+            _require_same_start(run, start)
+        else:
+            write_start = None if start is None else functools.partial(_write_start, start, config, preset)
+            RunDirectory.create(directory, config, preset, overwrite, write_start)
         if run.start.is_file():
             beginning = _beginning(config, read_policy(run.start))
         summary = _Session(config, preset, run, reporter, stop, mesh).run(beginning)

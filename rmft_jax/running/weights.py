@@ -54,7 +54,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Any) -> No
     Raises:
       OSError: if it cannot be written; what was there before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {**arrays, _ABOUT: np.asarray(json.dumps(about, sort_keys=True))}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **content)

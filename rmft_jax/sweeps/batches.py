@@ -13,7 +13,7 @@ import xarray as xr
 from rmft_jax.config import Params
 from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.history import History
-from rmft_jax.running.storage import RunError, remove_folder
+from rmft_jax.running.storage import RunError, remove
 from rmft_jax.running.trainer import training
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.programs import Batch, BatchStepper, Programs, own_problem, padded_config
@@ -103,7 +103,7 @@ def run_task(task: Task, programs: Programs, folder: Path | None, watch: Watch) 
         message = f"{str(error).splitlines()[0]}; try fewer num_scenarios, a rollout_block, or fewer cells per batch"
         yield from (Result(cell, failure=message) for cell in missing.values())
     if path is not None:
-        remove_folder(path)
+        remove(path)
         with contextlib.suppress(OSError):  # Others are still in it.
             path.parent.rmdir()
 
@@ -139,7 +139,7 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
             restored = checkpoints.restore(batch.state)
         except RunError:  # Damaged, or of another batch: begun anew, with nothing of it beside what will be saved.
             restored = None
-            remove_folder(path)
+            remove(path)
         with contextlib.suppress(OSError):  # Others are still in it.
             path.parent.rmdir()
         if restored is not None:

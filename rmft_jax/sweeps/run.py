@@ -18,7 +18,7 @@ from rmft_jax.method.devices import device_name
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.progress import Bar, ProgressReporter
-from rmft_jax.running.storage import RunError, remove_folder
+from rmft_jax.running.storage import RunError, remove
 from rmft_jax.running.training import versions
 from rmft_jax.sweeps.batches import Result, Task, Watch, make_tasks, run_task
 from rmft_jax.sweeps.plan import Group, plan
@@ -118,10 +118,10 @@ def run_sweep(
             require_count(value, name, minimum, minimum)
     checked_plan(sweep.expand(), sweep.baselines, pad)
     files = SweepDirectory(Path(directory))
-    if not (resume and files.exists()):
-        SweepDirectory.create(files.path, sweep, provenance(), overwrite)
-    with files.lock():
-        files = SweepDirectory.open(files.path).grown(sweep, provenance())  # As it is now that nobody else writes.
+    with files.held(resume, overwrite) as resumed:
+        if not resumed:
+            SweepDirectory.create(files.path, sweep, provenance(), overwrite)
+        files = SweepDirectory.open(files.path).grown(sweep, provenance())
         groups = plan(files.cells, pad=pad)
         done = files.finished(reporter.note)
         tasks = [
@@ -142,7 +142,7 @@ def run_sweep(
         files.write_assembled(reporter.note)
         finished = len(files.finished(reporter.note))
         if finished == total:
-            remove_folder(files.unfinished)  # Of batches that were cut anew when the sweep grew.
+            remove(files.unfinished)  # Of batches that were cut anew when the sweep grew.
     return Outcome(finished, failed, total - finished - len(failed), time.perf_counter() - started)
 
 

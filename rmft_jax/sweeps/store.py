@@ -8,21 +8,20 @@ kill can leave half a cell; its chunks would pay where data exceeds memory, and 
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from rmft_jax.config import ConfigError, Params, Value
+from rmft_jax.config import Params, Value
 from rmft_jax.config.checks import require
-from rmft_jax.config.plugins import import_all, imported
+from rmft_jax.config.plugins import imported
 from rmft_jax.config.settings import shown
 from rmft_jax.method.settings import from_dict
-from rmft_jax.running.storage import RunError, is_vacant, locked, remove_folder, write_dataset, write_json
+from rmft_jax.running.storage import ResultDirectory, RunError, lost_files, write_dataset, write_json
 from rmft_jax.running.training import load_run
 from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
 from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
@@ -36,8 +35,7 @@ _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeE
 _STAMP = "cell"
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepDirectory:
+class SweepDirectory(ResultDirectory):
     """The files of one sweep.
 
     `sweep.json` (the specification, every cell's configuration, provenance), `cells/00042.nc` for every cell that
@@ -45,7 +43,8 @@ class SweepDirectory:
     last time, `unfinished/` for what is in training, and `sweep.nc`, assembled from the cells.
     """
 
-    path: Path
+    kind, command, record_name = "sweep", "rmft sweep", "sweep.json"
+    parts = ("cells", "failures", "unfinished", "weights", "figures", "sweep.nc")
 
     @classmethod
     def create(
@@ -65,38 +64,22 @@ class SweepDirectory:
         """
         directory = cls(path)
         content = _content(sweep, provenance or {}, [_record(cell) for cell in sweep.expand()])
-        if directory.exists():
-            if not overwrite:
-                raise RunError(
-                    f"{path} already holds a sweep; try --resume to continue it or --overwrite to replace it"
-                )
-            with directory.lock():
-                directory._clear()
-        elif (path / "config.json").is_file():
+        if (path / "config.json").is_file():
             raise RunError(f"{path} holds a run, not a sweep; try another --out")
-        elif not is_vacant(path):
-            raise RunError(f"{path} exists and is not a sweep directory; try another --out")
-        try:
-            for folder in (directory._cells, directory._failures):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_json(directory._spec, content)
-        except OSError as error:
-            raise RunError(f"cannot write to {path}: {error.strerror}; try another --out") from error
+        with directory.held(False, overwrite):
+            directory.begin(content)
         return directory
 
     @classmethod
     def open(cls, path: Path) -> "SweepDirectory":
-        """An existing sweep directory.
+        """An existing sweep directory, with the users' code that it needs imported.
 
         Raises:
           RunError: if there is none at `path`.
         """
-        directory = cls(path)
-        if not directory.exists():
-            raise RunError(f"{path} is not a sweep directory (it has no sweep.json); try one that `rmft sweep` made")
-        gone = directory._gone
-        import_all(name for name in directory._content.get("import", ()) if name not in gone)
-        return directory
+        directory = super().open(path)
+        with directory._understood():
+            return directory
 
     def grown(self, sweep: Sweep, provenance: Mapping[str, Any] | None = None) -> "SweepDirectory":
         """The directory of a sweep that holds at least the cells that are here; these keep their places and results.
@@ -112,32 +95,21 @@ class SweepDirectory:
             remedy = "try the spec that it holds with more cells, or another --out"
             raise RunError(f"{self.path} holds another sweep: {error}; {remedy}") from None
         if spec != sweep.to_dict():
-            write_json(self._spec, _content(sweep, joined(self._content["provenance"], provenance or {}), records))
+            write_json(self.record, _content(sweep, joined(self._content["provenance"], provenance or {}), records))
         return SweepDirectory(self.path)
-
-    def exists(self) -> bool:
-        """Whether a sweep was ever started here."""
-        return self._spec.is_file()
-
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps every other process from writing here.
-
-        Raises:
-          RunError: if one does.
-        """
-        return locked(self.path, "running the sweep")
 
     @functools.cached_property
     def sweep(self) -> Sweep:
         """What the directory holds."""
-        spec, gone = self._content["spec"], self._gone
-        with self._told_what_is_gone():
-            return Sweep.from_dict(spec | {"import": [name for name in spec.get("import", ()) if name not in gone]})
+        spec = self._content["spec"]
+        names = spec.get("import", ())
+        with self._understood():
+            return Sweep.from_dict(spec | {"import": [name for name in names if name not in lost_files(names)]})
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
         """Every cell by its index, as the sweep began: a preset that has changed since does not change them."""
-        with self._told_what_is_gone():
+        with self._understood():
             return [Cell(one["index"], one["coordinates"], from_dict(one["config"])) for one in self._records]
 
     def finished(self, warn: Warn = print) -> set[int]:
@@ -224,7 +196,7 @@ class SweepDirectory:
         """The content of `sweep.nc`; None if it is damaged, or no newer than what it would now be made from."""
         cells = list(self._cells.glob("*.nc"))
         # Where only the assembled file was kept, it is all there is.
-        sources = [self._spec, self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
+        sources = [self.record, self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
         with contextlib.suppress(*_DAMAGE):
             # Clocks of file systems are coarse: the same moment is not after.
             changed = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
@@ -237,10 +209,6 @@ class SweepDirectory:
     def unfinished(self) -> Path:
         """Where an executor keeps what it has begun."""
         return self.path / "unfinished"
-
-    @property
-    def _spec(self) -> Path:
-        return self.path / "sweep.json"
 
     @property
     def _assembled(self) -> Path:
@@ -262,31 +230,17 @@ class SweepDirectory:
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self._spec.read_text())
-            if {"spec", "provenance", "cells"} <= content.keys():
-                return content
-            raise ValueError("it lacks a part")
-        except (OSError, ValueError, AttributeError) as error:
-            raise RunError(f"cannot read {self._spec}: {error}; try `rmft sweep --overwrite`") from error
+        content = self.read_record()
+        if not isinstance(content, dict) or not {"spec", "provenance", "cells"} <= content.keys():
+            raise RunError(f"cannot read {self.record}: it lacks a part; try {self.anew}")
+        return content
 
     @property
     def _records(self) -> list[dict[str, Any]]:
         return self._content["cells"]
 
-    @property
-    def _gone(self) -> list[str]:
-        """Users' files that are not where they were; they may have been imported from their new place."""
-        return [n for n in self._content.get("import", ()) if n.endswith(".py") and not Path(n).is_file()]
-
-    @contextlib.contextmanager
-    def _told_what_is_gone(self) -> Iterator[None]:
-        try:
-            yield
-        except ConfigError as error:
-            gone = " and ".join(self._gone)
-            remedy = f"--import with {gone} where it is now, since that is gone" if gone else "`rmft sweep --overwrite`"
-            raise RunError(f"{self._spec} is of no use here ({error}); try {remedy}") from error
+    def _understood(self) -> contextlib.AbstractContextManager[None]:
+        return self.understood(self._content)
 
     def _contents(self, warn: Warn) -> dict[int, CellContent]:
         """What the finished cells hold, by index."""
@@ -302,13 +256,6 @@ class SweepDirectory:
             except _DAMAGE as error:
                 warn(f"{path} is damaged ({error}): {label_of(record['coordinates'])} counts as not finished")
         return contents
-
-    def _clear(self) -> None:
-        # The specification goes last, so that an interrupted clearing still reads as a sweep.
-        for folder in (self._cells, self._failures, self.unfinished, self.path / "weights", self.path / "figures"):
-            remove_folder(folder)
-        for path in (self._assembled, self._spec):
-            path.unlink(missing_ok=True)
 
 
 def load_sweep(directory: str | Path, warn: Warn = print) -> xr.Dataset:
