@@ -18,7 +18,7 @@ from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import save_figure, scenario_curves
 from rmft_jax.running.benchmark import tune_agents
-from rmft_jax.running.storage import RunError, write_json
+from rmft_jax.running.files import RunError, write_json
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import evaluate_run
 from rmft_jax.running.weights import TrainedPolicy

@@ -22,7 +22,7 @@ from experiments.common import QUICK, Options, Trained, describe_seeds, interval
 from rmft_jax.config import Value
 from rmft_jax.method.fine_tuning import GradientSteps
 from rmft_jax.plotting.style import DataFigure, column_figure, style_of
-from rmft_jax.running.storage import replacing
+from rmft_jax.running.files import replacing
 from rmft_jax.statistics.growth import half_horizon
 from rmft_jax.statistics.tables import markdown_table
 

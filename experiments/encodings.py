@@ -23,7 +23,7 @@ import xarray as xr
 from experiments.common import RESULTS, provenance, run
 from rmft_jax.config import Value
 from rmft_jax.plotting import plot_heatmap, save_figure
-from rmft_jax.running.storage import write_json
+from rmft_jax.running.files import write_json
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import Sweep

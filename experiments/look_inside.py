@@ -27,7 +27,7 @@ from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, sheet
 from rmft_jax.problems.types import Context, Trajectory
-from rmft_jax.running.storage import write_json
+from rmft_jax.running.files import write_json
 from rmft_jax.running.weights import load_pretrained
 
 KNOWN = (10, 5)  # Pulls and successes of the other arm.

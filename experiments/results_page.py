@@ -18,7 +18,7 @@ from experiments.common import HINDSIGHT, RESULTS, TUNED, interval
 from experiments.comparison import GROUPS, target_name
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.plotting.style import style_of
-from rmft_jax.running.storage import replacing
+from rmft_jax.running.files import replacing
 from rmft_jax.running.weights import load_pretrained, pretrained_names
 from rmft_jax.statistics.tables import markdown_table
 

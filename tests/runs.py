@@ -46,7 +46,8 @@ class Reporter(ProgressReporter):
 
 def last(config: RunConfig, path: Path) -> tuple[TrainState, History]:
     """State and history of the newest checkpoint, which must be whole."""
-    restored = Checkpoints(path / "checkpoints", config.flat(), pytest.fail).restore(abstract_state(config.rmft))
+    store = Checkpoints(path / "checkpoints", RunDirectory(path).identity(), pytest.fail)
+    restored = store.restore(abstract_state(config.rmft))
     assert restored is not None
     return restored
 
@@ -113,7 +114,7 @@ def train_until(chunks: int, config: RunConfig, path: Path, **options: Any) -> P
 def make_run(path: Path, config: RunConfig, chunks: int = 2) -> tuple[RunDirectory, TrainState, History]:
     """A run directory, with checkpoints after every two iterations, whose numbers are made up."""
     run, past = RunDirectory.create(path, config, "tiny"), History.fresh(1)
-    state, store = init(config.rmft, jax.random.key(3)), Checkpoints(path / "checkpoints", config.flat(), pytest.fail)
+    state, store = init(config.rmft, jax.random.key(3)), Checkpoints(run.checkpoints, run.identity(), pytest.fail)
     rng = np.random.default_rng(0)
     for chunk in range(chunks + 1):
         params = jax.tree.map(lambda leaf: leaf + rng.normal(size=leaf.shape).astype(np.float32), state.params)

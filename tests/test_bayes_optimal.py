@@ -62,7 +62,7 @@ def test_the_decisions_are_those_of_brute_force():
 
 
 def test_every_state_has_its_own_place_in_the_table():
-    positions = [int(_position(*state)) for state in histories(7)]  # type: ignore[arg-type]
+    positions = [int(_position(*jnp.asarray(state))) for state in histories(7)]
     assert sorted(positions) == list(range(len(positions)))
     size = len(BayesOptimal.create(100).decisions)
     assert int(_position(*jnp.asarray([99, 0, 0, 0]))) == size - 1

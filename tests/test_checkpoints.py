@@ -13,9 +13,10 @@ from worlds import TINY_RUN
 from rmft_jax.method.state import TrainState, abstract_state, init
 from rmft_jax.running import checkpoints, weights
 from rmft_jax.running.checkpoints import Checkpoints, stored
+from rmft_jax.running.files import RunError
 from rmft_jax.running.history import History
 from rmft_jax.running.interruption import InterruptedRunError
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
 
 CONFIG = TINY_RUN.replace(refresh_every=2, kl_reference="initial", kl_weight=0.5)
@@ -94,7 +95,7 @@ def test_whatever_bit_is_flipped_nothing_else_is_restored(copy):
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
         warnings = []
-        restored = Checkpoints(copy / "checkpoints", CONFIG.flat(), warnings.append).restore(like)
+        restored = Checkpoints(copy / "checkpoints", RunDirectory(copy).identity(), warnings.append).restore(like)
         assert restored is not None
         if warnings:
             found += 1
@@ -149,6 +150,6 @@ def test_a_network_of_another_shape_is_told_as_damage(copy):
     warnings: list[str] = []
     like = abstract_state(CONFIG.replace(width=16).rmft)
     with pytest.raises(RunError, match="got only damaged checkpoints"):
-        Checkpoints(copy / "checkpoints", CONFIG.flat(), warnings.append).restore(like)
+        Checkpoints(copy / "checkpoints", RunDirectory(copy).identity(), warnings.append).restore(like)
     assert "is damaged (got shape (" in warnings[0]
     assert ", need shape (" in warnings[0]

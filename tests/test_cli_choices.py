@@ -10,7 +10,7 @@ from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment
 from rmft_jax.running import training
-from rmft_jax.running.storage import RunError
+from rmft_jax.running.files import RunError
 
 
 def test_every_choice_is_listed(capsys):

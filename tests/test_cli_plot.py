@@ -13,7 +13,8 @@ from sweep_data import made_sweep
 from rmft_jax import cli
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import FIGURES
-from rmft_jax.running.storage import RunDirectory, write_dataset
+from rmft_jax.running.files import write_dataset
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
 

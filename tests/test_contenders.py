@@ -60,7 +60,7 @@ def test_obvious_rollouts_are_the_packages_own(config):
     np.testing.assert_array_equal(theirs.actions, ours.actions)
     np.testing.assert_allclose(theirs.rewards, ours.rewards, rtol=1e-6)
     np.testing.assert_allclose(theirs.mean_rewards, ours.mean_rewards, rtol=1e-6)
-    np.testing.assert_allclose(theirs.reward_table, ours.reward_table, rtol=1e-6)
+    np.testing.assert_allclose(theirs.reward_table, ours.reward_table, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(theirs.probabilities, ours.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(jnp.log(theirs.probabilities), jnp.log(ours.probabilities), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(theirs.arm_mask, ours.arm_mask)

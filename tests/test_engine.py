@@ -18,9 +18,10 @@ from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.running import training
 from rmft_jax.running.checkpoints import Checkpoints
+from rmft_jax.running.files import RunError
 from rmft_jax.running.history import METRICS
 from rmft_jax.running.interruption import InterruptedRunError
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import train
 from rmft_jax.sweeps import batches

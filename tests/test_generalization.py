@@ -107,7 +107,7 @@ def test_the_command_leaves_a_table_a_dataset_and_a_figure(tmp_path, capsys, mon
     out = capsys.readouterr().out
     assert "| 9 | ucb1 |" in out
     assert "| 4 | thompson |" in out
-    with xr.open_dataset(run.path / "evaluations" / "grid=horizon+num_arms.nc") as grid:
+    with xr.open_dataset(run.path / "evaluations" / "horizon=4+9,num_arms=2+6.nc") as grid:
         assert grid.sizes["num_arms"] == 2
     assert (run.path / "figures" / "grid.pdf").is_file()
     for wrong, message in (

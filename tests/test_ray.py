@@ -14,7 +14,7 @@ import xarray as xr
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.cli import main
 from rmft_jax.config import ConfigError
-from rmft_jax.running.storage import RunError
+from rmft_jax.running.files import RunError
 from rmft_jax.sweeps import ray_executor
 from rmft_jax.sweeps.ray_executor import require_ray, run_on_ray
 from rmft_jax.sweeps.run import Jobs, run_sweep

@@ -11,7 +11,8 @@ from worlds import TINY_RUN
 
 from rmft_jax import Sweep, cli, load_policy
 from rmft_jax.method.evaluation import final_regret
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.files import RunError
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import train
 from rmft_jax.running.weights import read_arrays, read_policy, write_policy

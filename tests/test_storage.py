@@ -10,7 +10,8 @@ from rmft_jax.agents import SingleLayer
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Stationary
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.files import RunError
+from rmft_jax.running.storage import RunDirectory
 
 DATASET = xr.Dataset({"regret": (("round",), np.arange(5.0))}, attrs={"seed": 3})
 
@@ -30,7 +31,7 @@ def test_every_preset_survives(tmp_path, name):
     run = RunDirectory.create(tmp_path, config, name)
     assert run.read_config() == (config, name)
     content = json.loads((tmp_path / "config.json").read_text())
-    assert set(content) == {"preset", "import", "config"}
+    assert set(content) == {"preset", "import", "id", "config"}
     assert not any(isinstance(value, dict) for value in content["config"].values())
     assert content["config"]["environment"] == config.rmft.environment.name
 

@@ -11,7 +11,8 @@ from runs import elsewhere
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
 from rmft_jax.method.settings import RunConfig
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.files import RunError
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Cell
 from rmft_jax.sweeps.store import SweepDirectory
 

@@ -21,7 +21,7 @@ from rmft_jax import (
 )
 from rmft_jax.config import ConfigError
 from rmft_jax.running import weights
-from rmft_jax.running.storage import RunError, read_dataset
+from rmft_jax.running.files import RunError, read_dataset
 from rmft_jax.running.weights import (
     DamagedFileError,
     load_pretrained,

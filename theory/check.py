@@ -23,8 +23,8 @@ from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_seed
 from rmft_jax.method.devices import device_name
 from rmft_jax.plotting import save_figure
-from rmft_jax.running.storage import write_json
-from rmft_jax.running.training import versions
+from rmft_jax.running.files import write_json
+from rmft_jax.running.provenance import versions
 from theory import hedge, hedge_regret, lemma, theorem1, theorem2, theorem3, theorem4
 from theory.beyond import EXPLORATIONS
 from theory.beyond.exploration import Finding

@@ -15,7 +15,7 @@ from experiments.common import RESULTS, interval, provenance
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import plot_kind, save_figure
-from rmft_jax.running.storage import RunError, replacing, write_json
+from rmft_jax.running.files import RunError, replacing, write_json
 from rmft_jax.statistics.bootstrap import t_interval
 from rmft_jax.statistics.estimates import estimates, open_dims, text_of
 from rmft_jax.statistics.tables import markdown_table, table

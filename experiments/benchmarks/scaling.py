@@ -29,8 +29,8 @@ from rmft_jax.method.rollout import rollout_block
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import abstract_state, init
 from rmft_jax.problems import Problem, Stationary
-from rmft_jax.running.storage import write_json
-from rmft_jax.running.training import versions
+from rmft_jax.running.files import write_json
+from rmft_jax.running.provenance import versions
 
 _Task = Callable[[], None]
 # Env-steps of a measurement, about.

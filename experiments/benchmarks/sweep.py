@@ -21,11 +21,12 @@ import xarray as xr
 from rich.progress import track
 
 from rmft_jax import Sweep, load_sweep
-from rmft_jax.running.storage import write_json
+from rmft_jax.running.files import write_json
+from rmft_jax.running.provenance import provenance
 from rmft_jax.sweeps.batches import Task, run_task
 from rmft_jax.sweeps.plan import Group, describe, plan
 from rmft_jax.sweeps.programs import Programs
-from rmft_jax.sweeps.run import provenance, run_sweep
+from rmft_jax.sweeps.run import run_sweep
 from rmft_jax.sweeps.spec import Cell
 
 SWEEP = Sweep(

@@ -26,8 +26,8 @@ from rmft_jax.method import rmft, rollout
 from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import init
-from rmft_jax.running.storage import write_json
-from rmft_jax.running.training import versions
+from rmft_jax.running.files import write_json
+from rmft_jax.running.provenance import versions
 
 _LONG = 10**9
 _PLAY = inspect.unwrap(rmft.play)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlog1py, xlogy
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent, num_existing, untried_first
 from rmft_jax.config import Number, ScalarKey, pytree
@@ -124,7 +124,7 @@ class ExploreThenCommit(StatisticsAgent):
         committed = jnp.max(state.pulls) > goal
         return jnp.where(fewest < goal, -state.pulls, jnp.where(committed, state.pulls, state.means))
 
-    def _goal(self, context: Context) -> Float[Array, ""]:
+    def _goal(self, context: Context) -> Shaped[Array, ""]:
         if self.pulls is not None:
             return jnp.ceil(self.pulls)
         share = context.horizon / num_existing(context)

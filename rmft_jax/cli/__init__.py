@@ -1,9 +1,12 @@
 """The command `rmft`. Thin: it parses, calls, and turns errors into one line and an exit code."""
 
 import importlib
+import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 # By name: the module in this package and its function, which maps words to an exit code.
 _COMMANDS = {
@@ -17,6 +20,8 @@ _COMMANDS = {
     "environments": ("names", "environments"),
     "choices": ("names", "choices"),
 }
+
+_BY_SIGNAL = 128
 
 _HELP = """usage: rmft COMMAND [OPTIONS]
 
@@ -48,29 +53,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
-    from rmft_jax.cli.common import fail, value_of, without_imports
+    from rmft_jax.cli.common import fail
     from rmft_jax.config import ConfigError
-    from rmft_jax.config.plugins import import_all, load_plugins
-    from rmft_jax.method.devices import use_cores
-    from rmft_jax.running.storage import RunError
+    from rmft_jax.running.files import RunError
 
     try:
-        if argv[0] not in _COMMANDS:
-            raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(_COMMANDS)}; try `rmft --help`")
-        module, function = _COMMANDS[argv[0]]
-        words, imports = without_imports(argv[1:])
-        command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
-        if argv[0] == "train":
-            # Before the first array, which may be one of imported code or of the weights to start from.
-            number = value_of(words, "--num-devices")
-            use_cores(int(number) if number.isdecimal() else None)
-        load_plugins()
-        import_all(imports)
-        return command(words)
+        return _call(argv)
     except (ConfigError, RunError) as error:
         return fail(str(error), 2)
     except KeyboardInterrupt as stopped:
         print(f"rmft: {str(stopped) or 'stopped'}", file=sys.stderr)
-        return 128 + getattr(stopped, "signal_number", signal.SIGINT)
+        return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        return fail(f"got JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} ({reason}); try JAX_PLATFORMS=cpu", 2)
+
+
+def _call(argv: Sequence[str]) -> int:
+    from rmft_jax.cli.common import value_of, without_imports
+    from rmft_jax.config import ConfigError
+    from rmft_jax.config.plugins import import_all, load_plugins
+    from rmft_jax.method.devices import use_cores
+    from rmft_jax.method.numerics import pinned
+
+    if argv[0] not in _COMMANDS:
+        raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(_COMMANDS)}; try `rmft --help`")
+    module, function = _COMMANDS[argv[0]]
+    words, imports = without_imports(list(argv[1:]))
+    command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
+    if argv[0] == "train":
+        # Before the first array, which may be one of imported code or of the weights to start from.
+        number = value_of(words, "--num-devices")
+        use_cores(int(number) if number.isdecimal() else None)
+    with pinned():
+        load_plugins()
+        import_all(imports)
+        return command(words)
+
+
+def run() -> NoReturn:
+    """The command as a process of its own: what it prints fits any terminal, and figures need none."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # It may lack letters of a table.
+    os.environ["MPLBACKEND"] = "agg"  # Figures are files, whatever a notebook set.
+    try:
+        code = main()
+    except KeyboardInterrupt:  # While modules were loaded.
+        code = _BY_SIGNAL + signal.SIGINT
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if code >= _BY_SIGNAL:
+        os._exit(code)  # What is still being compiled in a thread would turn an orderly end into a crash.
+    sys.exit(code)

@@ -14,8 +14,8 @@ from rmft_jax.config.checks import require_count, require_seed
 from rmft_jax.plotting import plot_run
 from rmft_jax.problems import Environment, Problem, Stationary, get_environment
 from rmft_jax.running import benchmark
+from rmft_jax.running.files import writable, write_dataset, write_json
 from rmft_jax.running.progress import ProgressReporter
-from rmft_jax.running.storage import write_dataset, write_json
 from rmft_jax.statistics.report import summarize
 
 
@@ -55,12 +55,10 @@ def bench_agents(argv: list[str]) -> int:
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
     require_seed(arguments.seed)
     agents = make_agents(Problem.checked(config, horizon), arguments.agents or None)
-    for directory in (arguments.json and arguments.json.parent, arguments.out):
-        if directory is not None:  # Fails now, not after the work, where nothing can be written.
-            directory.mkdir(parents=True, exist_ok=True)
+    folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
-    with ProgressReporter().status(f"{what} {size}"):
+    with writable(*folders), ProgressReporter().status(f"{what} {size}"):
         dataset, constants = benchmark.bench_agents(config, agents=agents, tune=arguments.tune, **shared)
         summary = summarize(dataset)
     title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running import training
+from rmft_jax.running.files import writable
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
@@ -23,6 +25,8 @@ from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
 from rmft_jax.sweeps.store import load_policy
 
+_NAME_LENGTH = 150
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
@@ -30,8 +34,8 @@ class EvaluateArguments:
 
     `pretrained:NAME` in place of DIR is a policy that comes with the package; its results go to runs/pretrained/NAME.
     DIR may be a sweep that kept its weights, with --cell.
-    Without options the run's own evaluation is made again. With any, the result goes to DIR/evaluations. With --grid it
-    is a dataset over all combinations, with a heat map in DIR/figures.
+    Without options the run's own evaluation is made again. With any, the result goes to DIR/evaluations, or to --out,
+    under a name that says the options. With --grid it is a dataset over all combinations, with a heat map in figures.
     """
 
     directory: tyro.conf.Positional[Path]
@@ -48,6 +52,8 @@ class EvaluateArguments:
     """Seed of the scenarios and rewards, instead of the run's own test stream."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint to load."""
+    out: Path | None = None
+    """Directory for the results, instead of that of the policy."""
     grid: Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE,VALUE ...")] = ()
     """Values of horizon, of environment (a name) or of a setting of environments such as num_arms, of which every
     combination is played."""
@@ -60,7 +66,7 @@ def evaluate(argv: list[str]) -> int:
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
         require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
-    run, policy = _opened(arguments)
+    policy = _opened(arguments)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
         num_test_scenarios=arguments.num_scenarios or policy.config.num_test_scenarios,
@@ -73,15 +79,18 @@ def evaluate(argv: list[str]) -> int:
     asked = {
         name: value
         for name, value in dataclasses.asdict(arguments).items()
-        if name != "directory" and value not in (None, "best", ())
+        if name not in ("directory", "grid", "out") and value not in (None, "best")
     }
-    name = ",".join(f"{key}={'+'.join(axes) if key == 'grid' else value}" for key, value in asked.items())
+    asked |= {name: "+".join(map(str, values)) for name, values in axes.items()}
+    name = _file_name(",".join(f"{key}={value}" for key, value in asked.items()))
+    run = _place(arguments)
     known = [key for key in ("iteration", "cell") if key in policy.provenance]
     title = ", ".join([policy.preset, *(f"{key} {policy.provenance[key]}" for key in known)])
-    if axes:
-        return _grid(run, dataclasses.replace(policy, config=config), axes, title, f"evaluations/{name}.nc")
-    key = RunKeys.create(config.seed).test
-    dataset = training.evaluate_run(config, policy.agent, key, num_arms=arguments.num_arms)
+    with writable(run.path / "evaluations" if name else run.path, *[run.figures] * bool(axes)):
+        if axes:
+            return _grid(run, dataclasses.replace(policy, config=config), axes, title, name)
+        key = RunKeys.create(config.seed).test
+        dataset = training.evaluate_run(config, policy.agent, key, num_arms=arguments.num_arms)
     path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
@@ -89,17 +98,27 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _opened(arguments: EvaluateArguments) -> tuple[RunDirectory, TrainedPolicy]:
-    """The directory for the results, and the policy."""
+def _file_name(words: str) -> str:
+    """The words; of those that are too long for a name of a file the first, and a number that stands for all."""
+    return words if len(words) <= _NAME_LENGTH else f"{words[:_NAME_LENGTH]}-{zlib.crc32(words.encode()):08x}"
+
+
+def _place(arguments: EvaluateArguments) -> RunDirectory:
+    """The directory for the results."""
+    source = str(arguments.directory)
+    pretrained = Path("runs/pretrained") / source.removeprefix(PREFIX)
+    return RunDirectory(arguments.out or (pretrained if source.startswith(PREFIX) else arguments.directory))
+
+
+def _opened(arguments: EvaluateArguments) -> TrainedPolicy:
+    """The policy."""
     source = str(arguments.directory)
     is_run = (arguments.directory / "config.json").is_file()
     got = f"--checkpoint {arguments.checkpoint} with {source}"
     require(is_run or arguments.checkpoint == "best", got, "the one that is kept", "leaving it out")
     if not is_run and not source.startswith(PREFIX) and arguments.cell is None:
         RunDirectory.open(arguments.directory)  # Says what is wrong.
-    policy = load_policy(source, arguments.cell, which=arguments.checkpoint)
-    into = Path("runs/pretrained") / source.removeprefix(PREFIX) if source.startswith(PREFIX) else arguments.directory
-    return RunDirectory(into), policy
+    return load_policy(source, arguments.cell, which=arguments.checkpoint)
 
 
 def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:
@@ -114,7 +133,7 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
     config, count = policy.config, math.prod(map(len, axes.values()))
     with ProgressReporter().bar("problem", count, 0) as bar:
         dataset = evaluate_grid(config, policy.agent, axes, watch=bar.add)
-    path = run.write_dataset(name, dataset)
+    path = run.write_dataset(f"evaluations/{name}.nc", dataset)
     print(f"{title}, trained at K={config.rmft.environment.num_arms}, T={config.rmft.horizon}")
     played = {str(name) for name in dataset["agent"].values}
     beside = [name for name in dict.fromkeys(["ucb1", str(dataset.attrs.get("reference"))]) if name in played]
@@ -125,6 +144,6 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
     if len(axes) in (2, 3):
         by, compared = (list(axes)[2], beside[-1:]) if len(axes) == 3 else (None, beside)
         figure = plot_heatmap(dataset, by=by, relative_to=compared or None)
-        for written in save_figure(figure, run.figures / "grid")[:1]:
+        for written in save_figure(figure, run.figures / name)[:1]:
             print(f"figure: {written} (and .pdf, .csv); `rmft plot {path} --kind heatmap` has more")
     return 0

@@ -11,7 +11,8 @@ import xarray as xr
 from rmft_jax import plotting
 from rmft_jax.cli.common import Groups, parse, values_by_name
 from rmft_jax.config.checks import require
-from rmft_jax.running.storage import RunDirectory, RunError, read_dataset, replacing
+from rmft_jax.running.files import RunError, read_dataset, replacing
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics import tables
 from rmft_jax.statistics.estimates import is_sweep
 from rmft_jax.sweeps.store import load_sweep
@@ -105,7 +106,7 @@ def table(argv: list[str]) -> int:
         print(text, end="")
         return 0
     with replacing(arguments.out) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     print(f"table: {arguments.out}")
     return 0
 

@@ -5,11 +5,12 @@ import typing
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 _T = TypeVar("_T")
 
-Params = PyTree[Float[Array, "..."]]
+Params = PyTree[Float[Array | np.ndarray, "..."]]
 ScalarKey = Key[Array, ""]
 Number = Float[Array, ""] | float
 """A parameter that is a leaf: it may be traced, and vmapped over."""

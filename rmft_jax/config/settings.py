@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from rmft_jax.config.checks import ConfigError, fits_float32, require
 from rmft_jax.config.pytrees import register_pytree
@@ -39,10 +40,11 @@ class Settings:
         register_pytree(cls, data, [name for name in hints if name not in data])
 
     def __post_init__(self) -> None:
-        """Takes numbers of NumPy for Python's, and whole numbers for fractions where a fraction is meant."""
+        """Takes numbers of NumPy and JAX for Python's, and whole numbers for fractions where a fraction is meant."""
         for name, hint in hints_of(type(self)).items():
             value = getattr(self, name)
-            plain = value.item() if isinstance(value, np.generic) else value
+            known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
+            plain = value.item() if known and value.ndim == 0 else value
             if hint is float and isinstance(plain, int) and not isinstance(plain, bool):
                 plain = float(plain)
             if plain is not value:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from rmft_jax.agents import Agent, BestFixedArm, reference_agent
 from rmft_jax.config import ScalarKey, pytree
 from rmft_jax.method.devices import Shares, on_mesh
+from rmft_jax.method.numerics import pinned
 from rmft_jax.method.rollout import RolloutKeys, require_feedback, rollout_scenarios
 from rmft_jax.problems import Problem
 from rmft_jax.problems.regret import Regret, of_action
@@ -136,6 +137,7 @@ def in_threads(function: Callable[[S], T], arguments: Iterable[S]) -> list[T]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+@pinned()
 def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: int, key: ScalarKey) -> xr.Dataset:
     """Plays every agent on the same scenarios with common random numbers.
 
@@ -169,17 +171,19 @@ def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: in
 
 
 def _dataset(plays: Mapping[str, Play], regret: Regret) -> xr.Dataset:
-    def stacked(field: str, dtype: type) -> np.ndarray:
+    def stacked(field: str, dtype: Any) -> np.ndarray:
         return np.stack([getattr(play, field) for play in plays.values()]).astype(dtype)
 
     per_round, per_scenario = ("agent", "scenario", "round"), ("agent", "scenario")
     num_scenarios, horizon = next(iter(plays.values())).regret.shape
     means = stacked("mean_rewards", np.float32)
+    arm = np.min_scalar_type(-means.shape[-1])  # The smallest that holds every arm.
+    arm = np.promote_types(arm, np.int16)
     return xr.Dataset(
         {
             "regret": (per_round, stacked("regret", np.float32), {"long_name": f"cumulative {regret.kind} regret"}),
-            "action": (per_round, stacked("action", np.int16), {"long_name": "arm played"}),
-            "rank": (per_round, stacked("rank", np.int16), {"long_name": "rank of the arm played, 0 is best"}),
+            "action": (per_round, stacked("action", arm), {"long_name": "arm played"}),
+            "rank": (per_round, stacked("rank", arm), {"long_name": "rank of the arm played, 0 is best"}),
             "last_best_round": (
                 per_scenario,
                 stacked("last_best_round", np.int32),

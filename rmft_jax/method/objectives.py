@@ -316,7 +316,7 @@ def clipped_loss(
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - _CLIP, 1 + _CLIP) * advantages)
 
 
-def cross_entropy(target: Float[Array, "*batch K"], log_probs: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
+def cross_entropy(target: Float[Array, "*#batch K"], log_probs: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
     """`-sum_a target(a) log_probs(a)` over arms of positive probability."""
     present = jnp.isfinite(log_probs)
     return -jnp.sum(jnp.where(present, target * jnp.where(present, log_probs, 0.0), 0.0), axis=-1)

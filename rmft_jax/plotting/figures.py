@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import require
 from rmft_jax.plotting.register import FIGURES, FigureKind
-from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName
+from rmft_jax.plotting.style import DataFigure, StyleName, house_style
 from rmft_jax.plotting.sweep import default_axis
-from rmft_jax.running.storage import replacing
+from rmft_jax.running.files import replacing
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import is_sweep, open_dims, text_of
 from rmft_jax.statistics.report import summarize
@@ -52,17 +51,18 @@ def plot_kind(
     return entry.draw(dataset, **{name: value for name, value in given.items() if name in entry.options})
 
 
-def save_figure(figure: Figure, path: Path) -> list[Path]:
+def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and the numbers that it shows, if it knows them, as CSV.
 
     Fonts are embedded in the PDF. Each file is written whole or not at all. `path` is without suffix, or with that of a
     PNG or a PDF, of which both are written all the same. Returns the paths of the PNG, the PDF and the CSV.
     """
+    path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
     # A name such as "k=0.5" has no suffix to replace.
     png, pdf, numbers = (stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv"))
     known = figure if isinstance(figure, DataFigure) else DataFigure()
-    with rc_context(SHEETS[known.style].rc):
+    with house_style(known.style):
         caption = known.caption or None
         for target, metadata in ((png, {"Description": caption}), (pdf, {"Subject": caption, "CreationDate": None})):
             with replacing(target) as temporary:
@@ -70,12 +70,12 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     if not known.rows:
         return [png, pdf]
     with replacing(numbers) as temporary:
-        temporary.write_text(csv_text(known.rows), newline="\n")
+        temporary.write_text(csv_text(known.rows), encoding="utf-8", newline="\n")
     return [png, pdf, numbers]
 
 
 def plot_run(
-    metrics: xr.Dataset | None, evaluation: xr.Dataset, directory: Path, style: StyleName = "paper"
+    metrics: xr.Dataset | None, evaluation: xr.Dataset, directory: str | Path, style: StyleName = "paper"
 ) -> list[Path]:
     """All figures of a run, in files of a directory; returns the paths of the PNGs.
 
@@ -88,12 +88,12 @@ def plot_run(
         if kind.fits(evaluation) or (metrics is not None and _draws_training(kind, metrics)):
             known = {"summary": summary} if "summary" in kind.options else {}
             figure = plot_kind(name, evaluation, metrics, style=style, **known)
-            written.append(save_figure(figure, directory / name)[0])
+            written.append(save_figure(figure, Path(directory) / name)[0])
     return written
 
 
 def plot_all(
-    sweep: xr.Dataset, directory: Path, style: StyleName = "paper", select: Mapping[str, Any] | None = None
+    sweep: xr.Dataset, directory: str | Path, style: StyleName = "paper", select: Mapping[str, Any] | None = None
 ) -> list[Path]:
     """All figures of a sweep that its dimensions and variables allow; returns the paths of the PNGs.
 
@@ -119,7 +119,7 @@ def plot_all(
             options = {"by": by, "relative_to": relative}
             figure = plot_kind(name, estimates.select(sweep, fixed | few), style=style, **options)
             words = [name, *(["relative"] if relative else []), *(f"{d}={text_of(v)}" for d, v in fixed.items())]
-            written.append(save_figure(figure, directory / "_".join(words))[0])
+            written.append(save_figure(figure, Path(directory) / "_".join(words))[0])
     return written
 
 

@@ -4,10 +4,12 @@ import contextlib
 import textwrap
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import matplotlib.style
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
@@ -138,6 +140,11 @@ def value_styles(labels: Sequence[str]) -> dict[str, Style]:
     return {label: Style(label, to_hex(shades[i]), lines[i % len(lines)]) for i, label in enumerate(labels)}
 
 
+def house_style(style: StyleName, changes: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Matplotlib's own defaults and the parameters of a style: nothing of a `matplotlibrc` or of the caller."""
+    return matplotlib.style.context([SHEETS[style].rc, dict(changes)], after_reset=True)
+
+
 @contextlib.contextmanager
 def sheet(style: StyleName, height: float, **changes: bool) -> Iterator[DataFigure]:
     """An empty figure under a style of the house.
@@ -151,8 +158,8 @@ def sheet(style: StyleName, height: float, **changes: bool) -> Iterator[DataFigu
       ConfigError: if there is no such style.
     """
     require(style in SHEETS, f"style={style!r}", f"one of {', '.join(SHEETS)}", "style='paper'")
-    width, scale, rc = SHEETS[style]
-    with rc_context(rc | {name.replace("_", "."): value for name, value in changes.items()}):
+    width, scale, _ = SHEETS[style]
+    with house_style(style, {name.replace("_", "."): value for name, value in changes.items()}):
         figure = DataFigure(figsize=(width, height * scale))
         figure.style = style
         yield figure

@@ -12,11 +12,13 @@ from rmft_jax.agents import Agent, catalogue
 from rmft_jax.config import ScalarKey
 from rmft_jax.config.checks import require_seed
 from rmft_jax.method.evaluation import evaluate, final_regret, in_threads
+from rmft_jax.method.numerics import pinned
 from rmft_jax.problems import Environment, Problem
 
 _NUM_TUNING_SCENARIOS = 512
 
 
+@pinned()
 def bench_agents(
     environment: Environment,
     *,
@@ -63,6 +65,7 @@ def bench_agents(
     return dataset, constants
 
 
+@pinned()
 def tune_agents(
     agents: Mapping[str, Agent],
     problem: Problem,

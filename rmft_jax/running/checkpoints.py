@@ -1,6 +1,7 @@
 """Checkpoints: all that training needs to go on, and the best parameters so far, in one file each."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmft_jax.method.state import TrainState
+from rmft_jax.running.files import RunError
 from rmft_jax.running.history import METRICS, History
-from rmft_jax.running.storage import RunError
 from rmft_jax.running.weights import DamagedFileError, fitted, named, read_arrays, write_arrays
 
 _ARRAYS = ("iterations", "validation", "validation_sem", "best_iteration")
@@ -82,7 +83,10 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         """Newest first."""
-        return sorted(self._folder.glob("[0-9]*.npz"), reverse=True)
+        # Not by `glob`, which sees nothing where it may not look.
+        names = os.listdir(self._folder) if self._folder.is_dir() else []
+        found = [name for name in names if name[0].isdecimal() and name.endswith(".npz")]
+        return [self._folder / name for name in sorted(found, reverse=True)]
 
 
 def stored(state: TrainState) -> TrainState:

@@ -1,31 +1,31 @@
-"""Directories of results, and how their files are written, read and removed.
-
-A file is written under a temporary name and renamed, so that it is whole or absent whatever happens meanwhile.
-"""
+"""Directories of results: what is where in them, and whose they are."""
 
 import contextlib
 import dataclasses
 import json
-import math
-import os
-import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import xarray as xr
-from filelock import FileLock, Timeout
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.plugins import import_all, imported
 from rmft_jax.method.settings import RunConfig, from_dict
+from rmft_jax.running.files import (
+    TEMPORARY,
+    RunError,
+    locked,
+    not_written,
+    read_bytes,
+    read_dataset,
+    remove,
+    write_dataset,
+    write_json,
+)
 
-_ENGINE = "h5netcdf"
 D = TypeVar("D", bound="ResultDirectory")
-
-
-class RunError(Exception):
-    """A run directory that cannot be used as asked. The message says what was found and what to try."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +38,24 @@ class ResultDirectory:
     early: names of what is there before the record, and left by a beginning that was killed.
     """
 
-    path: Path
+    path: Path  # A `str` is made one.
     kind: ClassVar[str]
     command: ClassVar[str]
     record_name: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
     early: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
     @classmethod
-    def open(cls: type[D], path: Path) -> D:
+    def open(cls: type[D], path: str | Path) -> D:
         """An existing directory.
 
         Raises:
           RunError: if there is none at `path`.
         """
-        found = cls(path)
+        found = cls(Path(path))
         if not found.exists():
             lacking = f"{path} is not a {cls.kind} directory (it has no {cls.record_name})"
             raise RunError(f"{lacking}; try one that `{cls.command}` made")
@@ -99,9 +102,10 @@ class ResultDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._not_written(error) from error
+            raise not_written(self.path, error) from error
         with self.lock():
             self._require_free(resume or overwrite)
+            self._remove_halves()
             yield resume and self.exists()
 
     def begin(self, content: Any, prepare: Callable[[], None] = lambda: None) -> None:
@@ -120,10 +124,13 @@ class ResultDirectory:
             prepare()
             write_json(self.record, content)
         except OSError as error:
-            raise self._not_written(error) from error
+            raise not_written(self.path, error) from error
 
-    def _not_written(self, error: OSError) -> RunError:
-        return RunError(f"cannot write to {self.path}: {error.strerror}; try another --out")
+    def _remove_halves(self) -> None:
+        """Removes what processes left that were killed as they wrote; figures and evaluations need no lock."""
+        for path in self.path.rglob(f".*{TEMPORARY}*"):
+            if not {"figures", "evaluations"} & set(path.relative_to(self.path).parts):
+                path.unlink(missing_ok=True)
 
     def _require_free(self, known: bool) -> None:
         """Refuses a directory of something else, and one that has results unless that is known."""
@@ -166,10 +173,11 @@ class ResultDirectory:
             raise RunError(f"{self.record} is of no use here ({error}); try {remedy}") from error
 
     def _read_json(self, name: str) -> Any:
+        path = self.path / name
         try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {self.path / name}: {error}; try {self.anew}") from error
+            return json.loads(read_bytes(path))
+        except ValueError as error:
+            raise RunError(f"cannot read {path}: {error}; try {self.anew}") from error
 
 
 class RunDirectory(ResultDirectory):
@@ -201,7 +209,7 @@ class RunDirectory(ResultDirectory):
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: str | Path,
         config: RunConfig,
         preset: str,
         overwrite: bool = False,
@@ -221,8 +229,8 @@ class RunDirectory(ResultDirectory):
           RunError: if the directory holds a run and `overwrite` is false, or holds other files, is in use or cannot be
             written.
         """
-        run = cls(path)
-        record = {"preset": preset, "import": imported(), "config": config.flat()}
+        run = cls(Path(path))
+        record = {"preset": preset, "import": imported(), "id": uuid.uuid4().hex, "config": config.flat()}
         with run.held(False, overwrite):
             run.begin(record, lambda: write_start(run.start) if write_start else None)
         return run
@@ -236,6 +244,11 @@ class RunDirectory(ResultDirectory):
         record = self.read_record()
         with self.understood(record):
             return from_dict(record["config"]), str(record["preset"])
+
+    def identity(self) -> dict[str, Any]:
+        """Whose a checkpoint of this run is: its settings, seed among them, and its name, which no other run has."""
+        record = self.read_record()
+        return {"config": record["config"], "id": record.get("id")}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`."""
@@ -261,91 +274,6 @@ class RunDirectory(ResultDirectory):
         return read_dataset(path, remedy)
 
 
-def remove(path: Path) -> None:
-    """Removes a file, a folder with all that is in it, or a link and not what it links to; or nothing.
-
-    Raises:
-      OSError: if something of it stays.
-    """
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def lost_files(imports: Sequence[str]) -> list[str]:
     """Users' files that are not where they were; they may have been imported from their new place."""
     return [name for name in imports if name.endswith(".py") and not Path(name).is_file()]
-
-
-@contextlib.contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Keeps every other process and thread that asks out of a folder.
-
-    Raises:
-      RunError: if one is in it already; with the message `refusal`.
-    """
-    try:
-        with FileLock(folder / ".lock", timeout=0, is_singleton=True):
-            yield
-    except Timeout:
-        raise RunError(refusal) from None
-
-
-def read_dataset(path: Path, remedy: str) -> xr.Dataset:
-    """Reads a netCDF file into memory.
-
-    Args:
-      path: the file.
-      remedy: what to try where it is damaged.
-
-    Raises:
-      RunError: if it is damaged.
-    """
-    try:
-        with xr.open_dataset(path, engine=_ENGINE) as dataset:
-            return dataset.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({error}); try {remedy}") from error
-
-
-def write_dataset(path: Path, dataset: xr.Dataset) -> Path:
-    """Writes a dataset as compressed netCDF-4, whole or not at all, and returns its path."""
-    encoding = {name: {"zlib": True} for name, values in dataset.data_vars.items() if values.ndim > 0}
-    # Encoded in memory: on a full disk HDF5 does not fail but crash.
-    content = dataset.to_netcdf(None, engine=_ENGINE, encoding=encoding)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes JSON, whole or not at all; numbers that are none become null."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, whose folder is made, that takes its place once the block has written it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _without_nan(values: Any) -> Any:
-    """JSON knows no NaN: numbers that are none become null."""
-    match values:
-        case dict():
-            return {key: _without_nan(value) for key, value in values.items()}
-        case list() | tuple():
-            return [_without_nan(value) for value in values]
-        case float() if not math.isfinite(values):
-            return None
-    return values

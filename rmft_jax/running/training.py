@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import platform
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,24 @@ from rmft_jax.config import Params, ScalarKey
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_contract
 from rmft_jax.method.devices import device_name, local, make_mesh, use_cores
+from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig, differing_settings
 from rmft_jax.method.state import TrainState, abstract_state, init, starting_from
 from rmft_jax.problems import Problem
 from rmft_jax.running import processes
 from rmft_jax.running.checkpoints import Checkpoints, revived, stored
+from rmft_jax.running.files import RunError
 from rmft_jax.running.history import History
 from rmft_jax.running.interruption import StopSignals
 from rmft_jax.running.progress import ProgressReporter
-from rmft_jax.running.storage import RunDirectory, RunError
+from rmft_jax.running.provenance import versions
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys, RunStepper, TrainingDivergedError, training
 from rmft_jax.running.weights import TrainedPolicy, fitted, named, policy_of, read_policy, write_policy
 from rmft_jax.statistics.report import summarize
 
 
+@pinned()
 def train(
     config: RunConfig,
     directory: str | Path,
@@ -97,6 +99,7 @@ def train(
     return summary
 
 
+@pinned()
 def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], None] = print) -> TrainedPolicy:
     """The trained policy of a run.
 
@@ -110,7 +113,7 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
     """
     run = RunDirectory.open(Path(directory))
     config, preset = run.read_config()
-    restored = Checkpoints(run.checkpoints, config.flat(), warn).restore(abstract_state(config.rmft))
+    restored = Checkpoints(run.checkpoints, run.identity(), warn).restore(abstract_state(config.rmft))
     if restored is None:
         raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
     state, history = restored
@@ -176,7 +179,7 @@ class _Session:
     ):
         self._config, self._preset, self._run, self._reporter, self._stop = config, preset, run, reporter, stop
         self._mesh = mesh
-        self._checkpoints = Checkpoints(run.checkpoints, config.flat(), reporter.note)
+        self._checkpoints = Checkpoints(run.checkpoints, run.identity(), reporter.note)
 
     def run(self, beginning: TrainState) -> dict[str, Any]:
         config, total = self._config, self._config.rmft.num_iterations
@@ -248,6 +251,7 @@ class _Session:
         return self._run.read_summary()  # As it is on file, where what cannot be computed is null.
 
 
+@pinned()
 def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`.
 
@@ -285,9 +289,3 @@ def _require_same_start(run: RunDirectory, start: TrainedPolicy | None) -> None:
             f"cannot resume {run.path} from other weights than those it started from; "
             f"try `rmft train --resume --out {run.path}` without --from, or another --out"
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that may change a number."""
-    packages = ("rmft-jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}

@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from rmft_jax.agents import TrainedAgent
 from rmft_jax.config import ConfigError, Params
 from rmft_jax.method.settings import RunConfig, from_dict
-from rmft_jax.running.storage import RunError, replacing
+from rmft_jax.running.files import RunError, replacing
 
 PREFIX = "pretrained:"
 """What stands before the name of a policy that comes with the package."""
@@ -105,22 +105,26 @@ def fitted(arrays: Mapping[str, np.ndarray], like: PyTree, prefix: str = "") -> 
     return jax.tree_util.tree_map_with_path(find, like)
 
 
-def write_policy(path: Path, params: Params, config: RunConfig, preset: str, provenance: Mapping[str, Any]) -> None:
+def write_policy(
+    path: str | Path, params: Params, config: RunConfig, preset: str, provenance: Mapping[str, Any]
+) -> None:
     """Writes a policy with all that is needed to play it."""
-    write_arrays(path, named(params), {"config": config.flat(), "preset": preset, "provenance": dict(provenance)})
+    write_arrays(Path(path), named(params), {"config": config.flat(), "preset": preset, "provenance": dict(provenance)})
 
 
-def read_policy(path: Path) -> TrainedPolicy:
+def read_policy(path: str | Path) -> TrainedPolicy:
     """A policy from a file of `write_policy`.
 
     Raises:
       RunError: if the file is missing or damaged, or does not fit the network of its configuration.
     """
     try:
-        arrays, about = read_arrays(path)
+        arrays, about = read_arrays(Path(path))
         config = from_dict(about["config"])
         return policy_of(config, about["preset"], about["provenance"], lambda like: fitted(arrays, like))
-    except (OSError, DamagedFileError, ConfigError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; try again when it can be read") from error
+    except (DamagedFileError, ConfigError, LookupError, TypeError) as error:
         raise RunError(f"cannot use the policy {path} ({error}); try another file, or make it again") from error
 
 

@@ -1,5 +1,6 @@
 """Puts the datasets of cells side by side, along the dimensions of their sweep."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from rmft_jax.running.files import read_bytes
 from rmft_jax.sweeps.spec import Value
 
 _DESCRIPTIONS = ("long_name", "units")
@@ -45,10 +47,10 @@ def read_cell(path: Path) -> CellContent:
     """A netCDF file as `storage.write_dataset` makes it, read an order of magnitude faster than xarray does.
 
     Raises:
-      OSError: if it is missing. A damaged one raises whatever HDF5 and NumPy make of it.
+      RunError: if it cannot be read. A damaged one raises whatever HDF5 and NumPy make of it.
     """
     variables, coordinates = {}, {}
-    with h5py.File(path, "r") as file:
+    with h5py.File(io.BytesIO(read_bytes(path)), "r") as file:
         attrs = {name: _attribute(value) for name, value in file.attrs.items() if name != "_NCProperties"}
         for name, item in file.items():
             values = np.asarray(item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()])

@@ -12,8 +12,8 @@ import xarray as xr
 
 from rmft_jax.config import Params
 from rmft_jax.running.checkpoints import Checkpoints
+from rmft_jax.running.files import RunError, remove
 from rmft_jax.running.history import History
-from rmft_jax.running.storage import RunError, remove
 from rmft_jax.running.trainer import training
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.programs import Batch, BatchStepper, Programs, own_problem, padded_config

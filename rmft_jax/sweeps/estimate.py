@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from rmft_jax.method.numerics import pinned
 from rmft_jax.sweeps.plan import Group, run_flops
 from rmft_jax.sweeps.programs import Programs, padded_config
 from rmft_jax.sweeps.results import baselines_of
@@ -27,6 +28,7 @@ class Estimate:
     trial: float
 
 
+@pinned()
 def estimate(groups: Sequence[Group], baselines: Sequence[str] | None, cells_per_batch: int = 0) -> Estimate:
     """Compiles the programs of the group with the largest cells, with a single iteration per chunk, and times them."""
     started = time.perf_counter()

@@ -9,6 +9,7 @@ import xarray as xr
 from rmft_jax.agents import TrainedAgent
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.settings import hints_of
+from rmft_jax.method.numerics import pinned
 from rmft_jax.method.rollout import require_feedback
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment, Feedback
@@ -20,6 +21,7 @@ from rmft_jax.sweeps.results import baselines_of, played_dataset
 from rmft_jax.sweeps.spec import Cell, Sweep
 
 
+@pinned()
 def evaluate_grid(
     config: RunConfig,
     agent: TrainedAgent,

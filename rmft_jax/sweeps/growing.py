@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmft_jax.method.settings import differing_settings
-from rmft_jax.running.storage import RunError
+from rmft_jax.running.files import RunError
 from rmft_jax.sweeps.spec import Cell, Sweep
 
 

@@ -19,7 +19,8 @@ import jax
 
 from rmft_jax.config.checks import require, require_number
 from rmft_jax.config.plugins import import_all, imported
-from rmft_jax.running.storage import RunError
+from rmft_jax.method.numerics import pinned
+from rmft_jax.running.files import RunError
 from rmft_jax.sweeps.batches import Result, Task, run_task
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.programs import Programs
@@ -88,7 +89,7 @@ def run_on_ray(
 @contextlib.contextmanager
 def _connected() -> Iterator[tuple[Any, bool]]:
     """The module `ray`, connected to a cluster, and whether that was started for the occasion."""
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = os.environ.get("RAY_ADDRESS") or "local"  # Empty is unset, as for Ray.
     is_local = address == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if is_local:
@@ -228,7 +229,8 @@ def _work(imports: list[str], pickled_group: bytes, rest: bytes, folder: str) ->
         _programs[:] = [(group, Programs(group))]
     reachable = os.access(Path(folder).parent, os.W_OK)
     task = Task(group, *rest_of_task)
-    yield from run_task(task, _programs[0][1], Path(folder) if reachable else None, lambda done, regret: None)
+    with pinned():
+        yield from run_task(task, _programs[0][1], Path(folder) if reachable else None, lambda done, regret: None)
 
 
 def _keep_compiled() -> None:

@@ -109,7 +109,7 @@ def _measures(play: Play, num_arms: int, points: bool) -> dict[str, tuple[Any, A
     return found
 
 
-def _mean_and_sem(values: Float[Any, "N ..."]) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_sem(values: Float[Any, "N ..."]) -> tuple[Any, Any]:
     """Mean and its standard error over scenarios."""
     values = np.asarray(values)
     mean = values.mean(axis=0, dtype=np.float64)

@@ -2,24 +2,21 @@
 
 import contextlib
 import dataclasses
-import datetime
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from rmft_jax.config.checks import require_count
 from rmft_jax.method.contract import require_contract
-from rmft_jax.method.devices import device_name
+from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig
+from rmft_jax.running.files import RunError, remove
 from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.progress import Bar, ProgressReporter
-from rmft_jax.running.storage import RunError, remove
-from rmft_jax.running.training import versions
+from rmft_jax.running.provenance import provenance
 from rmft_jax.sweeps.batches import Result, Task, Watch, make_tasks, run_task
 from rmft_jax.sweeps.plan import Group, plan
 from rmft_jax.sweeps.programs import Programs
@@ -77,6 +74,7 @@ def _words(jobs: Jobs, task: Task) -> Watch:
     return lambda done, regret: jobs.watch(f"{task.label} · iteration {done}/{total} · held-out regret {regret:.2f}")
 
 
+@pinned()
 def run_sweep(
     sweep: Sweep,
     directory: str | Path,
@@ -196,18 +194,3 @@ def _collect(
             if len(failed) == max_failures:
                 break
     return failed
-
-
-def provenance() -> dict[str, Any]:
-    """Where numbers come from: versions, commit, device, time."""
-    try:
-        arguments = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        commit = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
-    return {
-        "versions": versions(),
-        "git_commit": commit,
-        "device": device_name(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }

@@ -132,7 +132,7 @@ class Sweep:
           ConfigError: if the file cannot be read, is no TOML, or does not describe a sweep.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ConfigError(f"got {path} ({error.strerror}), need a sweep in a TOML file; try another path") from None
         except UnicodeDecodeError:

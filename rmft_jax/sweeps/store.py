@@ -9,6 +9,7 @@ kill can leave half a cell; its chunks would pay where data exceeds memory, and 
 
 import contextlib
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,8 @@ from rmft_jax.config.checks import require
 from rmft_jax.config.plugins import imported
 from rmft_jax.config.settings import shown
 from rmft_jax.method.settings import from_dict
-from rmft_jax.running.storage import ResultDirectory, RunError, lost_files, write_dataset, write_json
+from rmft_jax.running.files import RunError, read_dataset, write_dataset, write_json
+from rmft_jax.running.storage import ResultDirectory, lost_files
 from rmft_jax.running.training import load_run
 from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
 from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
@@ -33,6 +35,7 @@ Warn = Callable[[str], None]
 # What reading a damaged file raises, depending on where the damage is.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 _STAMP = "cell"
+_SOURCES = "made_from"
 
 
 class SweepDirectory(ResultDirectory):
@@ -48,7 +51,7 @@ class SweepDirectory(ResultDirectory):
 
     @classmethod
     def create(
-        cls, path: Path, sweep: Sweep, provenance: Mapping[str, Any] | None = None, overwrite: bool = False
+        cls, path: str | Path, sweep: Sweep, provenance: Mapping[str, Any] | None = None, overwrite: bool = False
     ) -> "SweepDirectory":
         """Starts a sweep directory.
 
@@ -62,16 +65,16 @@ class SweepDirectory(ResultDirectory):
           ConfigError: if the sweep cannot work.
           RunError: if the directory holds a sweep and `overwrite` is false, or holds other files, or cannot be written.
         """
-        directory = cls(path)
+        directory = cls(Path(path))
         content = _content(sweep, provenance or {}, [_record(cell) for cell in sweep.expand()])
-        if (path / "config.json").is_file():
+        if (directory.path / "config.json").is_file():
             raise RunError(f"{path} holds a run, not a sweep; try another --out")
         with directory.held(False, overwrite):
             directory.begin(content)
         return directory
 
     @classmethod
-    def open(cls, path: Path) -> "SweepDirectory":
+    def open(cls, path: str | Path) -> "SweepDirectory":
         """An existing sweep directory, with the users' code that it needs imported.
 
         Raises:
@@ -190,20 +193,26 @@ class SweepDirectory(ResultDirectory):
 
     def write_assembled(self, warn: Warn = print) -> Path:
         """Writes `sweep.nc` and returns its path."""
-        return write_dataset(self._assembled, self.assemble(warn))
+        sources = self._sources()  # Before they are read: what changes meanwhile is seen the next time.
+        return write_dataset(self._assembled, self.assemble(warn).assign_attrs({_SOURCES: sources}))
 
     def read_assembled(self) -> xr.Dataset | None:
-        """The content of `sweep.nc`; None if it is damaged, or no newer than what it would now be made from."""
-        cells = list(self._cells.glob("*.nc"))
-        # Where only the assembled file was kept, it is all there is.
-        sources = [self.record, self._cells, *cells, self._failures, *self._failures.glob("*.json")] if cells else []
-        with contextlib.suppress(*_DAMAGE):
-            # Clocks of file systems are coarse: the same moment is not after.
-            changed = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
-            if self._assembled.stat().st_mtime_ns > changed:
-                with xr.open_dataset(self._assembled, engine="h5netcdf", decode_times=False) as dataset:
-                    return dataset.load()
+        """The content of `sweep.nc`; None if it is damaged, or was made from other files than are here now."""
+        path = self._assembled
+        if not path.is_file():
+            return None
+        with contextlib.suppress(RunError):
+            dataset = read_dataset(path, "assembling it again")
+            # Where only the assembled file was kept, it is all there is.
+            if dataset.attrs.pop(_SOURCES, None) == self._sources() or not any(self._cells.glob("*.nc")):
+                return dataset
         return None
+
+    def _sources(self) -> str:
+        """What the assembled file is made from: a change of any file changes it, whatever the clocks say."""
+        paths = [self.record, *sorted(self._cells.glob("*.nc")), *sorted(self._failures.glob("*.json"))]
+        known = [(path.name, (told := path.stat()).st_size, told.st_mtime_ns) for path in paths]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
     @property
     def unfinished(self) -> Path:
