@@ -101,7 +101,7 @@ def test_the_parameters_of_the_lowest_validation_regret_are_kept_cell_by_cell():
     assert (progress.validated, progress.done) == (False, 0)
     for iteration, (first, second) in enumerate([(3.0, 1.0), (2.0, 2.0), (2.0, 0.5), (4.0, 0.75)]):
         regret = np.asarray([[first - 1, first + 1], [second, second]])
-        progress.add_validation(5 * iteration, regret, {"w": np.full((2, 3), 5 * iteration)})
+        progress.add_validation(5 * iteration, regret, {"w": np.full((2, 3), 5.0 * iteration)})
     assert progress.best is not None
     np.testing.assert_array_equal(progress.best["w"], [[5, 5, 5], [10, 10, 10]])
     assert progress.best_iteration.tolist() == [5, 10]

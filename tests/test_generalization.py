@@ -109,7 +109,7 @@ def test_the_command_leaves_a_table_a_dataset_and_a_figure(tmp_path, capsys, mon
     assert "| 4 | thompson |" in out
     with xr.open_dataset(run.path / "evaluations" / "horizon=4+9,num_arms=2+6.nc") as grid:
         assert grid.sizes["num_arms"] == 2
-    assert (run.path / "figures" / "grid.pdf").is_file()
+    assert (run.path / "figures" / "horizon=4+9,num_arms=2+6.pdf").is_file()
     for wrong, message in (
         (["--grid", "horizon"], "got --grid horizon, need NAME=VALUE,VALUE"),
         (["--grid", "horizon=4", "--grid", "horizon=9"], "got --grid horizon twice"),

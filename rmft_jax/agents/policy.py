@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rmft_jax.agents.base import TrainedAgent
@@ -93,7 +94,7 @@ def require_built_for(built: int, num_arms: int, suggestion: str = "masking abse
     require(num_arms == built, f"num_arms={num_arms}", need, suggestion)
 
 
-def resized(leaf: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
+def resized(leaf: Float[Array | np.ndarray, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """The array cut, or filled up with zeros, at the end of every axis."""
     kept = leaf[tuple(slice(size) for size in shape)]
     return jnp.pad(kept, [(0, after - before) for before, after in zip(kept.shape, shape, strict=True)])

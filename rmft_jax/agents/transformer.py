@@ -207,7 +207,7 @@ class Transformer(NetworkSettings):
     def _laid_out(self, params: Params, before: Problem, after: Problem) -> Params:
         """See `Policy`. A token lists the features arm by arm, so its new rows stand in between."""
 
-        def fit(path: Any, leaf: Float[Array, "..."], new: jax.ShapeDtypeStruct) -> Float[Array, "..."]:
+        def fit(path: Any, leaf: Float[Any, "..."], new: jax.ShapeDtypeStruct) -> Float[Any, "..."]:
             if jax.tree_util.keystr(path) == "['embed']['kernel']" and leaf.shape != new.shape:
                 features = leaf[:-1].reshape(-1, before.num_arms, leaf.shape[1])
                 features = resized(features, (len(features), after.num_arms, leaf.shape[1]))
