@@ -66,11 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
-    except RuntimeError as error:
-        if "Unable to initialize backend" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        return fail(f"got JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} ({reason}); try JAX_PLATFORMS=cpu", 2)
+    except (RuntimeError, AssertionError):
+        from rmft_jax.method.devices import all_devices
+
+        try:
+            all_devices()
+        except ConfigError as error:
+            return fail(str(error), 2)
+        raise
 
 
 def _call(argv: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 _T = TypeVar("_T")
 
-Params = PyTree[Float[Array | np.ndarray, "..."]]
+Params = PyTree[Float[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
 ScalarKey = Key[Array, ""]
 Number = Float[Array, ""] | float
 """A parameter that is a leaf: it may be traced, and vmapped over."""

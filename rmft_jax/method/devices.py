@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from rmft_jax.config.checks import largest_divisor, require, require_count
+from rmft_jax.config.checks import ConfigError, largest_divisor, require, require_count
 
 AXIS = "scenarios"
 """Name of the only axis of a mesh."""
@@ -66,6 +66,20 @@ ALONE = Shares()
 """One device."""
 
 
+def all_devices() -> list[Any]:
+    """The devices of all processes.
+
+    Raises:
+      ConfigError: if the platform that JAX was told has none.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0] or "it has no device here"
+        got = f"platform {os.environ.get('JAX_PLATFORMS', 'of JAX')} ({reason})"
+        raise ConfigError(f"got {got}, need one that JAX can start; try JAX_PLATFORMS=cpu") from error
+
+
 def make_mesh(num_devices: int | None = None, num_scenarios: int = 0) -> Mesh | None:
     """The first `num_devices` devices of all processes; None if that is one.
 
@@ -76,7 +90,7 @@ def make_mesh(num_devices: int | None = None, num_scenarios: int = 0) -> Mesh | 
     Raises:
       ConfigError: if there are fewer devices, or the shares would be uneven, or a process would be left without any.
     """
-    devices = jax.devices()
+    devices = all_devices()
     if num_devices is None:
         num_devices = largest_divisor(num_scenarios, len(devices)) if num_scenarios else len(devices)
     require_count(num_devices, "num_devices", 1, len(devices))

@@ -132,7 +132,7 @@ def in_threads(function: Callable[[S], T], arguments: Iterable[S]) -> list[T]:
     """The function of every argument. Most of the time goes into compilation, which threads share well."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        return list(pool.map(function, arguments))
+        return list(pool.map(pinned()(function), arguments))  # What JAX is told holds for a thread.
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
