@@ -251,7 +251,7 @@ NUMBERS = st.one_of(
     st.integers(1, 5), st.floats(0.1, 5.0), st.floats(0.1, 5.0).map(np.float32),
     st.sampled_from([0.5, 1.0, 2.0]).map(jnp.float32), st.floats(0.1, 5.0).map(np.asarray),
 )  # fmt: skip
-COUNTS = st.one_of(st.integers(2, 9), st.integers(2, 9).map(np.int64), st.integers(2, 9).map(np.asarray))
+COUNTS = st.one_of(st.integers(4, 9), st.integers(4, 9).map(np.int64), st.integers(4, 9).map(np.asarray))
 
 
 @hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])

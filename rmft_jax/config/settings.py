@@ -43,8 +43,7 @@ class Settings:
         """Takes numbers of NumPy and JAX for Python's, and whole numbers for fractions where a fraction is meant."""
         for name, hint in hints_of(type(self)).items():
             value = getattr(self, name)
-            known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
-            plain = value.item() if known and value.ndim == 0 else value
+            plain = _plain(value)
             if hint is float and isinstance(plain, int) and not isinstance(plain, bool):
                 plain = float(plain)
             if plain is not value:
@@ -108,7 +107,7 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
     Raises:
       ConfigError: if it is none.
     """
-    got = f"{name}={shown(value)}{where}"
+    got, value = f"{name}={shown(value)}{where}", _plain(value)
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         require(value in choices, got, f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
@@ -123,6 +122,12 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
     in_float32 = " in float32" if hint is float and fraction else ""
     require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}={default}")
     return hint(value)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy or JAX as Python's; not one that is traced, or one of several."""
+    known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
+    return value.item() if known and value.ndim == 0 else value
 
 
 def shown(value: Any) -> str:

@@ -134,11 +134,12 @@ class ResultDirectory:
 
     def _require_free(self, known: bool) -> None:
         """Refuses a directory of something else, and one that has results unless that is known."""
+        vacant = not self.path.exists() or self._is_vacant()  # First: who begins meanwhile is seen as a run.
         if self.exists():
             if not known:
                 remedy = "try --resume to continue it or --overwrite to replace it"
                 raise RunError(f"{self.path} already holds a {self.kind}; {remedy}")
-        elif self.path.exists() and not self._is_vacant():
+        elif not vacant:
             raise RunError(f"{self.path} exists and is not a {self.kind} directory; try another --out")
 
     def _is_vacant(self) -> bool:
