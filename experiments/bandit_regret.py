@@ -26,6 +26,7 @@ from experiments.common import (
     tuned_in_hindsight,
     write,
 )
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_regret_curves
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
@@ -35,6 +36,7 @@ BESIDE = {"mab": {"rmft_plain": "mab-plain"}}
 INSTANCES = {"mab-k5": ("fixed_gap_hard", "fixed_gap_easy")}
 
 
+@pinned()
 def main(
     preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5"]],
     options: tyro.conf.OmitArgPrefixes[Options],

@@ -21,6 +21,7 @@ import tyro
 from experiments.common import QUICK, Options, Trained, describe_seeds, interval, provenance, write
 from rmft_jax.config import Value
 from rmft_jax.method.fine_tuning import GradientSteps
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting.style import DataFigure, column_figure, style_of
 from rmft_jax.running.files import replacing
 from rmft_jax.statistics.growth import half_horizon
@@ -144,6 +145,7 @@ GROUPS: dict[str, Group] = {
 }
 
 
+@pinned()
 def main(
     group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "full-information"]],
     options: tyro.conf.OmitArgPrefixes[Options],

@@ -22,6 +22,7 @@ import xarray as xr
 
 from experiments.common import RESULTS, provenance, run
 from rmft_jax.config import Value
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running.files import write_json
 from rmft_jax.running.weights import TrainedPolicy
@@ -69,6 +70,7 @@ QUICK = Scale(
 )
 
 
+@pinned()
 def main(
     quick: tyro.conf.FlagCreatePairsOff[bool] = False,
     runs: Path = Path("runs/encodings"),

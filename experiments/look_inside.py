@@ -24,6 +24,7 @@ from experiments.common import RESULTS
 from rmft_jax.agents import UCB, BayesOptimal, TrainedAgent, make_agents
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
 from rmft_jax.method.evaluation import play_scenarios
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, sheet
 from rmft_jax.problems.types import Context, Trajectory
@@ -36,6 +37,7 @@ OTHERS = ("posterior_index", "thompson", "greedy", "ucb1")
 Record = tuple[int, int]
 
 
+@pinned()
 def main(seed: int = 0) -> None:
     """Computes the probabilities and draws them.
 

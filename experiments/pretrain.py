@@ -10,10 +10,12 @@ from pathlib import Path
 import tyro
 
 from experiments.common import Options, provenance, train_seeds
+from rmft_jax.method.numerics import pinned
 from rmft_jax.running.weights import PRETRAINED, write_policy
 from rmft_jax.statistics.report import summarize
 
 
+@pinned()
 def main(preset: tyro.conf.Positional[str], runs: Path = Options.runs, seed: int = 0) -> None:
     """Trains what is missing, then writes `rmft_jax/running/policies/PRESET.npz`.
 

@@ -18,6 +18,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from experiments.common import Options, describe_seeds, write
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting.style import DataFigure, legend_above, plain_log_ticks, sheet, styles_of
 from rmft_jax.statistics.growth import half_horizon
 
@@ -42,6 +43,7 @@ class Halves(NamedTuple):
     gaps: Float[np.ndarray, "N"]
 
 
+@pinned()
 def main(
     preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5"]],
     options: tyro.conf.OmitArgPrefixes[Options],

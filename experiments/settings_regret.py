@@ -21,6 +21,7 @@ from experiments.common import (
     tuned_in_hindsight,
     write,
 )
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_regret_curves
 from rmft_jax.statistics.growth import growth_exponent
 
@@ -30,6 +31,7 @@ TUNED = {
 }
 
 
+@pinned()
 def main(preset: tyro.conf.Positional[Literal["fol", "nsmab"]], options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     """Trains what is missing, then writes the table and the figure.
 

@@ -18,12 +18,14 @@ from jaxtyping import Float
 
 from experiments.common import Options, describe_seeds, provenance, ratios, tuned_in_hindsight, write
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, TrainedAgent, make_agents
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting.style import DataFigure, sheet
 from theory.hedge import centring, rate
 
 PRESET = "single-layer"
 
 
+@pinned()
 def main(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
     """Trains what is missing, then writes the numbers and the figure.
 

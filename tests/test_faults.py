@@ -70,6 +70,16 @@ def test_checkpoints_of_a_run_of_the_same_settings_are_not_this_runs(tmp_path):
         load_run(tmp_path / "one")
 
 
+def test_a_run_that_goes_on_under_other_versions_says_so(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("rmft_jax.running.checkpoints.versions", lambda: {"jax": "0.7.0", "numpy": np.__version__})
+        make_run(tmp_path / "run", TINY_RUN)
+    told = []
+    load_run(tmp_path / "run", warn=told.append)
+    assert len(told) == 1
+    assert f"(jax 0.7.0 then, {jax.__version__} now)" in told[0]
+
+
 def test_what_cannot_be_removed_is_told_and_stays_what_it_was(tmp_path, monkeypatch):
     run, _, _ = make_run(tmp_path / "run", TINY_RUN)
 

@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(run, monkeypatch):
 
 
 def test_what_a_killed_first_write_leaves_does_not_stand_in_the_way(tmp_path):
-    (tmp_path / ".config.tmp.json").write_text("{")
+    (tmp_path / ".config.17-3.tmp.json").write_text("{")
     RunDirectory.create(tmp_path, RunConfig(), "mab")
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_seed
 from rmft_jax.method.devices import device_name
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
 from rmft_jax.running.files import write_json
 from rmft_jax.running.provenance import versions
@@ -149,6 +150,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     return result
 
 
+@pinned()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the check."""
     arguments = tyro.cli(Arguments, prog="python -m theory.check", args=argv)

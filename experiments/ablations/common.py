@@ -14,6 +14,7 @@ import xarray as xr
 from experiments.common import RESULTS, interval, provenance
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
+from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_kind, save_figure
 from rmft_jax.running.files import RunError, replacing, write_json
 from rmft_jax.statistics.bootstrap import t_interval
@@ -62,6 +63,7 @@ class Question:
     baselines: Sequence[str] | None = None
 
 
+@pinned()
 def main(*questions: Question) -> None:
     """The command line of a script."""
 

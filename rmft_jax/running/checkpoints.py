@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from rmft_jax.method.state import TrainState
 from rmft_jax.running.files import RunError
 from rmft_jax.running.history import METRICS, History
+from rmft_jax.running.provenance import versions
 from rmft_jax.running.weights import DamagedFileError, fitted, named, read_arrays, write_arrays
 
 _ARRAYS = ("iterations", "validation", "validation_sem", "best_iteration")
@@ -41,6 +42,7 @@ class Checkpoints:
         arrays |= {name: getattr(history, name) for name in _ARRAYS}
         about = {
             "identity": self._identity,
+            "versions": versions(),
             "failures": list(history.failures.items()),
             "seconds": history.seconds,
             "compile_seconds": history.compile_seconds,
@@ -69,7 +71,9 @@ class Checkpoints:
                 arrays, about = read_arrays(path)
                 if about["identity"] != self._identity:
                     raise RunError(f"{path} belongs to another run; try another directory for this one")
-                return _restored(arrays, about, like)
+                restored = _restored(arrays, about, like)
+                self._note_other_versions(about.get("versions", {}))
+                return restored
             except (DamagedFileError, LookupError, TypeError) as error:
                 remedy = f"falling back to {paths[position + 1].name}" if position + 1 < len(paths) else "none is left"
                 self._warn(f"checkpoint {path.name} is damaged ({error}); {remedy}")
@@ -80,6 +84,12 @@ class Checkpoints:
                 "try a backup of them, or train again with --overwrite"
             )
         return None
+
+    def _note_other_versions(self, before: Mapping[str, str]) -> None:
+        now = versions()
+        changes = [f"{name} {before[name]} then, {now[name]} now" for name in before if now.get(name) != before[name]]
+        if changes:
+            self._warn(f"{self._folder} is of other versions ({', '.join(changes)}): the same but for rounding")
 
     def _paths(self) -> list[Path]:
         """Newest first."""

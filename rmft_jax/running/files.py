@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from rmft_jax.config import ConfigError
 
-TEMPORARY = ".tmp"
-"""In the name of a file that is being written."""
+TEMPORARY = ".*.[0-9]*-[0-9]*.tmp*"
+"""Names of files that are being written."""
 _ENGINE = "h5netcdf"
 
 
@@ -143,7 +143,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, whose folder is made, that takes its place once the block has written it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own, for others may be writing the same file.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as file:

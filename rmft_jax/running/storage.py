@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -128,9 +129,9 @@ class ResultDirectory:
 
     def _remove_halves(self) -> None:
         """Removes what processes left that were killed as they wrote; figures and evaluations need no lock."""
-        for path in self.path.rglob(f".*{TEMPORARY}*"):
-            if not {"figures", "evaluations"} & set(path.relative_to(self.path).parts):
-                path.unlink(missing_ok=True)
+        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations")]
+        for path in itertools.chain(self.path.glob(TEMPORARY), *(folder.rglob(TEMPORARY) for folder in folders)):
+            path.unlink(missing_ok=True)
 
     def _require_free(self, known: bool) -> None:
         """Refuses a directory of something else, and one that has results unless that is known."""
