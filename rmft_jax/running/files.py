@@ -50,14 +50,13 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     """
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise RunError(refusal) from None
     except OSError as error:
         advice = "try again when that is mended, or --out on another file system"
         raise RunError(f"cannot lock {folder}: {error.strerror}; {advice}") from error
-    with lock:
-        lock.release()  # The block has it now.
+    with held:
         yield
 
 
