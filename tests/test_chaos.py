@@ -1,6 +1,7 @@
-"""A hundred kills at random moments, some on a full disk or amid files that vanish: nothing is lost or mixed up.
+"""A hundred kills at random moments, with faults of disks among them: nothing is lost or mixed up.
 
-`RMFT_CHAOS=FILE` keeps the counts as JSON.
+Where mounting is allowed, some commands find their directory on a small file system, and some may only read it.
+After every command, what was counted is written to the file that `RMFT_CHAOS` names.
 """
 
 import json
@@ -11,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,43 +45,78 @@ num_rollouts = 4
 num_validation_scenarios = 8
 num_test_scenarios = 8
 """
+SWEEP = ("sweep", "spec.toml", "--keep-weights", "--out")
 # Written at another time, or by a machine that takes other times.
 CHANGING = ("seconds", "created", "made_from", "wall", "versions", "git_commit", "device")
+# How a command meets a fault, in the words of a shell; $IN is the directory that it uses. What is mounted goes with
+# the command; what a file system with $SIZE KiB held is copied out before.
+AMID = {
+    "file too large": """
+        ulimit -f "$SIZE"; trap "" XFSZ; exec "$@"
+    """,
+    "disk full": """
+        mkdir -p "$IN"; rm -rf .held .after after; cp -r "$IN" .held
+        mount -t tmpfs -o size="$SIZE"k none "$IN"; cp -r .held/. "$IN"
+        "$@"; code=$?
+        cp -r "$IN" .after; mv .after after; exit $code
+    """,
+    "read-only": """
+        mount --bind "$IN" "$IN"; mount -o remount,ro,bind "$IN"; exec "$@"
+    """,
+}
+WRONG = ("lost", "mislabelled", "tracebacks", "unreadable")
 
 
 class Chaos:
     """Commands that are killed, what they leave, and what went wrong.
 
-    counts: kills, faults, lost results, wrong labels, tracebacks, unreadable files.
+    counts: kills, faults of every kind, lost results, wrong labels, tracebacks, unreadable files.
     """
 
     def __init__(self, base: Path):
         self.base, self.random = base, random.Random(0)
-        self.counts = dict.fromkeys(("kills", "faults", "lost", "mislabelled", "tracebacks", "unreadable"), 0)
         self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled")}
         self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", base], check=False)
+        self.mounting = probe.returncode == 0
+        self.faults = ["vanished", *AMID] if self.mounting else ["vanished", "file too large"]
+        self.counts = dict.fromkeys(("commands", "kills", *self.faults, *WRONG), 0)
 
-    def run(self, *words: object, kill_after: float | None = None, limit: int | None = None) -> tuple[int, float]:
-        """Runs a command, killed after some seconds; with a limit on the size of a file, as if the disk were full."""
+    def run(self, *words: object, used: str = "", fault: str = "", kill_after: float | None = None) -> int:
+        """Runs a command that uses a directory, killed after some seconds: its exit status."""
         command = [sys.executable, "-m", "rmft_jax.cli", *map(str, words)]
-        if limit is not None:
-            command = ["sh", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$@"', "sh", *command]
-        started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=self.base, env=self.environment, stderr=subprocess.PIPE, stdout=-3)
+        if fault in AMID:
+            command = ["unshare", "-m"] * self.mounting + ["sh", "-c", AMID[fault], "sh", *command]
+        elif fault == "vanished":
+            self.vanish(self.base / used)
+        # In KiB, beside what a disk holds already, in pages.
+        held = sum(4 + path.stat().st_size // 1024 for path in (self.base / used).rglob("*") if fault == "disk full")
+        size = held + self.random.choice([1, 8, 40, 200])
+        environment = self.environment | {"IN": used, "SIZE": str(size)}
+        process = subprocess.Popen(
+            command, cwd=self.base, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         try:
             _, said = process.communicate(timeout=kill_after)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             _, said = process.communicate()
             self.counts["kills"] += 1
-        text = said.decode()
-        self.counts["tracebacks"] += "Traceback" in text
-        return process.returncode, time.perf_counter() - started
+        self.look(said.decode(), " ".join(map(str, words)), fault)
+        return process.returncode
 
-    def look(self) -> None:
-        """Every file that can be seen is whole."""
+    def look(self, said: str, words: str, fault: str) -> None:
+        """Nothing was said that only a programmer reads, and every file that can be seen is whole."""
+        self.counts["commands"] += 1
+        if fault:
+            self.counts[fault] += 1
+        if "Traceback" in said:
+            print(words, fault, said)
+            self.counts["tracebacks"] += 1
         for path in self.base.rglob("*"):
-            if path.name.startswith(".") or "compiled" in path.parts or not path.is_file():
+            within = path.relative_to(self.base).parts
+            if any(part.startswith(".") or part == "compiled" for part in within) or not path.is_file():
                 continue
             try:
                 match path.suffix:
@@ -90,8 +127,20 @@ class Chaos:
                     case ".json":
                         json.loads(path.read_bytes())
             except Exception as error:
-                print(path, error)
+                print(words, fault, path, error)
                 self.counts["unreadable"] += 1
+        if "RMFT_CHAOS" in os.environ:
+            Path(os.environ["RMFT_CHAOS"]).write_text(json.dumps(self.counts, indent=1))
+
+    def vanish(self, path: Path) -> None:
+        """Somebody removes results of a run or sweep, from which they can be made again."""
+        what = path / self.random.choice(["figures", "metrics.nc", "evaluation.nc", "summary.json", "sweep.nc"])
+        shutil.rmtree(what, ignore_errors=True) if what.is_dir() else what.unlink(missing_ok=True)
+
+    def seed_of_run(self) -> int | None:
+        """Whose the run is, of one that was begun."""
+        run = self.base / "run"
+        return RunDirectory(run).read_config()[0].seed if (run / "config.json").is_file() else None
 
 
 def numbers_of(path: Path) -> dict[str, np.ndarray]:
@@ -101,9 +150,12 @@ def numbers_of(path: Path) -> dict[str, np.ndarray]:
     return {name: values for name, values in kept.items() if not any(word in name for word in CHANGING)}
 
 
-def same(first: Path, second: Path) -> bool:
-    a, b = numbers_of(first), numbers_of(second)
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[n], b[n], equal_nan=a[n].dtype.kind == "f") for n in a)
+
+
+def train(out: str, seed: int, *more: str) -> list[object]:
+    return ["train", "quickstart", *TINY_WORDS, "--seed", seed, "--out", out, *more]
 
 
 @pytest.fixture(scope="module")
@@ -112,70 +164,54 @@ def chaos(tmp_path_factory) -> Chaos:
     chaos = Chaos(tmp_path_factory.mktemp("chaos"))
     (chaos.base / "spec.toml").write_text(SPEC)
     for seed in (0, 1):
-        assert chaos.run(*train(f"reference-{seed}", seed))[0] == 0
-    assert chaos.run("sweep", "spec.toml", "--out", "reference-sweep", "--keep-weights")[0] == 0
+        assert chaos.run(*train(f"reference-{seed}", seed)) == 0
+    assert chaos.run(*SWEEP, "reference-sweep") == 0
     return chaos
 
 
-def train(out: str, seed: int, *more: str) -> list[object]:
-    return ["train", "quickstart", *TINY_WORDS, "--seed", seed, "--out", out, *more]
-
-
 def test_nothing_is_lost_or_mixed_up(chaos):
-    seed, whole = 0, chaos.run(*train("run", 0))[1]
-    sweep = ["sweep", "spec.toml", "--out", "sweep", "--resume", "--keep-weights"]
+    seed, seconds = 0, defaultdict[str, float](lambda: 10.0)
     while chaos.counts["kills"] < KILLS:
-        kind = chaos.random.choice(["train", "train", "anew", "sweep", "sweep", "evaluate", "plot"])
-        after = chaos.random.uniform(0.3, 1.1) * whole
-        fault = chaos.random.random() < 0.2
-        limit = chaos.random.choice([1, 8, 40]) if fault else None
-        chaos.counts["faults"] += fault
-        if kind == "anew":
-            seed = chaos.random.choice([0, 1])
-            chaos.run(*train("run", seed, "--overwrite"), kill_after=after, limit=limit)
-            # Killed before it began, it left the run of the seed before.
-            seed = RunDirectory(chaos.base / "run").read_config()[0].seed if recorded(chaos.base / "run") else seed
-        elif kind == "train":
-            if fault:
-                vanish(chaos)
-            chaos.run(*train("run", seed, "--resume"), kill_after=after, limit=limit)
-        elif kind == "sweep":
-            chaos.run(*sweep, kill_after=after, limit=limit)
-        elif kind == "evaluate":
-            chaos.run("evaluate", "run", "--num-scenarios", 16, kill_after=after, limit=limit)
-        else:
-            chaos.run("plot", chaos.random.choice(["run", "sweep"]), kill_after=after, limit=limit)
-        chaos.look()
-    finish(chaos, seed, sweep)
+        kind = chaos.random.choice(["anew", "anew", "train", "train", "train", "sweep", "sweep", "evaluate", "plot"])
+        fault = chaos.random.choice(chaos.faults) if chaos.random.random() < 0.3 else ""
+        # Of what commands of the kind took that were not killed; some are not.
+        after = chaos.random.uniform(0.2, 0.9) * seconds[kind] if chaos.random.random() < 0.8 else None
+        how: dict[str, Any] = {"fault": fault, "kill_after": after}
+        started, kills = time.perf_counter(), chaos.counts["kills"]
+        match kind:
+            case "anew" if fault not in ("disk full", "read-only"):
+                wanted = chaos.random.choice([0, 1])
+                chaos.run(*train("run", wanted, "--overwrite"), used="run", **how)
+                # Killed before it began, it left the run of the seed before.
+                seed = wanted if (found := chaos.seed_of_run()) is None else found
+            case "sweep":
+                again = ["--overwrite"] if chaos.random.random() < 0.2 else ["--resume"]
+                chaos.run(*SWEEP, "sweep", *again, used="sweep", **how)
+            case "evaluate":
+                chaos.run("evaluate", "run", "--num-scenarios", 16, used="run", **how)
+            case "plot":
+                what = chaos.random.choice(["run", "sweep"])
+                chaos.run("plot", what, used=what, **how)
+            case _:
+                chaos.run(*train("run", seed, "--resume"), used="run", **how)
+        if not fault and chaos.counts["kills"] == kills:
+            seconds[kind] = time.perf_counter() - started
+    finish(chaos, seed)
     print(chaos.counts)
-    if "RMFT_CHAOS" in os.environ:
-        Path(os.environ["RMFT_CHAOS"]).write_text(json.dumps(chaos.counts))
-    assert {name: chaos.counts[name] for name in ("lost", "mislabelled", "tracebacks", "unreadable")} == {
-        "lost": 0, "mislabelled": 0, "tracebacks": 0, "unreadable": 0,
-    }  # fmt: skip
+    assert {name: chaos.counts[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
 
 
-def recorded(path: Path) -> bool:
-    return (path / "config.json").is_file()
-
-
-def vanish(chaos: Chaos) -> None:
-    """Somebody removes results of the run, from which it can be made again."""
-    what = chaos.base / "run" / chaos.random.choice(["figures", "metrics.nc", "evaluation.nc", "summary.json"])
-    shutil.rmtree(what, ignore_errors=True) if what.is_dir() else what.unlink(missing_ok=True)
-
-
-def finish(chaos: Chaos, seed: int, sweep: Sequence[object]) -> None:
+def finish(chaos: Chaos, seed: int) -> None:
     """What goes on to its end is what was never disturbed, under its own seed."""
-    assert chaos.run(*train("run", seed, "--resume"))[0] == 0
-    assert chaos.run(*sweep)[0] == 0
+    assert chaos.run(*train("run", seed, "--resume")) == 0
+    assert chaos.run(*SWEEP, "sweep", "--resume") == 0
     run, reference = chaos.base / "run", chaos.base / f"reference-{seed}"
     for name in ("metrics.nc", "evaluation.nc"):
-        chaos.counts["lost"] += not same(run / name, reference / name)
-    told = {RunDirectory(run).read_summary()["seed"], RunDirectory(run).read_config()[0].seed, seed}
+        chaos.counts["lost"] += not same(numbers_of(run / name), numbers_of(reference / name))
+    told = {RunDirectory(run).read_summary()["seed"], chaos.seed_of_run(), seed}
     chaos.counts["mislabelled"] += len(told) != 1
     swept, undisturbed = (SweepDirectory(chaos.base / name) for name in ("sweep", "reference-sweep"))
-    chaos.counts["lost"] += not same(swept.path / "sweep.nc", undisturbed.path / "sweep.nc")
+    chaos.counts["lost"] += not same(numbers_of(swept.path / "sweep.nc"), numbers_of(undisturbed.path / "sweep.nc"))
     for cell in swept.cells:
         own, other = (read_arrays(one.weights_path(cell.index))[0] for one in (swept, undisturbed))
-        chaos.counts["lost"] += own.keys() != other.keys() or any(not np.array_equal(own[n], other[n]) for n in own)
+        chaos.counts["lost"] += not same(own, other)
