@@ -1,6 +1,7 @@
 """What hurt users of comparable tools, kind by kind: nothing is lost, and nothing stands under another's name."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import plot_final_regret, save_figure
 from rmft_jax.problems import Problem, Stationary
 from rmft_jax.running.files import RunError, read_dataset, writable, write_dataset
+from rmft_jax.running.interruption import InterruptedRunError, StopSignals
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
 from rmft_jax.running.weights import read_policy, write_policy
@@ -253,6 +255,22 @@ def test_stopped_as_it_compiles_it_ends_in_order(number, code, tmp_path):
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert RunDirectory(tmp_path / "run").read_config()[0].rmft.horizon == 6
+
+
+def test_a_stop_that_python_drops_is_not_lost(tmp_path, capsys):
+    """What is raised in a callback of the garbage collector goes nowhere."""
+
+    def stop(phase, info):
+        gc.callbacks.remove(stop)
+        signal.raise_signal(signal.SIGTERM)
+
+    with StopSignals(tmp_path, print) as signals:
+        gc.callbacks.append(stop)
+        gc.collect()
+        with pytest.raises(InterruptedRunError, match="saved; continue with: rmft train --resume") as stopped:
+            signals.check("saved")
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # Settings survive their own file.

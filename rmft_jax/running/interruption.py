@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ def wait(result: Any) -> None:
 class StopSignals:
     """SIGINT and SIGTERM: at once, or, inside `deferred`, at the next `check`; a second one is always at once.
 
+    Python drops what is raised while it collects garbage, where a signal may be met as anywhere. A stop that is dropped
+    so comes at the next `check`, without a word of it.
+
     Args:
       directory: of the run, to say how it goes on.
       note: told when a signal is held back.
@@ -48,9 +52,11 @@ class StopSignals:
         # Only the main thread receives signals, and only there may handlers be set.
         in_main = threading.current_thread() is threading.main_thread()
         self._previous = {number: signal.signal(number, self._handle) for number in numbers} if in_main else {}
+        self._dropped, sys.unraisablehook = sys.unraisablehook, self._drop
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._dropped
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -74,3 +80,9 @@ class StopSignals:
             raise InterruptedRunError(number, f"stopped at once; {self._resume}")
         self._pending = number
         self._note("stopping when this chunk is saved; once more to stop at once")
+
+    def _drop(self, dropped: Any) -> None:
+        if isinstance(dropped.exc_value, InterruptedRunError):
+            self._pending = dropped.exc_value.signal_number
+        else:
+            self._dropped(dropped)
