@@ -201,10 +201,7 @@ def tuned_in_hindsight(config: RunConfig, names: Sequence[str]) -> dict[str, dic
     best = tune_agents(catalogue.make_agents(problem, names), problem, key=key, num_scenarios=count)
     regrets = mean_final_regrets(evaluate(best, problem, num_scenarios=count, key=key))
     return {
-        name: {
-            "constant": getattr(best[name], catalogue.AGENTS[name].constant or "", None),
-            "regret_mean": regret,
-        }
+        name: {"constant": next(iter(catalogue.constants(best[name], name).values()), None), "regret_mean": regret}
         for name, regret in regrets.items()
     }
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from rmft_jax.agents.catalogue import AGENTS
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config.choices import ChoiceRegister
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rmft_jax.agents import EXP3, UCB, EpsilonGreedy, Hedge, Rexp3, make_agents
-from rmft_jax.agents.catalogue import AGENTS
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import evaluate, final_regret
 from rmft_jax.problems import Abrupt, Problem, Stationary
@@ -22,7 +22,7 @@ def test_full_information_side_by_side():
     assert dataset.attrs["regret"] == "static"
     assert dataset.attrs["regret_form"] == "expected"
     assert dataset.attrs["reference"] == "hedge"
-    assert constants == {"hedge": 1.0, "hedge_anytime": 1.0, "ftrl": 1.0, "ftpl": 1.0}
+    assert constants == {name: {"rate": 1.0} for name in ("hedge", "hedge_anytime", "ftrl", "ftpl")}
     final = dataset["regret"].isel(round=-1)
     np.testing.assert_allclose(final.sel(agent="best_fixed_arm"), 0, atol=1e-5)
     assert (final.sel(agent="uniform") >= 0).all()
@@ -49,7 +49,7 @@ def test_tuning_finds_the_best_constant_of_its_grid():
     def mean_regret(constant: float) -> float:
         return float(np.mean(final_regret(UCB(constant=constant), problem, KEY, 100)))
 
-    best = min(AGENTS["ucb"].grid, key=mean_regret)
+    best = min(AGENTS["ucb"].grids["constant"], key=mean_regret)
     assert tuned["ucb"] == UCB(constant=best)
     assert best < 1.0, "the theory's constant explores too much at this horizon"
 
@@ -75,7 +75,7 @@ def test_tuning_leaves_the_scenarios_alone():
     plain, _ = bench_agents(config, horizon=10, num_scenarios=30, agents=agents)
     tuned, constants = bench_agents(config, horizon=10, num_scenarios=30, agents=agents, tune=True)
     np.testing.assert_array_equal(plain["mean_rewards"], tuned["mean_rewards"])
-    assert constants["hedge"] in AGENTS["hedge"].grid
+    assert constants["hedge"]["rate"] in AGENTS["hedge"].grids["rate"]
     assert tuned.attrs["tuned"] == 1
 
 
@@ -99,4 +99,4 @@ def test_tuning_knows_both_ends():
     tuned: Any = tune_agents({"hedge": Hedge()}, Problem(full, 10), key=KEY, num_scenarios=20)
     assert tuned["hedge"].rate >= 16.0
     tuned = tune_agents({"epsilon_greedy": EpsilonGreedy()}, Problem(bandit, 10), key=KEY, num_scenarios=20)
-    assert tuned["epsilon_greedy"] == EpsilonGreedy(min(AGENTS["epsilon_greedy"].grid))
+    assert tuned["epsilon_greedy"] == EpsilonGreedy(min(AGENTS["epsilon_greedy"].grids["epsilon"]))

@@ -23,7 +23,8 @@ from rmft_jax.agents import (
     make_baselines,
     reference_agent,
 )
-from rmft_jax.agents.catalogue import AGENTS, with_constant
+from rmft_jax.agents.catalogue import constants, tuning_grid, with_constants
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import final_regret, play_scenarios
 from rmft_jax.plotting import STYLES
@@ -34,7 +35,9 @@ STOCHASTIC = {
     "ucb1", "ucb", "kl_ucb", "moss", "posterior_index", "thompson", "greedy", "epsilon_greedy", "explore_then_commit",
     "exp3", "exp3_ix", "exp3_p", "tsallis_inf",
 }  # fmt: skip
-DRIFTING = {"rexp3", "sliding_window_ucb", "discounted_ucb", "discounted_thompson"}
+DRIFTING = {
+    "rexp3", "sliding_window_ucb", "discounted_ucb", "discounted_thompson", "discounted_index", "change_point_index",
+}  # fmt: skip
 FULL = {"hedge", "hedge_anytime", "ftrl", "ftpl", "follow_the_leader"}
 REFERENCES = {"uniform", "best_fixed_arm", "best_arm"}
 every_environment = pytest.mark.parametrize("name", Environment.register.names())
@@ -67,32 +70,57 @@ def test_every_fitting_agent_really_plays(name):
 
 
 def test_which_agents_fit():
-    assert set(agents_of(Stationary())) == STOCHASTIC | REFERENCES
-    assert set(agents_of(Stationary(num_arms=2))) == STOCHASTIC | REFERENCES | {"bayes_optimal"}
-    assert "bayes_optimal" not in agents_of(Stationary(num_arms=2), 101)
-    assert "bayes_optimal" not in agents_of(Stationary(num_arms=2, prior="fixed_gap"))
+    stationary = STOCHASTIC | REFERENCES | {"gittins"}
+    assert set(agents_of(Stationary())) == stationary
+    assert set(agents_of(Stationary(num_arms=2))) == stationary | {"bayes_optimal"}
+    assert set(agents_of(Stationary(num_arms=3), 20)) == stationary | {"bayes_optimal"}
+    assert "bayes_optimal" not in fitting(Stationary(num_arms=2), 101)
+    assert "bayes_optimal" not in fitting(Stationary(num_arms=3), 51)
+    assert "bayes_optimal" not in fitting(Stationary(num_arms=2, prior="fixed_gap"))
+    assert "gittins" in fitting(Stationary(prior="gaussian", noise="gaussian"))
+    for noise in ("none", "uniform", "beta"):
+        assert "gittins" not in fitting(Stationary(noise=noise))
     assert set(agents_of(Abrupt())) == STOCHASTIC | DRIFTING | REFERENCES
     assert set(agents_of(Abrupt(num_changes=0))) == STOCHASTIC | REFERENCES
+    assert "change_point_index" not in fitting(Abrupt(change="mirrored"))
     gaussian = set(agents_of(Abrupt(noise="gaussian")))
-    assert gaussian == (STOCHASTIC | DRIFTING | REFERENCES) - {"kl_ucb", "discounted_thompson"}
+    unfit = {"kl_ucb", "discounted_thompson", "change_point_index"}
+    assert gaussian == (STOCHASTIC | DRIFTING | REFERENCES) - unfit
     assert set(agents_of(Stationary(feedback="full"))) == FULL | REFERENCES
     assert set(agents_of(Adaptive(feedback="full"))) == FULL | {"uniform"}
     assert set(agents_of(Adaptive(adversary="orthogonal", feedback="full"))) == FULL | {"uniform"}
     crowding = agents_of(Adaptive(adversary="crowding"))
-    assert set(crowding) == STOCHASTIC | DRIFTING | {"uniform", "best_arm"}
-    assert set(AGENTS) == STOCHASTIC | DRIFTING | FULL | REFERENCES | {"bayes_optimal"}
+    assert set(crowding) == (STOCHASTIC | DRIFTING | {"uniform", "best_arm"}) - {"change_point_index"}
+    assert set(AGENTS) == STOCHASTIC | DRIFTING | FULL | REFERENCES | {"bayes_optimal", "gittins"}
+
+
+def fitting(environment: Environment, horizon: int = 50) -> set[str]:
+    return {name for name, entry in AGENTS.items() if entry.fits(Problem(environment, horizon))}
+
+
+@every_environment
+def test_whether_an_agent_fits_is_known_without_making_it(name):
+    environment = get_environment(name)
+    assert fitting(environment, 10) == set(agents_of(environment, 10))
 
 
 def test_every_agent_has_a_style_and_every_grid_holds_what_it_tunes():
     assert set(AGENTS) <= set(STYLES)
     for environment in (Stationary(), Abrupt(), Stationary(feedback="full")):
         for name, agent in agents_of(environment).items():
-            entry = AGENTS[name]
-            assert (entry.constant is None) == (entry.grid == ())
-            if entry.constant is not None:
-                tried = [getattr(with_constant(agent, name, value), entry.constant) for value in entry.grid]
-                assert tuple(tried) == entry.grid
-                assert min(entry.grid) <= getattr(agent, entry.constant) <= max(entry.grid)
+            own, grid = constants(agent, name), tuning_grid(agent, name)
+            assert own in grid
+            assert len(grid) == len({tuple(point.values()) for point in grid})
+            assert all(constants(with_constants(agent, point), name) == point for point in grid[:: len(grid) // 5 + 1])
+            for field, values in AGENTS[name].grids.items():
+                assert min(values) <= own[field] <= max(values)
+
+
+def test_two_constants_are_tuned_together():
+    (agent,) = agents_of(Abrupt(), names=["discounted_index"]).values()
+    grid, grids = tuning_grid(agent, "discounted_index"), AGENTS["discounted_index"].grids
+    assert {*grids} == {"constant", "discount"}
+    assert len(grid) == len(grids["constant"]) * (len(grids["discount"]) + 1)
 
 
 def test_parameters_fit_the_environment():
@@ -120,8 +148,9 @@ def test_parameters_fit_the_environment():
 @pytest.mark.parametrize(
     ("environment", "expected", "reference"),
     [
-        (Stationary(num_arms=2), {"bayes_optimal", "thompson", "posterior_index", "best_arm"}, "thompson"),
-        (Abrupt(), {"rexp3", "ucb1", "sliding_window_ucb", "best_fixed_arm"}, "rexp3"),
+        (Stationary(num_arms=2), {"bayes_optimal", "gittins", "posterior_index", "best_arm"}, "thompson"),
+        (Stationary(num_arms=5), {"gittins", "thompson", "posterior_index", "best_arm"}, "thompson"),
+        (Abrupt(), {"rexp3", "change_point_index", "discounted_index", "best_fixed_arm"}, "rexp3"),
         (Stationary(feedback="full"), {"hedge", "ftrl", "follow_the_leader", "best_fixed_arm"}, "hedge"),
         (Adaptive(), {"exp3", "tsallis_inf", "uniform"}, "exp3"),
         (Adaptive(feedback="full"), {"hedge", "uniform"}, "hedge"),
@@ -173,7 +202,7 @@ def _own_names(monkeypatch):
 def define_stubborn(start: float = 1.0):
     """A user's agent, as a cell of a notebook that can be run again."""
 
-    @AGENTS("stubborn", constant="bonus", grid=(0, 2))
+    @AGENTS("stubborn", grids={"bonus": (0, 2)})
     class Stubborn(StatisticsAgent):
         bonus: float = start
 
@@ -199,14 +228,15 @@ def test_the_constant_of_a_user_s_agent_is_tuned():
     define_stubborn()
     problem = Problem(Stationary(), 20)
     agent, entry = make_agents(problem, ["stubborn"])["stubborn"], AGENTS["stubborn"]
-    assert (entry.constant, entry.grid) == ("bonus", (0.0, 2.0))
+    assert entry.grids == {"bonus": (0.0, 2.0)}
+    assert tuning_grid(agent, "stubborn") == [{"bonus": 0.0}, {"bonus": 1.0}, {"bonus": 2.0}]
 
     @jax.jit
     @jax.vmap
     def actions(value):
-        return play_scenarios(with_constant(agent, "stubborn", value), problem, KEY, 8).actions
+        return play_scenarios(with_constants(agent, {"bonus": value}), problem, KEY, 8).actions
 
-    greedy, stubborn = np.asarray(actions(jnp.asarray(entry.grid)))
+    greedy, stubborn = np.asarray(actions(jnp.asarray(entry.grids["bonus"])))
     assert (stubborn == stubborn[:, :1]).all()
     assert np.ptp(stubborn) > 0
     assert np.ptp(greedy, axis=1).any()
@@ -246,7 +276,7 @@ class _NoDefault(UCB):
         ("mine", type("Abstract", (StatisticsAgent,), {}), None, r"\(Abstract\) without _index, .*; try def _index"),
         ("mine", _NoDefault, None, r"\(_NoDefault\) .*need a default for every field"),
         ("mine", _NoPytree, None, r"got agent 'mine' \(_NoPytree\), a dataclass .*; try .*without @dataclass"),
-        ("mine", type("Mine", (UCB,), {}), "bonus", r"got constant='bonus' of agent 'mine' \(Mine\), .* constant=None"),
+        ("mine", type("Mine", (UCB,), {}), "bonus", r"got grids of bonus for agent 'mine' \(Mine\), .* grids={}"),
         ("ucb1", type("Mine", (UCB,), {}), None, r"got agent 'ucb1' from .*Mine, which .* has taken.* try 'my_ucb1'"),
         ("My agent", UCB, None, r"got agent 'My agent', need a name .*; try @register_agent\('my_name'\)"),
         (UCB, UCB, None, r"got agent <class .*UCB'>, need a name .*; try @register_agent\('my_name'\)"),
@@ -255,7 +285,7 @@ class _NoDefault(UCB):
 def test_a_user_s_agent_that_cannot_play_is_refused(name, made, constant, message):
     before = AGENTS.names()
     with pytest.raises(ConfigError, match=f"^.*{message}.*$"):
-        AGENTS(name, constant=constant)(made)
+        AGENTS(name, grids={constant: ()} if constant else {})(made)
     assert AGENTS.names() == before
 
 

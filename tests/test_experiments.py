@@ -187,7 +187,7 @@ def test_no_constant_is_better_than_the_one_tuned_in_hindsight():
     problem = config.rmft.problem()
     agent = make_agents(problem, ["posterior_index"])["posterior_index"]
     candidates = {
-        str(constant): catalogue.with_constant(agent, "posterior_index", constant)
+        str(constant): catalogue.with_constants(agent, {"constant": constant})
         for constant in (0.6, 1.0, 2.0, tuned["constant"])
     }
     key = RunKeys.create(3).test
@@ -199,7 +199,8 @@ def test_no_constant_is_better_than_the_one_tuned_in_hindsight():
 def test_ratios_are_taken_on_the_same_scenarios():
     finals = xr.DataArray([[2.0, 4.0, 0.0], [4.0, 6.0, 0.0]], dims=("scenario", "agent"))
     regret = finals.assign_coords(agent=["rmft", "thompson", "best_arm"]).expand_dims(round=[1])
-    tuned = [{"ucb": {"constant": 0.5, "regret_mean": 1.5}, "kl_ucb": {"constant": None, "regret_mean": 6.0}}] * 2
+    ucb, kl_ucb = {"constant": 0.5, "regret_mean": 1.5}, {"constant": None, "regret_mean": 6.0}
+    tuned = [{"ucb": ucb, "kl_ucb": kl_ucb}] * 2
     found = common.ratios([regret.to_dataset(name="regret"), 2 * regret.to_dataset(name="regret")], tuned)
     assert {name: row["seeds"] for name, row in found.items()} == {
         "thompson": [0.6, 0.6],  # Who knows the rewards has no regret to be compared with.

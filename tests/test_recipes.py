@@ -10,7 +10,7 @@ from evaluations import made_evaluation
 from tutorials import ROOT, as_before, world
 
 from rmft_jax import Problem, Stationary, evaluate, get_environment, get_preset, import_code, make_agents, save_figure
-from rmft_jax.agents.catalogue import AGENTS
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.contract import require_contract
 from rmft_jax.plotting import FIGURES, plot_kind

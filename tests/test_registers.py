@@ -7,7 +7,7 @@ import pytest
 from own import registers_restored
 
 from rmft_jax.agents import Policy, Transformer
-from rmft_jax.agents.catalogue import AGENTS
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method import registers

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from worlds import TINY_RUN
 
-from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, Transformer
+from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, Transformer, make_agents
 from rmft_jax.config import ConfigError
 from rmft_jax.method import rmft
 from rmft_jax.method.advantages import grpo_advantages, regret_to_go, reinforce_advantages
 from rmft_jax.method.judging import KeptBatch
 from rmft_jax.method.objectives import best_arm_loss, clipped_loss
 from rmft_jax.method.state import TrainState, abstract_state, init, make_agent, make_player
-from rmft_jax.problems import Adaptive, Stationary, Trajectory
+from rmft_jax.problems import Adaptive, Sinusoidal, Stationary, Trajectory
 from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.history import History
 
@@ -29,6 +29,7 @@ FULL = TINY.replace(
     branching="none",
     entropy_weight=0.0,
 )
+DRIFT = Sinusoidal(num_arms=2)
 ALL_KEPT = TINY.replace(k=TINY.num_rollouts)
 
 
@@ -285,6 +286,17 @@ def test_the_behavior_plays_the_rollouts():
     assert isinstance(make_agent(state), BanditTransformer)
 
 
+@pytest.mark.parametrize("behavior", ["gittins", "posterior_index", "bayes_optimal", "kl_ucb", "moss", "best_arm"])
+def test_any_agent_that_fits_may_play_the_rollouts(behavior):
+    """As it plays outside of training, on the same scenarios."""
+    config = TINY.replace(objective="dpt", behavior=behavior, branching="none", num_arms=2)
+    state = init(config, KEY)
+    (agent,) = make_agents(config.problem(), [behavior]).values()
+    assert jax.tree.structure(make_player(state)) == jax.tree.structure(agent)
+    _, metrics = rmft.iterate(state)
+    assert np.isfinite(metrics.loss)
+
+
 def play_of(params, state: TrainState) -> Trajectory:
     """What the rollouts of the coming iteration are if these weights play them."""
     other = dataclasses.replace(state, params=params, memory=dataclasses.replace(state.memory, player=None))
@@ -354,7 +366,14 @@ BAD = [
     ),
     (TINY, {"kl_reference": "previous", "kl_weight": -1.0}, "got kl_weight=-1.0, need a finite number of at least 0"),
     (TINY, {"kl_reference": "last"}, "got kl_reference='last', need one of none, previous, initial"),
-    (TINY, {"objective": "dpt", "behavior": "oracle"}, "got behavior='oracle', need one of policy, ucb1"),
+    (TINY, {"objective": "dpt", "behavior": "oracle"}, "got behavior='oracle', need policy or one of ucb1"),
+    (TINY, {"objective": "dpt", "behavior": "hedge"}, "got agent 'hedge' for Stationary under 'bandit' feedback"),
+    (TINY, {"objective": "dpt", "behavior": "best_fixed_arm"}, "best_arm; try 'best_arm'"),
+    (
+        TINY.replace(num_arms=2),
+        {"objective": "dpt", "behavior": "discounted_thompson", "environment": DRIFT},
+        "got behavior='discounted_thompson' in 'sinusoidal', whose settings it is made from, need an agent that can be",
+    ),
     (TINY, {"refresh_every": 0}, "got refresh_every=0, need a whole number of at least 1"),
     (TINY, {"k": 1, "num_minibatches": 3}, "with num_scenarios*k=8*1=8, need a number of minibatches that divides"),
 ]

@@ -15,7 +15,7 @@ from rmft_jax.config import Number, ScalarKey
 from rmft_jax.problems import Context
 
 
-@register_agent("boltzmann", constant="temperature", grid=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
+@register_agent("boltzmann", grids={"temperature": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)})
 class Boltzmann(StatisticsAgent):
     """Plays an arm with probability proportional to `exp(mean / temperature)`, every arm once first.
 

@@ -9,13 +9,18 @@ from rmft_jax.agents.base import Agent as Agent
 from rmft_jax.agents.base import TrainedAgent as TrainedAgent
 from rmft_jax.agents.bayes_optimal import BayesOptimal as BayesOptimal
 from rmft_jax.agents.bayes_optimal import bayes_optimal_regret as bayes_optimal_regret
+from rmft_jax.agents.bounds import RegretBound as RegretBound
+from rmft_jax.agents.bounds import bayes_regret_bound as bayes_regret_bound
 from rmft_jax.agents.catalogue import make_agents as make_agents
 from rmft_jax.agents.catalogue import make_baselines as make_baselines
 from rmft_jax.agents.catalogue import reference_agent as reference_agent
+from rmft_jax.agents.change_points import ChangePointIndex as ChangePointIndex
 from rmft_jax.agents.full_information import FTPL as FTPL
 from rmft_jax.agents.full_information import FTRL as FTRL
 from rmft_jax.agents.full_information import FollowTheLeader as FollowTheLeader
 from rmft_jax.agents.full_information import Hedge as Hedge
+from rmft_jax.agents.gittins import BetaGittins as BetaGittins
+from rmft_jax.agents.gittins import GaussianGittins as GaussianGittins
 from rmft_jax.agents.index import KLUCB as KLUCB
 from rmft_jax.agents.index import MOSS as MOSS
 from rmft_jax.agents.index import UCB as UCB
@@ -25,6 +30,8 @@ from rmft_jax.agents.index import EpsilonGreedy as EpsilonGreedy
 from rmft_jax.agents.index import ExploreThenCommit as ExploreThenCommit
 from rmft_jax.agents.index import Greedy as Greedy
 from rmft_jax.agents.index import Uniform as Uniform
+from rmft_jax.agents.nonstationary import DiscountedGaussianIndex as DiscountedGaussianIndex
+from rmft_jax.agents.nonstationary import DiscountedIndex as DiscountedIndex
 from rmft_jax.agents.nonstationary import DiscountedThompson as DiscountedThompson
 from rmft_jax.agents.nonstationary import DiscountedUCB as DiscountedUCB
 from rmft_jax.agents.nonstationary import SlidingWindowUCB as SlidingWindowUCB

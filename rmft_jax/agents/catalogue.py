@@ -1,17 +1,17 @@
 """Every classical agent by name: where it fits, and with which parameters."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Container, Iterable
-from typing import Any, NamedTuple, TypeVar
-
-import jax
-from jaxtyping import Array, Float
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
 
 from rmft_jax.agents.adversarial import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.base import Agent
-from rmft_jax.agents.bayes_optimal import MAX_HORIZON, BayesOptimal
+from rmft_jax.agents.bayes_optimal import MAX_HORIZONS, BayesOptimal
+from rmft_jax.agents.change_points import ChangePointIndex
 from rmft_jax.agents.full_information import FTPL, FTRL, FollowTheLeader, Hedge
+from rmft_jax.agents.gittins import BetaGittins, GaussianGittins
 from rmft_jax.agents.index import (
     KLUCB,
     MOSS,
@@ -23,80 +23,21 @@ from rmft_jax.agents.index import (
     Greedy,
     Uniform,
 )
-from rmft_jax.agents.nonstationary import DiscountedThompson, DiscountedUCB, SlidingWindowUCB
+from rmft_jax.agents.nonstationary import (
+    DiscountedGaussianIndex,
+    DiscountedIndex,
+    DiscountedThompson,
+    DiscountedUCB,
+    SlidingWindowUCB,
+)
 from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex, GaussianThompson
+from rmft_jax.agents.register import AGENTS, CatalogueEntry
 from rmft_jax.agents.single_layer import FullInformationSingleLayer
-from rmft_jax.config import ConfigError, Register, pytree
-from rmft_jax.config.checks import require
-from rmft_jax.problems import Ball, Environment, Problem, Stationary
+from rmft_jax.config import ConfigError
+from rmft_jax.problems import Abrupt, Ball, Environment, Problem, Stationary
 
-Build = Callable[[Problem], Agent | None]
+Make = Callable[[Environment, int], Agent | None]
 Grid = tuple[float, ...]
-M = TypeVar("M", bound=Callable[..., Any])
-
-
-class CatalogueEntry(NamedTuple):
-    """How an agent is made.
-
-    build: from a problem, with parameters that fit it; None if it does not fit.
-    constant: the parameter that tuning sets, if it has a free one.
-    grid: the values that tuning tries.
-    """
-
-    build: Build
-    constant: str | None = None
-    grid: Grid = ()
-
-
-class AgentRegister(Register[CatalogueEntry]):
-    """The register of agents: a decorator of their classes, or of functions that make them, name first."""
-
-    def __call__(self, name: str, *, constant: str | None = None, grid: Iterable[float] = ()) -> Callable[[M], M]:
-        """Registers an agent, which from then on plays wherever it fits.
-
-        Args:
-          name: of the agent.
-          constant: the field that tuning sets, if it has a free one.
-          grid: the values that tuning tries.
-
-        Returns:
-          A decorator of a function that maps a problem to an agent, or to None where it does not fit; or of a class
-          with the methods of `Agent` and defaults for all fields, which fits wherever its `feedback` is given.
-
-        Raises:
-          ConfigError: if the class lacks a method, or the name is taken.
-        """
-        self.require_name(name)
-
-        def register(made: M) -> M:
-            given: Any = made
-            build = _builder_of(name, given, constant) if isinstance(given, type) else given
-            self.add(name, CatalogueEntry(build, constant, tuple(map(float, grid))), made)
-            return made
-
-        return register
-
-
-AGENTS = AgentRegister("agent")
-
-
-def _builder_of(name: str, made: Any, constant: str | None) -> Build:
-    what = f"agent {name!r} ({made.__name__})"
-    abstract = getattr(made, "__abstractmethods__", ())
-    missing = [part for part in ("init", "act", "observe", "feedback") if not hasattr(made, part)] + sorted(abstract)
-    advice = "feedback = ('bandit',)" if missing == ["feedback"] else f"def {(*missing, '')[0]}"
-    require(not missing, f"{what} without {', '.join(missing)}", "all that an agent has", advice)
-    try:
-        kind = made if "__dataclass_fields__" in vars(made) else pytree(made)
-        default = kind()
-    except TypeError as error:
-        raise ConfigError(f"got {what} ({error}), need a default for every field; try adding it") from None
-    is_pytree = not jax.tree_util.all_leaves([default])
-    require(is_pytree, f"{what}, a dataclass unknown to JAX", "one that is a pytree", "it without @dataclass")
-    known = constant is None or constant in kind.__dataclass_fields__
-    require(known, f"constant={constant!r} of {what}", "one of its fields", "constant=None")
-    return lambda problem: default if problem.feedback in kind.feedback else None
-
 
 _RATES = tuple(2.0**n for n in range(-3, 7))
 # Towards follow-the-leader, which is best where rewards are stationary.
@@ -106,6 +47,8 @@ _PADDINGS = (0.005, 0.01, 0.02, *_BONUSES)
 
 
 def _within_unit_interval(config: Environment) -> bool:
+    if config.noise in ("bernoulli", "beta"):
+        return True
     low, high = config.mean_range if config.noise == "none" else config.reward_range
     return config.noise != "gaussian" and low >= -1e-6 and high <= 1 + 1e-6
 
@@ -120,41 +63,64 @@ def _range(config: Environment) -> float:
     return high - low
 
 
-Make = Callable[[Environment, int], Agent | None]
-
-
 def _drifting(make: Make) -> Make:
     """Fits where something varies; elsewhere these agents are others."""
     return lambda c, T: make(c, T) if c.variation_budget(T) > 0 else None
 
 
-def _posterior(of_bernoulli: Callable[[], Agent], of_gaussian: type[GaussianThompson | GaussianIndex]) -> Make:
+def _posterior(of_bernoulli: Callable[..., Agent], of_gaussian: Callable[..., Agent]) -> Make:
     """By the law of the rewards; exact for Bernoulli under the uniform prior, and for Gaussian under the Gaussian."""
 
     def make(config: Environment, horizon: int) -> Agent:
         if _within_unit_interval(config):
             return of_bernoulli()
-        mean, std = config.prior_moments()
-        noise_std = 0.0 if config.noise == "none" else config.noise_std
-        return of_gaussian(prior_mean=mean, prior_std=max(std, 1e-6), noise_std=noise_std)
+        return of_gaussian(**_gaussian_law(config))
 
     return make
+
+
+def _gaussian_law(config: Environment) -> dict[str, float]:
+    mean, std = config.prior_moments()
+    noise_std = 0.0 if config.noise == "none" else config.noise_std
+    return {"prior_mean": mean, "prior_std": max(std, 1e-6), "noise_std": noise_std}
 
 
 def _forgetting(kind: type[SlidingWindowUCB | DiscountedUCB]) -> Make:
     return lambda c, T: kind(num_changes=c.variation_budget(T), bound=_width(c))
 
 
-def _discounted_thompson(config: Environment, horizon: int) -> Agent | None:
-    if not _within_unit_interval(config):
-        return None
-    # The formula of `DiscountedUCB`, spelled out so that tuning can go beyond it.
-    return DiscountedThompson(discount=1 - math.sqrt(max(config.variation_budget(horizon), 1) / horizon) / 4)
+def _discounted(of_bernoulli: Callable[..., Agent], of_gaussian: Callable[..., Agent] | None = None) -> Make:
+    """Agents of a posterior that forgets, by the law of the rewards."""
+
+    def make(config: Environment, horizon: int) -> Agent | None:
+        # The formula of `DiscountedUCB`, spelled out so that tuning can go beyond it.
+        discount = 1 - math.sqrt(max(config.variation_budget(horizon), 1) / horizon) / 4
+        if _within_unit_interval(config):
+            return of_bernoulli(discount=discount)
+        return of_gaussian and of_gaussian(discount=discount, **_gaussian_law(config))
+
+    return make
 
 
-def _bayes_optimal(config: Environment, horizon: int) -> Agent | None:
+def _stationary(config: Environment, noise: str) -> bool:
+    return isinstance(config, Stationary) and config.noise == noise
+
+
+def _gittins(config: Environment, horizon: int) -> Agent:
+    if config.noise == "bernoulli":
+        return BetaGittins.create(horizon)
+    return GaussianGittins.create(horizon, **_gaussian_law(config))
+
+
+def _solvable(config: Environment, horizon: int) -> bool:
     known = isinstance(config, Stationary) and config.prior == "uniform" and config.noise == "bernoulli"
-    return BayesOptimal.create(horizon) if known and config.num_arms == 2 and horizon <= MAX_HORIZON else None
+    return known and horizon <= MAX_HORIZONS.get(config.num_arms, 0)
+
+
+def _redrawn(config: Environment, horizon: int) -> Agent | None:
+    if isinstance(config, Abrupt) and config.change == "fresh" and config.noise == "bernoulli":
+        return ChangePointIndex(num_changes=config.num_changes)
+    return None
 
 
 def _rexp3(config: Environment, horizon: int) -> Agent:
@@ -163,51 +129,72 @@ def _rexp3(config: Environment, horizon: int) -> Agent:
 
 _DEVIATIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
 _EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-_DISCOUNTS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
+_DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 
 
-def _add(name: str, feedback: str, make: Make, constant: str | None = None, grid: Grid = ()) -> None:
-    """An agent that fits under a feedback, or under `any`, and there if it is made."""
+def _add(
+    name: str,
+    feedback: str,
+    make: Make,
+    fit: Callable[[Environment, int], bool] | None = None,
+    **grids: Grid,
+) -> None:
+    """An agent that fits under a feedback, or under `any`, and there if it is made; or where `fit` says so."""
+
+    def fits(problem: Problem) -> bool:
+        return feedback in ("any", problem.feedback) and (fit is None or fit(problem.environment, problem.horizon))
 
     def build(problem: Problem) -> Agent | None:
-        return make(problem.environment, problem.horizon) if feedback in ("any", problem.feedback) else None
+        return make(problem.environment, problem.horizon) if fits(problem) else None
 
-    AGENTS.add(name, CatalogueEntry(build, constant, grid), make)
+    AGENTS.add(name, CatalogueEntry(build, grids, fits if fit else None), make)
 
 
 _add("ucb1", "bandit", lambda c, T: UCB(scale=_width(c)))
-_add("ucb", "bandit", lambda c, T: UCB(constant=1.0, scale=_width(c)), "constant", _BONUSES)
+_add("ucb", "bandit", lambda c, T: UCB(constant=1.0, scale=_width(c)), constant=_BONUSES)
 _add("kl_ucb", "bandit", lambda c, T: KLUCB() if _within_unit_interval(c) else None)
 _add("moss", "bandit", lambda c, T: MOSS(scale=_width(c)))
-_add("posterior_index", "bandit", _posterior(BetaIndex, GaussianIndex), "constant", _DEVIATIONS)
+_add("posterior_index", "bandit", _posterior(BetaIndex, GaussianIndex), constant=_DEVIATIONS)
+_add("gittins", "bandit", _gittins, lambda c, T: _stationary(c, "bernoulli") or _stationary(c, "gaussian"))
 _add("thompson", "bandit", _posterior(BetaThompson, GaussianThompson))
 _add("greedy", "bandit", lambda c, T: Greedy())
-_add("epsilon_greedy", "bandit", lambda c, T: EpsilonGreedy(), "epsilon", _EPSILONS)
-_add("explore_then_commit", "bandit", lambda c, T: ExploreThenCommit(), "scale", (0.1, 0.2, 0.3, 0.5, 0.7, 1.0))
-_add("exp3", "bandit", lambda c, T: EXP3(1.0, *c.reward_range), "rate", _RATES)
-_add("exp3_ix", "bandit", lambda c, T: EXP3IX(1.0, *c.reward_range), "rate", _RATES)
-_add("exp3_p", "bandit", lambda c, T: EXP3P(1.0, *c.reward_range), "rate", _RATES)
-_add("tsallis_inf", "bandit", lambda c, T: TsallisINF(1.0, *c.reward_range), "rate", _RATES)
-_add("rexp3", "bandit", _drifting(_rexp3), "rate", _RATES)
-_add("sliding_window_ucb", "bandit", _drifting(_forgetting(SlidingWindowUCB)), "xi", _PADDINGS)
-_add("discounted_ucb", "bandit", _drifting(_forgetting(DiscountedUCB)), "xi", _PADDINGS)
-_add("discounted_thompson", "bandit", _drifting(_discounted_thompson), "discount", _DISCOUNTS)
-_add("hedge", "full", lambda c, T: Hedge(width=_range(c)), "rate", _FULL_RATES)
-_add("hedge_anytime", "full", lambda c, T: Hedge(width=_range(c), anytime=True), "rate", _FULL_RATES)
-_add("ftrl", "full", lambda c, T: FTRL(width=_range(c)), "rate", _FULL_RATES)
-_add("ftpl", "full", lambda c, T: FTPL(width=_range(c)), "rate", _FULL_RATES)
+_add("epsilon_greedy", "bandit", lambda c, T: EpsilonGreedy(), epsilon=_EPSILONS)
+_add("explore_then_commit", "bandit", lambda c, T: ExploreThenCommit(), scale=(0.1, 0.2, 0.3, 0.5, 0.7, 1.0))
+_add("exp3", "bandit", lambda c, T: EXP3(1.0, *c.reward_range), rate=_RATES)
+_add("exp3_ix", "bandit", lambda c, T: EXP3IX(1.0, *c.reward_range), rate=_RATES)
+_add("exp3_p", "bandit", lambda c, T: EXP3P(1.0, *c.reward_range), rate=_RATES)
+_add("tsallis_inf", "bandit", lambda c, T: TsallisINF(1.0, *c.reward_range), rate=_RATES)
+_add("rexp3", "bandit", _drifting(_rexp3), rate=_RATES)
+_add("sliding_window_ucb", "bandit", _drifting(_forgetting(SlidingWindowUCB)), xi=_PADDINGS)
+_add("discounted_ucb", "bandit", _drifting(_forgetting(DiscountedUCB)), xi=_PADDINGS)
+_add("discounted_thompson", "bandit", _drifting(_discounted(DiscountedThompson)), discount=_DISCOUNTS)
+_add(
+    "discounted_index",
+    "bandit",
+    _drifting(_discounted(DiscountedIndex, DiscountedGaussianIndex)),
+    constant=_DEVIATIONS,
+    discount=_DISCOUNTS,
+)
+_add("change_point_index", "bandit", _drifting(_redrawn), constant=_DEVIATIONS)
+_add("hedge", "full", lambda c, T: Hedge(width=_range(c)), rate=_FULL_RATES)
+_add("hedge_anytime", "full", lambda c, T: Hedge(width=_range(c), anytime=True), rate=_FULL_RATES)
+_add("ftrl", "full", lambda c, T: FTRL(width=_range(c)), rate=_FULL_RATES)
+_add("ftpl", "full", lambda c, T: FTPL(width=_range(c)), rate=_FULL_RATES)
 _add("follow_the_leader", "full", lambda c, T: FollowTheLeader())
-_add("bayes_optimal", "bandit", _bayes_optimal)
+_add("bayes_optimal", "bandit", lambda c, T: BayesOptimal.create(T, c.num_arms), _solvable)
 _add("uniform", "any", lambda c, T: Uniform())
 _add("best_fixed_arm", "any", lambda c, T: None if c.adaptive else BestFixedArm())
 # Where play is reacted to, it is only settled after the decision which arm is best.
 _add("best_arm", "any", lambda c, T: None if c.reacts else BestArm())
 
 _BASELINES = {
-    "pseudo": ("bayes_optimal", "ucb1", "posterior_index", "thompson", "greedy", "epsilon_greedy"),
-    "dynamic": ("ucb1", "thompson", "exp3", "rexp3", "sliding_window_ucb", "discounted_ucb", "discounted_thompson"),
+    "pseudo": ("bayes_optimal", "gittins", "posterior_index", "thompson", "ucb1", "greedy", "epsilon_greedy"),
+    "dynamic": (
+        "change_point_index", "discounted_index", "discounted_thompson", "discounted_ucb", "sliding_window_ucb",
+        "rexp3", "exp3", "thompson", "ucb1",
+    ),
     "static": ("hedge", "hedge_anytime", "ftrl", "ftpl", "follow_the_leader", "exp3", "exp3_ix", "tsallis_inf", "ucb1"),
-}
+}  # fmt: skip
 _REFERENCES = {"pseudo": "thompson", "dynamic": "rexp3", "static": "hedge"}
 
 
@@ -232,7 +219,7 @@ def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[st
         if agent is not None:
             built[name] = agent
         elif names is not None:
-            fitting = ", ".join(make_agents(problem))
+            fitting = ", ".join(other for other, entry in AGENTS.items() if entry.fits(problem))
             raise ConfigError(
                 f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} "
                 f"feedback with K={problem.num_arms}, T={problem.horizon}, need one that fits; try {fitting}"
@@ -263,8 +250,8 @@ def make_baselines(
         return {name: FullInformationSingleLayer.ftrl(size, step, Ball(0.0, radius)) for name, step in steps.items()}
     known = (*_BASELINES[problem.environment.standard_regret], "uniform", "best_fixed_arm", "best_arm")
     names = [*(name for name in known if among is None or name in among), *AGENTS.of_users()]
-    built = {name: AGENTS[name].build(problem) for name in names}
-    return {name: agent for name, agent in built.items() if agent is not None}
+    built = ((name, AGENTS[name].build(problem)) for name in names)
+    return {name: agent for name, agent in built if agent is not None}
 
 
 def reference_agent(problem: Problem) -> str:
@@ -275,16 +262,21 @@ def reference_agent(problem: Problem) -> str:
     if regret == "static" and problem.feedback == "bandit":
         return "exp3"
     name = _REFERENCES[regret]
-    return name if AGENTS[name].build(problem) is not None else "ucb1"
+    return name if AGENTS[name].fits(problem) else "ucb1"
 
 
-def with_constant(agent: Agent, name: str, value: Float[Array, ""] | float) -> Agent:
-    """The agent with the constant that tuning sets for `name` at another value."""
+def constants(agent: Agent, name: str) -> dict[str, float]:
+    """What tuning sets of an agent of the catalogue, as it is."""
+    return {field: getattr(agent, field) for field in AGENTS[name].grids}
+
+
+def tuning_grid(agent: Agent, name: str) -> list[dict[str, float]]:
+    """The values that tuning tries: all combinations of the grids, and of the values that the agent has."""
+    grids = {field: sorted({*AGENTS[name].grids[field], own}) for field, own in constants(agent, name).items()}
+    return [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
+
+
+def with_constants(agent: Agent, values: Mapping[str, Any]) -> Agent:
+    """The agent with other values of some fields, which may be traced."""
     settings: Any = agent
-    constant = AGENTS[name].constant
-    return agent if constant is None else dataclasses.replace(settings, **{constant: value})
-
-
-def behavior_agent(name: str) -> Agent:
-    """The classical agent that plays rollouts in place of the policy, for rewards in [0, 1]."""
-    return {"ucb1": UCB(), "thompson": BetaThompson(), "exp3": EXP3(), "uniform": Uniform()}[name]
+    return dataclasses.replace(settings, **values) if values else agent

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.agents.posterior import BetaThompson
+from rmft_jax.agents.posterior import BetaIndex, BetaThompson, GaussianIndex
 from rmft_jax.agents.statistics import ArmStatistics, IndexAgent, StatisticsAgent, untried_first
 from rmft_jax.config import Number, ScalarKey, pytree
 from rmft_jax.problems.types import Context
@@ -127,4 +127,27 @@ class DiscountedThompson(BetaThompson, _Discounted):
     num_changes: Upsilon_T.
     discount: None takes the formula.
     alpha, beta: the prior, to which an arm that is not played returns; 1, 1 is uniform.
+    """
+
+
+@pytree
+class DiscountedIndex(BetaIndex, _Discounted):
+    """`BetaIndex` with discounted successes and failures: the strongest of these that need not know the law (ours).
+
+    num_changes: Upsilon_T.
+    discount: None takes the formula of `DiscountedUCB`.
+    constant: deviations added to the mean.
+    alpha, beta: the prior, to which an arm that is not played returns; 1, 1 is uniform. Rewards must lie in [0, 1].
+    """
+
+
+@pytree
+class DiscountedGaussianIndex(GaussianIndex, _Discounted):
+    """`GaussianIndex` with discounted counts and sums (ours).
+
+    num_changes: Upsilon_T.
+    discount: None takes the formula of `DiscountedUCB`.
+    constant: deviations added to the mean.
+    prior_mean, prior_std: the prior of every mean reward, to which an arm that is not played returns.
+    noise_std: standard deviation (not variance) of a reward.
     """

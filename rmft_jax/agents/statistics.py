@@ -30,7 +30,7 @@ class ArmStatistics:
         return jnp.where(seen, self.sums / jnp.where(seen, self.pulls, 1.0), 0.0)
 
 
-S = TypeVar("S", bound=ArmStatistics)
+S = TypeVar("S")
 
 
 class IndexAgent(abc.ABC, Generic[S]):

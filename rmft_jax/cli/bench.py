@@ -2,12 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from rmft_jax.agents import make_agents
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.cli.common import parse, print_summary
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
@@ -42,6 +44,10 @@ class BenchArguments:
     config: Annotated[Environment, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Stationary)
 
 
+def _shown(values: Mapping[str, float]) -> str:
+    return " ".join(f"{field}={value:.3g}" for field, value in values.items())
+
+
 def bench_agents(argv: list[str]) -> int:
     """Plays the classical agents."""
     name = argv[0] if argv and not argv[0].startswith("-") else None
@@ -54,17 +60,23 @@ def bench_agents(argv: list[str]) -> int:
     for field, minimum in (("horizon", 1), ("num_scenarios", 2)):
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
     require_seed(arguments.seed)
-    agents = make_agents(Problem.checked(config, horizon), arguments.agents or None)
+    problem = Problem.checked(config, horizon)
+    names = [name for name, entry in AGENTS.items() if entry.fits(problem)]
+    for agent in arguments.agents:
+        if agent not in names:
+            make_agents(problem, [agent])  # Refuses it.
+    names = arguments.agents or names
     folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
-    size = f"{len(agents)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
+    size = f"{len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
     with writable(*folders), ProgressReporter().status(f"{what} {size}"):
+        agents = make_agents(problem, names)
         dataset, constants = benchmark.bench_agents(config, agents=agents, tune=arguments.tune, **shared)
         summary = summarize(dataset)
     title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"
     print_summary(summary, title, dataset.attrs)
     if arguments.tune:
-        print("tuned: " + ", ".join(f"{agent} {value:.3g}" for agent, value in constants.items()))
+        print("tuned: " + "; ".join(f"{agent} {_shown(values)}" for agent, values in constants.items()))
     print(f"{len(summary)} agents in {time.perf_counter() - started:.0f} s, compilation included")
     if arguments.json is not None:
         intervals = ("regret_mean", "regret_ci95")

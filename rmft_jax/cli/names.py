@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rmft_jax.agents.catalogue import AGENTS
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.presets import PRESETS

@@ -82,6 +82,10 @@ class Register(Generic[E]):
         load_plugins()
         return list(self._entries)
 
+    def items(self) -> list[tuple[str, E]]:
+        """All names, and what is registered under them."""
+        return [(name, self._entries[name]) for name in self.names()]
+
     def of_users(self) -> list[str]:
         """The names that do not come with this package."""
         return [name for name in self.names() if not is_built_in(self._makers[name])]

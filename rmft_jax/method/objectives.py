@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rmft_jax.agents import Agent, TrainedAgent
-from rmft_jax.agents.catalogue import behavior_agent
-from rmft_jax.config import Choice
+from rmft_jax.agents.catalogue import make_agents
+from rmft_jax.agents.register import AGENTS
+from rmft_jax.config import Choice, ConfigError
 from rmft_jax.config.checks import require, require_number, require_shape
+from rmft_jax.config.choices import closest
 from rmft_jax.method.advantages import grpo_advantages, reinforce_advantages
 from rmft_jax.method.judging import Judged, KeptBatch
-from rmft_jax.problems import Trajectory
+from rmft_jax.problems import Problem, Trajectory
 from rmft_jax.problems.regret import of_action
 
 if TYPE_CHECKING:
@@ -54,15 +56,20 @@ class Objective(Choice, kind="objective"):
         together = (self.kl_reference == "none") == (self.kl_weight == 0)
         require(together, got, "both or neither", "kl_reference='previous' and kl_weight=0.1")
         require(
-            self.kl_reference == "none" or not (config.has_scores or self.player is not None),
+            self.kl_reference == "none" or not (config.has_scores or self.plays),
             f"{got}, feedback={feedback!r}",
             "a policy that plays arms under bandit feedback",
             "kl_reference='none' and kl_weight=0",
         )
 
     @property
-    def player(self) -> Agent | None:
+    def plays(self) -> bool:
+        """Whether another agent plays the rollouts, in place of the policy in training."""
+        return False
+
+    def player(self, problem: Problem) -> Agent | None:
         """Who plays the rollouts in place of the policy in training; None: nobody."""
+        del problem
         return None
 
     def advantages(self, judged: Judged) -> Float[Array, "M L T"] | None:
@@ -122,11 +129,14 @@ class Imitation(Objective):
 class _OfBehavior(Objective):
     """What the objectives share that learn from another agent's play."""
 
-    behavior: Literal["policy", "ucb1", "thompson", "exp3", "uniform"] = "policy"
-    """Who plays the rollouts: the policy in training, or a classical agent."""
+    behavior: str = "policy"
+    """Who plays the rollouts: the policy in training (`policy`), or an agent of the catalogue that fits, by name."""
 
     def validate(self, config: "RMFTConfig") -> None:
         super().validate(config)
+        known = [name for name in AGENTS.names() if name != "best_fixed_arm"]  # Which nobody can play.
+        got, need = f"behavior={self.behavior!r}", f"policy or one of {', '.join(known)}"
+        require(not self.plays or self.behavior in known, got, need, f"{closest(self.behavior, known) or 'gittins'!r}")
         environment = config.environment
         require(
             self.behavior == "policy"
@@ -140,19 +150,31 @@ class _OfBehavior(Objective):
             "a Transformer under bandit feedback, and rewards in [0, 1]",
             "environment='bernoulli'",
         )
+        if not self.plays:
+            return
+        make_agents(config.problem(), [self.behavior])
+        try:
+            jax.eval_shape(self.player, config.problem())
+        except jax.errors.ConcretizationTypeError:
+            law = f"{got} in {environment.name!r}, whose settings it is made from"
+            need = "an agent that can be made where these are arrays, as they are in training"
+            raise ConfigError(f"got {law}, need {need}; try behavior='thompson'") from None
 
     @property
-    def player(self) -> Agent | None:
+    def plays(self) -> bool:
+        return self.behavior != "policy"
+
+    def player(self, problem: Problem) -> Agent | None:
         """The agent of the setting."""
-        return None if self.behavior == "policy" else behavior_agent(self.behavior)
+        return AGENTS[self.behavior].build(problem) if self.plays else None
 
 
 @Objective.register("distillation")
 class Distillation(_OfBehavior):
     """A rival: imitation of another agent's play (algorithm distillation, Laskin et al. 2023)."""
 
-    behavior: Literal["policy", "ucb1", "thompson", "exp3", "uniform"] = "thompson"
-    """Who plays the rollouts, and is imitated."""
+    behavior: str = "thompson"
+    """Who plays the rollouts, and is imitated: an agent of the catalogue that fits, by name."""
 
     def validate(self, config: "RMFTConfig") -> None:
         got = f"behavior={self.behavior!r} with objective={self.name!r}"

@@ -139,7 +139,8 @@ def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
 def make_player(state: TrainState) -> Agent:
     """Who plays the rollouts of the coming iteration."""
     params = state.params if state.memory.player is None else state.memory.player
-    return state.config.objective.player or state.config.agent(params, explore=True)
+    player = state.config.objective.player(state.config.problem())
+    return state.config.agent(params, explore=True) if player is None else player
 
 
 def _as_arrays(config: RMFTConfig) -> RMFTConfig:

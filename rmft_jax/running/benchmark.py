@@ -27,7 +27,7 @@ def bench_agents(
     seed: int = 0,
     agents: Mapping[str, Agent] | None = None,
     tune: bool = False,
-) -> tuple[xr.Dataset, dict[str, float]]:
+) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
     """Plays the classical agents on the same scenarios.
 
     Args:
@@ -36,10 +36,10 @@ def bench_agents(
       num_scenarios: scenarios to play.
       seed: determines scenarios and rewards; tuning has scenarios of its own.
       agents: agents of the catalogue by name, as `make_agents` makes them. None: all that fit.
-      tune: whether the free constant of every agent that has one is set first, to the value of lowest mean regret.
+      tune: whether the free constants of every agent that has some are set first, to those of lowest mean regret.
 
     Returns:
-      The dataset of `evaluate`, and the free constants by agent.
+      The dataset of `evaluate`, and the free constants by agent and name.
 
     Raises:
       ConfigError: if the environment cannot work, or an agent cannot play in it.
@@ -51,11 +51,7 @@ def bench_agents(
     if tune:
         agents = tune_agents(agents, problem, key=tune_key)
     dataset = evaluate(agents, problem, num_scenarios=num_scenarios, key=play_key)
-    constants = {
-        name: float(getattr(agent, constant))
-        for name, agent in agents.items()
-        if (constant := catalogue.AGENTS[name].constant) is not None
-    }
+    constants = {name: found for name, agent in agents.items() if (found := catalogue.constants(agent, name))}
     dataset.attrs |= {
         "seed": seed,
         "tuned": int(tune),
@@ -73,22 +69,25 @@ def tune_agents(
     key: ScalarKey,
     num_scenarios: int = _NUM_TUNING_SCENARIOS,
 ) -> dict[str, Agent]:
-    """Sets the free constant of each agent of the catalogue to the value of its grid with the lowest mean regret.
+    """Sets the free constants of each agent of the catalogue to the values of its grid with the lowest mean regret.
 
-    All values of all agents meet the same scenarios and rewards, those of `key`. On the scenarios of an evaluation
-    this gives the best constant in hindsight.
+    The grid holds the values that the agent has, and of several constants all combinations. All values of all agents
+    meet the same scenarios and rewards, those of `key`. On the scenarios of an evaluation this gives the best constants
+    in hindsight.
     """
 
     def tuned(name: str) -> Agent:
-        agent, entry = agents[name], catalogue.AGENTS[name]
-        if entry.constant is None:
+        agent = agents[name]
+        grid = catalogue.tuning_grid(agent, name)
+        if len(grid) == 1:
             return agent
 
-        def mean_regret(value: jax.Array) -> jax.Array:
-            candidate = catalogue.with_constant(agent, name, value)
+        def mean_regret(values: dict[str, jax.Array]) -> jax.Array:
+            candidate = catalogue.with_constants(agent, values)
             return jnp.mean(final_regret(candidate, problem, key, num_scenarios))
 
-        means = jax.jit(functools.partial(jax.lax.map, mean_regret))(jnp.asarray(entry.grid))
-        return catalogue.with_constant(agent, name, entry.grid[int(jnp.argmin(means))])
+        values = {field: jnp.asarray([point[field] for point in grid]) for field in grid[0]}
+        means = jax.jit(functools.partial(jax.lax.map, mean_regret))(values)
+        return catalogue.with_constants(agent, grid[int(jnp.argmin(means))])
 
     return dict(zip(agents, in_threads(tuned, agents), strict=True))

@@ -64,7 +64,8 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
     groups = []
     for members in structures.values():
         apart = _differences(members[0], cells[0])
-        fits = pad and members[0].config.rmft.policy.paddable
+        # Who plays in place of the policy is made for the rounds and arms that there are.
+        fits = pad and members[0].config.rmft.policy.paddable and not members[0].config.rmft.objective.plays
         parts = [part for by_horizon in _split(members, _horizon, fits) for part in _split(by_horizon, _arms, fits)]
         groups += [_group(part, apart, len(parts) > 1, pad) for part in parts]
     return sorted(groups, key=lambda group: group.cells[0].index)
