@@ -9,6 +9,7 @@ from .agents import SingleLayer as SingleLayer
 from .agents import StatisticsAgent as StatisticsAgent
 from .agents import Transformer as Transformer
 from .agents import bayes_optimal_regret as bayes_optimal_regret
+from .agents import bayes_regret_bound as bayes_regret_bound
 from .agents import make_agents as make_agents
 from .agents import make_baselines as make_baselines
 from .config import ConfigError as ConfigError
@@ -31,7 +32,10 @@ from .method.settings import RunConfig as RunConfig
 from .method.state import init as init
 from .method.state import make_agent as make_agent
 from .plotting import plot_arms as plot_arms
+from .plotting import plot_average_regret as plot_average_regret
+from .plotting import plot_difference as plot_difference
 from .plotting import plot_final_regret as plot_final_regret
+from .plotting import plot_growth as plot_growth
 from .plotting import plot_heatmap as plot_heatmap
 from .plotting import plot_loglog as plot_loglog
 from .plotting import plot_regret as plot_regret
@@ -68,6 +72,7 @@ from .statistics.bootstrap import paired_difference as paired_difference
 from .statistics.growth import growth_exponent as growth_exponent
 from .statistics.growth import regression_test as regression_test
 from .statistics.growth import trend_test as trend_test
+from .statistics.horizons import horizon_growth as horizon_growth
 from .statistics.report import summarize as summarize
 from .statistics.tables import table as table
 from .sweeps.generalization import evaluate_grid as evaluate_grid

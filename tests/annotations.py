@@ -8,7 +8,8 @@ from beartype import BeartypeConf, beartype
 # Their own words for wrong input, and those of the figures, are better, and are tested.
 _REFUSE = {
     "ChoiceRegister.__call__", "AgentRegister.__call__", "FigureRegister.__call__", "_require_complete",
-    "_draw", "sheet", "house_style", "table", "training_data", "paired_difference",
+    "_draw", "sheet", "house_style", "table", "training_data", "paired_difference", "with_intervals", "trend_test",
+    "regression_test", "played",
 }  # fmt: skip
 # A whole number will do for a fraction.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -134,7 +134,7 @@ def test_play_in_a_ball_has_a_table_and_figures_of_its_own(tmp_path, capsys):
     assert "ball regret" in out
     assert "hedge" not in out, "what plays in the simplex cannot compete in a ball"
     assert {path.stem for path in (tmp_path / "run/figures").iterdir()} == {
-        "training", "regret", "loglog", "final_regret"
+        "training", "regret", "average_regret", "difference", "loglog", "final_regret"
     }  # fmt: skip
     assert "without suff_fail_freq" in refused(capsys, "plot", tmp_path / "run", "--kind", "suff_fail")
 
@@ -160,7 +160,16 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     assert names == {"config.json", "metrics.nc", "evaluation.nc", "summary.json", "checkpoints", "figures"}
     assert {path.name for path in (run / "figures").iterdir()} == {
         f"{name}.{suffix}"
-        for name in ("training", "regret", "loglog", "final_regret", "suff_fail", "arms")
+        for name in (
+            "training",
+            "regret",
+            "average_regret",
+            "difference",
+            "loglog",
+            "final_regret",
+            "suff_fail",
+            "arms",
+        )
         for suffix in ("png", "pdf", "csv")
     }
     summary = json.loads((run / "summary.json").read_text())

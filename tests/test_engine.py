@@ -69,7 +69,8 @@ def test_the_dataset_has_what_it_promises(batched):
     dataset, path = batched
     own = {name: dataset[name].dims[3:] for name in dataset.data_vars}
     scalars = {
-        "final_regret", "final_regret_sem", "minus_reference", "minus_reference_sem", "exponent", "exponent_low",
+        "final_regret", "final_regret_sem", "minus_reference", "minus_reference_sem", "trend_p", "sublinear_p",
+        "exponent", "exponent_low",
         "exponent_high", "min_frac", "greedy_frac", "best_iteration", "wall_seconds", "status",
     }  # fmt: skip
     per_iteration = {
@@ -79,7 +80,10 @@ def test_the_dataset_has_what_it_promises(batched):
         dict.fromkeys(scalars, ())
         | dict.fromkeys(["regret", "regret_sem", "suff_fail_freq", "suff_fail_freq_sem"], ("round",))
         | {"rank_frequency": ("rank", "round")}
-        | {f"baseline_{name}": ("agent",) for name in ("final_regret", "final_regret_sem", "exponent")}
+        | {
+            f"baseline_{name}": ("agent",)
+            for name in ("final_regret", "final_regret_sem", "exponent", "trend_p", "sublinear_p")
+        }
         | {
             f"baseline_{name}": ("agent", "round")
             for name in ("regret", "regret_sem", "suff_fail_freq", "suff_fail_freq_sem")

@@ -6,6 +6,7 @@ from sweep_data import made_sweep
 
 from rmft_jax.config import ConfigError
 from rmft_jax.statistics import estimates
+from rmft_jax.statistics.bootstrap import t_interval
 
 SWEEP = made_sweep()
 
@@ -44,11 +45,40 @@ def test_failed_seeds_do_not_count():
     found = estimates.estimate(dataset, "final_regret")
     np.testing.assert_array_equal(found["num_seeds"], [[2, 3, 3], [3, 1, 3], [3, 3, 0]])
     assert list(found["interval"].values[[0, 1, 2], [0, 1, 2]]) == [
-        "Student-t over 2 seeds", "1.96 standard errors over scenarios", "none"
-    ]  # fmt: skip
+        "Student-t over 2 seeds, which are too few: 12.7 standard errors to each side",
+        "1.96 standard errors over scenarios",
+        "none",
+    ]
     np.testing.assert_allclose(found["mean"][0, 0], SWEEP["final_regret"][0, 0, 1:].mean())
     assert np.isnan(found["mean"][2, 2])
     assert np.isnan(found["high"][2, 2])
+
+
+def test_the_hierarchical_bootstrap_is_chosen_by_name():
+    two = made_sweep({"horizon": [25, 50], "seed": [0, 1]})
+    student, other = (
+        estimates.estimate(estimates.with_intervals(two, name), "final_regret") for name in ("student", "hierarchical")
+    )
+    np.testing.assert_array_equal(student["mean"], other["mean"])
+    widths = [(one["high"] - one["low"]).to_numpy() for one in (student, other)]
+    assert (widths[1] < widths[0] / 3).all()
+    assert (widths[1] > 1.96 * two["final_regret_sem"].mean("seed")).all()
+    assert set(other["interval"].values) == {"hierarchical bootstrap over 2 seeds and their scenarios"}
+    np.testing.assert_array_equal(
+        estimates.estimate(estimates.with_intervals(two, "hierarchical"), "final_regret")["low"], other["low"]
+    )
+    with pytest.raises(ConfigError, match=r"got intervals='normal', need one of student, hierarchical"):
+        estimates.with_intervals(two, "normal")  # pyright: ignore[reportArgumentType]
+
+
+def test_no_interval_of_a_regret_that_cannot_be_negative_is():
+    wide = made_sweep({"seed": [0, 1]})
+    wide["final_regret"] = ("seed", np.asarray([1.0, 9.0]))
+    assert t_interval(wide["final_regret"].to_numpy()).low < -10
+    for kind, low in (("pseudo", 0.0), ("dynamic", 0.0), ("swap", 0.0)):
+        assert estimates.estimate(wide.assign_attrs(regret=kind), "final_regret")["low"] == low
+    for kind in ("static", "realized"):
+        assert estimates.estimate(wide.assign_attrs(regret=kind), "final_regret")["low"] < -10
 
 
 def test_a_selection_fixes_a_dimension_or_thins_it():

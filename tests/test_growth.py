@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from rmft_jax.config import ConfigError
 from rmft_jax.statistics.growth import growth_exponent, half_horizon, regression_test, suff_fail_freq, trend_test
 
 ROUNDS = np.arange(1, 201)
@@ -88,7 +90,8 @@ def test_the_regression_on_a_noisy_curve_is_that_of_the_library():
     for curve, left_out in ((regret, 3), (weak, 0)):
         used = curve > 0
         expected: Any = stats.linregress(np.log(ROUNDS[used]), np.log(curve[used]))
-        numbers = [expected.slope, expected.stderr, expected.pvalue, left_out]
+        below = stats.t.cdf((expected.slope - 1) / expected.stderr, used.sum() - 2)
+        numbers = [expected.slope, expected.stderr, expected.pvalue, left_out, below]
         np.testing.assert_allclose(regression_test(curve), numbers, rtol=1e-9)
     assert regression_test(weak).p_value > 0.01
 
@@ -172,3 +175,57 @@ def test_the_interval_of_the_exponent_covers_at_its_nominal_rate():
         found = growth_exponent(np.cumsum(steps, axis=1), start=3, num_resamples=500, seed=seed)
         covered += found.low <= 0.6 <= found.high
     assert 0.91 <= covered / repetitions <= 0.98
+
+
+@given(st.lists(st.floats(0.01, 3.0), min_size=1, max_size=25), st.integers(0, 20))
+def test_padding_is_no_round(steps, padding):
+    """What is not played, at the end of a shorter horizon, changes no test."""
+    curve = np.cumsum(steps)
+    padded = np.concatenate([curve, np.full(padding, np.nan)])
+    assert trend_test(padded) == trend_test(curve)
+    np.testing.assert_equal(regression_test(padded), regression_test(curve))
+    several, cut = np.stack([padded, 2 * padded]), np.stack([curve, 2 * curve])
+    np.testing.assert_equal(growth_exponent(several, num_resamples=5), growth_exponent(cut, num_resamples=5))
+
+
+def test_a_shorter_horizon_of_a_sweep_is_tested_by_its_own_rounds():
+    regret = np.full((3, 60), np.nan)
+    for row, horizon in zip(regret, (15, 30, 60), strict=True):
+        row[:horizon] = np.sqrt(np.arange(1, horizon + 1))
+    dims = {"horizon": [15, 30, 60], "round": np.arange(1, 61)}
+    curve = xr.DataArray(regret, dims).sel(horizon=15)
+    assert trend_test(curve).p_value == pytest.approx(2.0**-14)
+    assert regression_test(curve).num_nonpositive == 0
+
+
+def test_regret_over_horizons_knows_them():
+    finals = 0.3 * np.asarray([15.0, 30.0, 60.0]) ** 0.735
+    assert regression_test(finals, rounds=[15, 30, 60]).exponent == pytest.approx(0.735, abs=1e-9)
+    over = xr.DataArray(finals, {"horizon": [15, 30, 60]})
+    assert regression_test(over).exponent == pytest.approx(0.735, abs=1e-9)
+    assert trend_test(over).num_decreases == 2
+    assert regression_test(finals).exponent != pytest.approx(0.735, abs=0.1)  # Rounds 1, 2, 3.
+
+
+@pytest.mark.parametrize(("power", "low", "high"), [(0.5, 0.0, 1e-6), (1.0, 0.05, 0.95), (1.2, 0.999, 1.0)])
+def test_what_grows_like_t_is_not_sublinear(power, low, high):
+    noise = np.exp(np.random.default_rng(2).normal(0, 0.05, 200))
+    assert low <= regression_test(ROUNDS**power * noise).sublinear_p <= high
+
+
+@pytest.mark.parametrize(
+    ("regret", "rounds", "message"),
+    [
+        (np.asarray([1.0, np.nan, 2.0]), None, "got regret with 1 numbers that are none, need all rounds"),
+        (np.asarray([np.nan, np.nan]), None, "got regret that is NaN throughout, need a played round"),
+        (np.asarray([]), None, r"got regret of shape \(0,\), need one number per round"),
+        (np.ones((2, 3)), None, r"got regret of shape \(2, 3\), need one number per round"),
+        (np.ones(3), [1.0, 2.0], "need 3 rising rounds from 1 on"),
+        (np.ones(3), [1.0, 1.0, 2.0], "need 3 rising rounds from 1 on"),
+        (np.ones(3), [0.0, 1.0, 2.0], "need 3 rising rounds from 1 on"),
+    ],
+)
+def test_what_is_no_curve_is_refused(regret, rounds, message):
+    for test in (trend_test, regression_test):
+        with pytest.raises(ConfigError, match=message):
+            test(regret, rounds)

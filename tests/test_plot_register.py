@@ -99,7 +99,10 @@ def test_figures_of_a_run_get_what_they_ask_for(drawn, tmp_path):
     metrics = xr.Dataset({"loss": ("iteration", [1.0])})
     plot_run(metrics, made_evaluation(["rmft", "uniform"]), tmp_path)
     assert asked == [("summary", ["rmft", "uniform"], True), ("metrics", ["loss"], True)]
-    assert set(drawn) == {"regret", "loglog", "final_regret", "suff_fail", "arms", "own_summary", "own_metrics"}
+    own = {"own_summary", "own_metrics"}
+    assert set(drawn) == {
+        "regret", "average_regret", "difference", "loglog", "final_regret", "suff_fail", "arms", *own,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import re
 import zlib
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +43,7 @@ def panels_of(figure) -> dict:
 
 
 def test_a_panel_per_value_shows_the_means_over_seeds():
-    figure = plot_regret(SWEEP, by="num_arms", select={"horizon": 50})
+    figure: Any = plot_regret(SWEEP, by="num_arms", select={"horizon": 50})
     panels = panels_of(figure)
     assert list(panels) == ["num_arms = 2", "num_arms = 5", "num_arms = 10"]
     lines = lines_of(panels["num_arms = 5"])
@@ -60,7 +61,7 @@ def test_a_panel_per_value_shows_the_means_over_seeds():
 
 
 def test_without_baselines_a_curve_per_value_has_a_colour_of_its_own():
-    figure = plot_regret(SWEEP, by="horizon", select={"num_arms": 5}, baselines=())
+    figure: Any = plot_regret(SWEEP, by="horizon", select={"num_arms": 5}, baselines=())
     (axes,) = figure.axes
     lines = lines_of(axes)
     assert list(lines) == ["horizon = 25", "horizon = 50", "horizon = 100"]
@@ -84,7 +85,7 @@ def test_named_baselines_are_drawn_and_no_others():
 
 def test_exponents_stand_in_the_legend_or_above_the_panels():
     chosen = {"horizon": 100, "num_arms": 2}
-    single = plot_loglog(SWEEP, select=chosen)
+    single: Any = plot_loglog(SWEEP, select=chosen)
     expected = estimate(SWEEP.sel(chosen), "exponent")
     words = "β = {:.2f} [{:.2f}, {:.2f}]".format(*(float(expected[side]) for side in ("mean", "low", "high")))
     assert f"RMFT Transformer, {words}" in legend_of(single)
@@ -187,7 +188,7 @@ def test_nasty_sweeps_have_all_their_figures(dataset, style, monkeypatch, tmp_pa
         ("regret", {}, "got several values of horizon (25, 50, 100); num_arms (2, 5, 10)"),
         ("regret", {"by": "nope", "select": {"horizon": 50}}, "got dimension 'nope'"),
         ("pie", {}, "got figure 'pie', need one of arms, final_regret, regret"),
-        ("arms", {"relative_to": "ucb1"}, "got --relative-to with --kind arms, need --kind heatmap"),
+        ("arms", {"relative_to": "ucb1"}, "got --relative-to with --kind arms, need --kind difference or heatmap"),
         ("training", {"baselines": ("ucb1",)}, "got --baselines with --kind training"),
         ("regret", {"by": "num_arms", "select": {"horizon": 50}, "style": "poster"}, "got style='poster'"),
     ],
@@ -240,9 +241,9 @@ def test_files_embed_their_fonts_and_hold_the_numbers(tmp_path):
 
 def test_figures_of_runs_hold_their_numbers_too():
     evaluation = made_evaluation()
-    for draw in (*CURVES, plot_arms):
-        assert draw(evaluation).rows
-    rows = [row for row in plot_regret(evaluation).rows if row["agent"] == "ucb1"]
+    figures: list[Any] = [draw(evaluation) for draw in (plot_regret, *CURVES, plot_arms)]
+    assert all(figure.rows for figure in figures)
+    rows = [row for row in figures[0].rows if row["agent"] == "ucb1"]
     np.testing.assert_allclose(
         [row["mean"] for row in rows], evaluation["regret"].sel(agent="ucb1").mean("scenario"), 1e-6
     )

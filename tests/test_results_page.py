@@ -32,6 +32,29 @@ def test_only_what_stands_between_the_marks_changes(monkeypatch):
     assert results_page.filled("<!-- one -->\n<!-- /one -->") == "<!-- one -->\n| new |\n<!-- /one -->"
 
 
+def test_numbers_in_the_text_are_those_of_the_files(monkeypatch):
+    found = {
+        "rows": {"k = 1, whole": {"mean": 1.234, "ci95": [1.0, 1.5]}},
+        "agents": {"rmft": {"regret_mean": 2.0, "regret_ci95": [1.9, 2.1]}},
+        "seeds": [1.0, 2.0, 3.0],
+    }
+    monkeypatch.setattr(results_page, "result", lambda name: found[name])
+    texts = {
+        "rows k = 1, whole": "1.23 [1.00, 1.50]",
+        "rows k = 1, whole:+": "+1.23 [+1.00, +1.50]",
+        "rows k = 1, whole/mean:.1f": "1.2",
+        "rows k = 1, whole/ci95/1": "1.50",
+        "agents rmft": "2.00 [1.90, 2.10]",
+    }
+    for path, text in texts.items():
+        page = f"It has <!--= {path} -->something\nelse<!-- --> and 3.00 [2.00, 4.00]."
+        assert results_page.filled(page) == f"It has <!--= {path} -->{text}<!-- --> and 3.00 [2.00, 4.00]."
+    monkeypatch.setattr(results_page, "result", lambda name: found)
+    assert results_page.number("any", "seeds:.0f") == "1, 2 and 3"
+    with pytest.raises(KeyError):
+        results_page.filled("<!--= any rows/k = 3 -->1<!-- -->")
+
+
 def test_the_strongest_agent_is_no_reference_that_knows_the_rewards():
     def ratio(mean: float) -> dict:
         return {"mean": mean, "ci95": [mean, mean]}

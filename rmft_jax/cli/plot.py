@@ -13,7 +13,7 @@ from rmft_jax.cli.common import Groups, parse, values_by_name
 from rmft_jax.config.checks import require
 from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.storage import RunDirectory
-from rmft_jax.statistics import tables
+from rmft_jax.statistics import estimates, tables
 from rmft_jax.statistics.estimates import is_sweep
 from rmft_jax.sweeps.store import load_sweep
 
@@ -31,6 +31,8 @@ class _Arguments:
     """Values of a sweep's other dimensions, such as num_arms=5 seed=0,1."""
     baselines: _Names = ()
     """Classical agents; `none` for none. If not given, a figure has a choice of them, and a table all."""
+    intervals: estimates.IntervalName = "student"
+    """Of a sweep over seeds: Student-t, or a hierarchical bootstrap, which is of use from two seeds on."""
 
     def choice(self) -> dict[str, Any]:
         """The selected values by name: `a=1` is one value, `a=1,2` several."""
@@ -79,6 +81,7 @@ def plot(argv: list[str]) -> int:
     choice = arguments.choice()
     _check(arguments)
     dataset, metrics, figures = _read(arguments.directory)
+    dataset = estimates.with_intervals(dataset, arguments.intervals)
     if arguments.kind is not None:
         compared = tuple(itertools.chain(*arguments.relative_to)) or None
         options = {"by": arguments.by, "select": choice, "baselines": arguments.named(), "relative_to": compared}
@@ -99,7 +102,7 @@ def table(argv: list[str]) -> int:
     """Prints or writes a table of a run or a sweep."""
     arguments = parse(TableArguments, "table", argv)
     choice = arguments.choice()
-    dataset, _, _ = _read(arguments.directory)
+    dataset = estimates.with_intervals(_read(arguments.directory)[0], arguments.intervals)
     shape = arguments.rows, arguments.columns, arguments.format
     text = tables.table(dataset, *shape, select=choice, baselines=arguments.named())
     if arguments.out is None:

@@ -2,6 +2,8 @@
 
 from rmft_jax.plotting.agents import plot_arms as plot_arms
 from rmft_jax.plotting.agents import plot_final_regret as plot_final_regret
+from rmft_jax.plotting.curves import plot_average_regret as plot_average_regret
+from rmft_jax.plotting.curves import plot_difference as plot_difference
 from rmft_jax.plotting.curves import plot_loglog as plot_loglog
 from rmft_jax.plotting.curves import plot_regret as plot_regret
 from rmft_jax.plotting.curves import plot_regret_curves as plot_regret_curves
@@ -23,5 +25,6 @@ from rmft_jax.plotting.style import StyleName as StyleName
 from rmft_jax.plotting.style import column_figure as column_figure
 from rmft_jax.plotting.style import style_of as style_of
 from rmft_jax.plotting.style import styles_of as styles_of
+from rmft_jax.plotting.sweep import plot_growth as plot_growth
 from rmft_jax.plotting.sweep import plot_sweep as plot_sweep
 from rmft_jax.plotting.training import plot_training as plot_training

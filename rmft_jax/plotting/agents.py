@@ -51,7 +51,7 @@ def plot_arms(
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             if np.isnan(share).all():
-                house.no_finished_run(axes)
+                house.nothing_to_show(axes)
         for axes in places.flat[len(panels) :]:  # Left over where the number of panels is odd.
             axes.set_axis_off()
         figure.supxlabel("round")

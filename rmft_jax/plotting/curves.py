@@ -6,13 +6,24 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import View, choose_agents, closed, parts, rows_of, view
+from rmft_jax.plotting.panels import (
+    View,
+    choose_agents,
+    closed,
+    named_agents,
+    parts,
+    rows_of,
+    scenario_curves,
+    view,
+)
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
-from rmft_jax.statistics.estimates import TRAINED, estimates, intervals_of, is_sweep
-from rmft_jax.statistics.report import estimate_text, regret_name, summarize
+from rmft_jax.statistics.estimates import TRAINED, agents_among, estimates, intervals_of, is_sweep, is_trained
+from rmft_jax.statistics.report import estimate_text, regret_name, regret_of, summarize
 
 _Curves = Mapping[str, xr.Dataset]
 # Of a panel: its axes, its title and its curves.
@@ -27,7 +38,8 @@ def plot_regret(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> DataFigure:
+    ax: Axes | None = None,
+) -> Figure:
     """Mean cumulative regret over rounds of at most 8 agents, with 95% bands.
 
     The axis is cut above the highest curve but uniform play, which only shows how hard the problem is.
@@ -38,14 +50,89 @@ def plot_regret(
       select: values of its other dimensions, one for each that is not a training seed.
       baselines: classical agents to draw, by name; a choice of them if None.
       style: `paper` or `slides`.
+      ax: axes of your own to draw a single panel in, under your own style and without a legend; their figure is
+        returned.
 
     Raises:
       ConfigError: for names or values that the dataset does not have, and dimensions left open.
     """
-    return _draw(view(dataset, "regret", by, select, baselines), style, _cut)
+    return _draw(view(dataset, "regret", by, select, baselines), style, _cut, ax=ax)
 
 
-def plot_regret_curves(curves: Mapping[str, xr.Dataset], regret: str = "pseudo") -> DataFigure:
+@register_figure("average_regret", needs="regret")
+def plot_average_regret(
+    dataset: xr.Dataset,
+    *,
+    by: str | None = None,
+    select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] | None = None,
+    style: StyleName = "paper",
+    ax: Axes | None = None,
+) -> Figure:
+    """Regret per round, `Reg(t) / t`, of at most 8 agents with 95% bands: what no regret brings to 0.
+
+    Options are those of `plot_regret`.
+    """
+    drawn = view(dataset, "regret", by, select, baselines)
+    panels = {
+        title: {name: _averaged(curve) for name, curve in curves.items()} for title, curves in drawn.panels.items()
+    }
+    y = f"{drawn.regret} per round,\nReg(t) / t (reward units)"
+    return _draw(drawn._replace(panels=panels), style, _cut, x="round t", y=y, ax=ax)
+
+
+@register_figure("difference", needs="scenario")
+def plot_difference(
+    evaluation: xr.Dataset,
+    *,
+    relative_to: str | Sequence[str] | None = None,
+    style: StyleName = "paper",
+    ax: Axes | None = None,
+) -> Figure:
+    """Regret of the trained policy minus that of its strongest rivals, round by round on the same scenarios.
+
+    Bands are 95% bootstraps of the paired difference. Below 0 the policy is ahead, as far as its band says. Without a
+    trained policy, the agent of lowest regret takes its place.
+
+    Args:
+      evaluation: with all its scenarios.
+      relative_to: the rivals; if None the three of lowest regret at the horizon, without who has twice the lowest.
+      style: `paper` or `slides`.
+      ax: as in `plot_regret`.
+
+    Raises:
+      ConfigError: for agents that the evaluation does not have.
+    """
+    ranked = named_agents(evaluation)
+    base = TRAINED if TRAINED in evaluation["agent"] else ranked[0] if ranked else str(evaluation["agent"].values[0])
+    chosen = [relative_to] if isinstance(relative_to, str) else relative_to
+    rivals = _strongest(evaluation, ranked, base) if chosen is None else list(chosen)
+    agents_among([*map(str, evaluation["agent"].values)], [name for name in rivals if not is_trained(name)])
+    own = evaluation["regret"].sel(agent=base)
+    curves = {name: scenario_curves(own - evaluation["regret"].sel(agent=name)) for name in rivals}
+    styles = {name: line._replace(label=f"minus {line.label}") for name, line in house.styles_of(rivals).items()}
+
+    def finish(axes: Axes, title: str, found: _Curves) -> None:
+        if found:
+            _cut(axes, title, found)
+            axes.axhline(0, color="#999999", linewidth=0.7, zorder=1)
+
+    y = f"{house.style_of(base).label} minus agent:\n{regret_of(evaluation)} (reward units)"
+    return _draw(View({"": curves}, styles, regret_of(evaluation), None), style, finish, x="round t", y=y, ax=ax)
+
+
+def _strongest(evaluation: xr.Dataset, ranked: Sequence[str], base: str) -> list[str]:
+    """The three rivals of lowest regret at the horizon, as far as they are near the first, which sets the scale."""
+    rivals = [name for name in ranked if name not in (base, "uniform")][:3]
+    final = {name: float(evaluation["regret"].sel(agent=name).isel(round=-1).mean()) for name in rivals}
+    return [name for name in rivals if final[name] <= 2 * max(min(final.values()), 0.0)] or rivals
+
+
+def _averaged(curve: xr.Dataset) -> xr.Dataset:
+    return curve.assign({side: curve[side] / curve["round"] for side in ("mean", "low", "high")})
+
+
+def plot_regret_curves(curves: Mapping[str, xr.Dataset], regret: str = "pseudo") -> Figure:
     """Curves of agents by name, at most 8 of them (`choose_agents`), drawn as `plot_regret` does.
 
     Each has `mean`, `low`, `high` and `interval` over `round`, as those of `statistics.estimates`.
@@ -64,7 +151,8 @@ def plot_loglog(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> DataFigure:
+    ax: Axes | None = None,
+) -> Figure:
     """Mean cumulative regret on logarithmic axes, where `t^β` is a straight line of slope β.
 
     The legend states the exponent of each curve with its 95% interval; with several panels, their titles state that of
@@ -84,9 +172,10 @@ def plot_loglog(
 
     styles = {name: line._replace(label=labels[name] if single else line.label) for name, line in drawn.styles.items()}
     positive = drawn._replace(panels={title: _positive(one) for title, one in drawn.panels.items()}, styles=styles)
-    figure = _draw(positive, style, finish, columns=1 if single else 2)
-    columns = ("exponent", "exponent_low", "exponent_high")
-    figure.rows = rows_of(drawn, {curve: dict(zip(columns, row, strict=True)) for curve, row in exponents.items()})
+    figure = _draw(positive, style, finish, columns=1 if single else 2, ax=ax)
+    if isinstance(figure, DataFigure):
+        columns = ("exponent", "exponent_low", "exponent_high")
+        figure.rows = rows_of(drawn, {curve: dict(zip(columns, row, strict=True)) for curve, row in exponents.items()})
     return figure
 
 
@@ -98,41 +187,60 @@ def plot_suff_fail(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> DataFigure:
+    ax: Axes | None = None,
+) -> Figure:
     """SuffFailFreq(t), the share of scenarios with no best arm from round t on, with 95% bands.
 
     Those of an evaluation are Wilson's over scenarios, those of a sweep as in `rmft_jax.statistics.estimates`. Options
     are those of `plot_regret`. Play in a ball is refused, because no arm is the best there.
     """
     drawn, y = view(dataset, "suff_fail_freq", by, select, baselines), "SuffFailFreq(t)\n(share of scenarios)"
-    return _draw(drawn, style, lambda axes, title, curves: axes.set_ylim(-0.02, 1.02), x="round t", y=y)
+    return _draw(drawn, style, lambda axes, title, curves: axes.set_ylim(-0.02, 1.02), x="round t", y=y, ax=ax)
 
 
 def _draw(
-    drawn: View, style: StyleName, finish: _Finish, x: str = "round", y: str = "", columns: int = 2
-) -> DataFigure:
+    drawn: View,
+    style: StyleName,
+    finish: _Finish,
+    x: str = "round",
+    y: str = "",
+    columns: int = 2,
+    ax: Axes | None = None,
+) -> Figure:
     """The panels of a view, each finished by a function, beneath a legend; they show regret if `y` is empty.
 
-    A panel without curves, because all runs failed, says so.
+    With `ax`, the only panel in those axes, and their figure.
     """
+    y = y or f"cumulative {drawn.regret}\n(reward units)"
+    if ax is not None:
+        titles = ", ".join(drawn.panels)
+        require(len(drawn.panels) == 1, f"ax for panels {titles}", "a single panel", "select= or baselines=[]")
+        _draw_panel(ax, *next(iter(drawn.panels.items())), drawn.styles, finish)
+        ax.set(xlabel=x, ylabel=y)
+        return house.figure_of(ax)
     with house.sheet(style, house.height_for(len(drawn.styles), columns)) as figure:
         places = house.grid_axes(figure, len(drawn.panels))
         for axes, (title, curves) in zip(places, drawn.panels.items(), strict=True):
-            for name, curve in curves.items():
-                draw(axes, drawn.styles[name], curve)
-            if any(curve["mean"].notnull().any() for curve in curves.values()):
-                axes.set_xlim(0, _rounds(curves)[-1])
-            else:
-                house.no_finished_run(axes)
-            if title:
-                axes.set_title(house.title_of(title))
-            finish(axes, title, curves)
-        house.label_axes(figure, places, x, y or f"cumulative {drawn.regret}\n(reward units)")
+            _draw_panel(axes, title, curves, drawn.styles, finish)
+        house.label_axes(figure, places, x, y)
         house.legend_above(figure, places, columns)
         bands = intervals_of(pair for curves in drawn.panels.values() for pair in curves.items())
         by = f" By {drawn.by}." if drawn.by else ""
         figure.rows, figure.caption = rows_of(drawn), f"95% bands: {bands}.{by}{drawn.fixed}"
         return figure
+
+
+def _draw_panel(axes: Axes, title: str, curves: _Curves, styles: Mapping[str, Style], finish: _Finish) -> None:
+    """A panel of curves; one without, because all runs failed, says so."""
+    for name, curve in curves.items():
+        draw(axes, styles[name], curve)
+    if any(curve["mean"].notnull().any() for curve in curves.values()):
+        axes.set_xlim(0, _rounds(curves)[-1])
+    else:
+        house.nothing_to_show(axes, "no finished run" if curves else "no other agent")
+    if title:
+        axes.set_title(house.title_of(title))
+    finish(axes, title, curves)
 
 
 def _rounds(curves: _Curves) -> np.ndarray:
@@ -172,8 +280,9 @@ def _make_loglog(axes: Axes, curves: _Curves) -> None:
     axes.set(xscale="log", yscale="log", xlim=(1, max(2, rounds[-1])), ylim=(bottom, top))
     house.plain_log_ticks(axes.xaxis, 1.0, float(rounds[-1]))
     house.plain_log_ticks(axes.yaxis, bottom, top)
-    end = max([bottom, *(float(end[0]) for name, end in ends.items() if len(end) and name != "uniform")])
-    guide = 1.4 * end * np.sqrt(rounds / rounds[-1])
+    # Through the end of the first curve, the trained policy's where there is one.
+    end = next(float(end[0]) for end in ends.values() if len(end))
+    guide = end * np.sqrt(rounds / rounds[-1])
     axes.plot(rounds, guide, color="#999999", linewidth=0.7, zorder=1, label="slope of √t: β = 0.50")
 
 

@@ -108,9 +108,10 @@ def plot_all(
     shown = panels, axis + [dim for dim in dims if dim not in axis][:1], dims[:2]
     for name in FIGURES.names():
         kind = FIGURES[name]
-        if len(dims) < kind.axes or not kind.fits(sweep):
+        if len(dims) < kind.axes or not kind.fits(sweep) or kind.along not in (None, *dims):
             continue
         kept = shown[kind.axes] if kind.axes or "by" in kind.options else []
+        kept = [kind.along] if kind.along else kept
         fixed = {dim: sweep[dim].values[-1] for dim in dims if dim not in kept}
         few = {dim: _few(sweep[dim].values) for dim in kept[kind.axes :]}
         by = kept[0] if kept and kind.axes < 2 and "by" in kind.options else None

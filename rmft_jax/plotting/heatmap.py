@@ -24,12 +24,13 @@ _MAX_PANELS = 12
 
 
 class _Map(NamedTuple):
-    """A panel: whose numbers, `estimates.estimate` of them, and what became of each cell."""
+    """A panel: whose numbers, `estimates.estimate` of them, what became of each cell, and which may as well be 1."""
 
     title: str
     head: dict[str, str]
     found: xr.Dataset
     status: np.ndarray
+    undecided: np.ndarray
 
 
 @register_figure("heatmap", needs="final_regret", axes=2)
@@ -78,7 +79,9 @@ def plot_heatmap(
     ]
     cells = [status for one in maps for status in one.status.flat]
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
-    figure.caption = f"Means over training seeds; {len(cells)} cells, {gone or 'all finished'}.{fixed_of(dataset)}"
+    dotted = " Dotted: the 95% interval includes 1." * any(one.undecided.any() for one in maps)
+    told = f"{len(cells)} cells, {gone or 'all finished'}; lower is better"
+    figure.caption = f"Means over training seeds; {told}.{dotted}{fixed_of(dataset)}"
     return figure
 
 
@@ -112,7 +115,10 @@ def _maps(
         head |= {} if reference is None else {"relative_to": reference}
         one = found[name].transpose(*dims)
         became = np.where(one["num_seeds"] > 0, "finished", status)
-        maps.append(_Map("\n".join(filter(None, labels)), head, one, became))
+        # A ratio without an interval that leaves 1 out.
+        certain = (one["low"] > 1) | (one["high"] < 1)
+        undecided = (became == "finished") & ~certain.to_numpy() if reference is not None else became == ""
+        maps.append(_Map("\n".join(filter(None, labels)), head, one, became, undecided))
     return maps
 
 
@@ -174,6 +180,11 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
         red, green, blue, _ = colors.to_rgba(value)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         color = "white" if dark else "black"
+        if one.undecided[row, column]:
+            axes.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=0.0, hatch="....",
+                          alpha=0.35)
+            )  # fmt: skip
         axes.text(column, row, _number(value), ha="center", va="center", fontsize=size, color=color)
     for axis, dim in ((axes.yaxis, dims[0]), (axes.xaxis, dims[1])):
         labels = [text_of(value) for value in one.found[dim].values]

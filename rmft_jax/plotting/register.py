@@ -22,12 +22,14 @@ class FigureKind(NamedTuple):
     needs: variables or dimensions of which the dataset must have one.
     axes: how many dimensions of a sweep are along the axes of the figure.
     options: those that `draw` takes.
+    along: the dimension that is along the axis, where it is always the same.
     """
 
     draw: Callable[..., Figure]
     needs: tuple[str, ...]
     axes: int
     options: tuple[str, ...]
+    along: str | None = None
 
     def fits(self, dataset: xr.Dataset) -> bool:
         """Whether a dataset has what the figure needs."""
@@ -37,7 +39,9 @@ class FigureKind(NamedTuple):
 class FigureRegister(Register[FigureKind]):
     """The register of figure kinds: a decorator of functions that draw them, name first."""
 
-    def __call__(self, name: str, *, needs: str | tuple[str, ...], axes: int = 0) -> Callable[[D], D]:
+    def __call__(
+        self, name: str, *, needs: str | tuple[str, ...], axes: int = 0, along: str | None = None
+    ) -> Callable[[D], D]:
         """Registers a function from the dataset of a run or a sweep to a matplotlib figure.
 
         Its other parameters are its options, each with a default. `rmft plot` knows `by`, the dimension of a sweep that
@@ -49,6 +53,7 @@ class FigureRegister(Register[FigureKind]):
           needs: the variable, or dimension, that the dataset must have; or several of which it must have one.
           axes: how many dimensions of a sweep are along the axes of the figure, 0, 1 or 2; it takes a sweep that varies
             as many.
+          along: the dimension that is along the axis, of which the sweep must have several values; None: any.
 
         Returns:
           A decorator. The function then refuses, with a `ConfigError`, a dataset without what it needs.
@@ -78,7 +83,7 @@ class FigureRegister(Register[FigureKind]):
                 return figure
 
             any_of = (needs,) if isinstance(needs, str) else needs
-            kind = FigureKind(checked, any_of, axes, tuple(one.name for one in parameters[1:]))
+            kind = FigureKind(checked, any_of, axes, tuple(one.name for one in parameters[1:]), along)
             self.add(name, kind, draw)
             return cast(D, checked)
 

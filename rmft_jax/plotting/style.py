@@ -2,6 +2,7 @@
 
 import contextlib
 import textwrap
+import typing
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -35,33 +36,37 @@ _ORANGE, SKY, _GREEN, _BLUE, _VERMILION, _PURPLE, _BLACK, _GREY = (
 _SOLID, _DASH, _DOTS, _DASH_DOT = "-", "--", ":", "-."
 _LONG, _WIDE_DOTS, _DASH_DOT_DOT, _SHORT = (0, (6, 1)), (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))
 _UNKNOWN = (0, (7, 1, 2, 1)), (0, (3, 1, 3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1, 1, 1))
+# A colour is a family, a dash a member of it.
 STYLES = {
     "rmft": Style("RMFT Transformer", _VERMILION, _SOLID),
-    "rmft_plain": Style("RMFT, whole trajectories", SKY, _LONG),
+    "rmft_plain": Style("RMFT, whole trajectories", _VERMILION, _DASH),
+    "bayes_optimal": Style("Bayes-optimal", _BLACK, _SOLID),
+    "gittins": Style("Gittins index", _BLACK, _DASH),
+    "change_point_index": Style("change-point index", _BLACK, _DASH_DOT),
+    "posterior_index": Style("posterior index", SKY, _DASH_DOT_DOT),
+    "discounted_index": Style("discounted index", SKY, _LONG),
     "thompson": Style("Thompson", _BLUE, _DASH),
+    "discounted_thompson": Style("discounted Thompson", _BLUE, _DASH_DOT),
     "ucb1": Style("UCB1", _GREEN, _DASH_DOT),
     "ucb": Style("UCB", _GREEN, _DASH),
     "kl_ucb": Style("KL-UCB", _GREEN, _LONG),
     "moss": Style("MOSS", _GREEN, _DOTS),
-    "posterior_index": Style("posterior index", _BLUE, _DASH_DOT_DOT),
+    "discounted_ucb": Style("discounted UCB", _GREEN, _DASH_DOT_DOT),
+    "sliding_window_ucb": Style("sliding-window UCB", _PURPLE, _SHORT),
     "greedy": Style("greedy", _PURPLE, _DOTS),
     "epsilon_greedy": Style("ε-greedy", _ORANGE, _DASH_DOT_DOT),
     "explore_then_commit": Style("explore-then-commit", _PURPLE, _DASH),
     "exp3": Style("EXP3", _ORANGE, _DASH),
     "exp3_ix": Style("EXP3-IX", _ORANGE, _LONG),
     "exp3_p": Style("EXP3.P", _ORANGE, _DOTS),
+    "rexp3": Style("Rexp3", _ORANGE, _DASH_DOT),
     "tsallis_inf": Style("Tsallis-INF", SKY, _DASH_DOT),
     "hedge": Style("Hedge", SKY, _DASH),
     "hedge_anytime": Style("Hedge, anytime", SKY, _DOTS),
     "ftrl": Style("FTRL", _BLUE, _LONG),
     "ftpl": Style("FTPL", _BLUE, _DOTS),
     "follow_the_leader": Style("follow the leader", _PURPLE, _DASH_DOT),
-    "rexp3": Style("Rexp3", _ORANGE, _DASH_DOT),
-    "sliding_window_ucb": Style("sliding-window UCB", _GREEN, _SHORT),
-    "discounted_ucb": Style("discounted UCB", _GREEN, _DASH_DOT_DOT),
-    "discounted_thompson": Style("discounted Thompson", _BLUE, _DASH_DOT),
-    "bayes_optimal": Style("Bayes-optimal", _BLACK, _SOLID),
-    "uniform": Style("uniform", _BLACK, _WIDE_DOTS),
+    "uniform": Style("uniform", _GREY, _WIDE_DOTS),
     "best_fixed_arm": Style("best fixed arm", _GREY, _SOLID),
     "best_arm": Style("best arm", _GREY, _DASH),
 }
@@ -123,14 +128,8 @@ def style_of(name: str) -> Style:
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
-    """The styles of a figure's agents: where two of them share a colour, the less prominent one takes a free one."""
-    prominence = {name: i for i, name in enumerate(STYLES)}
-    styles = {}
-    for name in sorted(names, key=lambda name: prominence.get(name, len(STYLES))):
-        style, taken = style_of(name), {style.color for style in styles.values()}
-        free = [color for color in COLORS if color not in taken]
-        styles[name] = style if style.color not in taken or not free else style._replace(color=free[0])
-    return {name: styles[name] for name in names}
+    """The styles of a figure's agents, which are those of every figure."""
+    return {name: style_of(name) for name in names}
 
 
 def value_styles(labels: Sequence[str]) -> dict[str, Style]:
@@ -191,6 +190,13 @@ def title_of(text: str) -> str:
     return textwrap.fill(text.partition(" = ")[2].replace("_", " ") or text, _TITLE_LENGTH)
 
 
+def figure_of(axes: Axes) -> Figure:
+    """The figure that axes are in, those of a subfigure included."""
+    figure = axes.get_figure(root=True)
+    require(isinstance(figure, Figure), "axes without a figure", "axes of one", "plt.subplots()")
+    return typing.cast(Figure, figure)
+
+
 def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
     """Vertical limits that show 0 and all numbers of some arrays; those that are not finite do not count."""
     values = np.concatenate([[0.0], *(np.ravel(numbers) for numbers in shown)])
@@ -199,11 +205,11 @@ def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
     axes.set_ylim(low - margin if low < 0 else 0, high + margin)
 
 
-def no_finished_run(axes: Axes) -> None:
+def nothing_to_show(axes: Axes, why: str = "no finished run") -> None:
     """Says so in axes that have nothing to show."""
     axes.set(xticks=[], yticks=[])
     axes.minorticks_off()
-    axes.text(0.5, 0.5, "no finished run", ha="center", va="center", transform=axes.transAxes, color="#555555")
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color="#555555")
 
 
 def plain_log_ticks(axis: Axis, low: float, high: float) -> None:

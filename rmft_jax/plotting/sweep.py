@@ -7,7 +7,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents
@@ -15,7 +17,8 @@ from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import TRAINED, is_numeric, open_dims, rows_of, sweep_dims, text_of
-from rmft_jax.statistics.report import regret_of
+from rmft_jax.statistics.horizons import horizon_growth
+from rmft_jax.statistics.report import estimate_text, regret_of
 
 _MARKERS = "osD^vP*X"
 _SHARED = "#555555"
@@ -73,6 +76,83 @@ def plot_sweep(
         figure.rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
         figure.caption = f"95% intervals: {estimates.intervals_of(found.items())}.{fixed_of(dataset)}"
         return figure
+
+
+@register_figure("growth", needs="horizon", axes=1, along="horizon")
+def plot_growth(
+    dataset: xr.Dataset,
+    *,
+    select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] | None = None,
+    style: StyleName = "paper",
+    ax: Axes | None = None,
+) -> Figure:
+    """Regret at the horizon against the horizon, each trained by itself, with the fitted `c T^β` and `a + b log T`.
+
+    The legend states β with its 95% interval over training seeds (`statistics.horizons`). The fits are of the trained
+    policy, and of the others if there are few; the dotted line is the logarithm.
+
+    Args:
+      dataset: a sweep over horizons.
+      select: values of other dimensions, one for each that is not a training seed.
+      baselines: classical agents to draw; the three of lowest regret if None.
+      style: `paper` or `slides`.
+      ax: axes of your own to draw in, under your own style and without a legend; their figure is returned.
+
+    Raises:
+      ConfigError: for names or values that the sweep does not have, fewer than two horizons, and other open dimensions.
+    """
+    dataset = closed(estimates.select(dataset, select or {}), None, {}, ["horizon"])
+    names = named_agents(dataset, baselines)
+    names = names if baselines is not None else [name for name in names if name != "uniform"][:4]
+    every = estimates.estimates(dataset, "final_regret")
+    if ax is not None:
+        _draw_growth(ax, dataset, {name: every[name] for name in names})
+        return house.figure_of(ax)
+    with house.column_figure(house.height_for(len(names) + 2, columns=1), style) as (figure, axes):
+        rows = _draw_growth(axes, dataset, {name: every[name] for name in names})
+        house.legend_above(figure, [axes], columns=1)
+        told = estimates.intervals_of((name, every[name]) for name in names)
+        figure.rows, figure.caption = rows, f"95% intervals: {told}; of β over the fits of seeds.{fixed_of(dataset)}"
+        return figure
+
+
+def _draw_growth(axes: Axes, dataset: xr.Dataset, found: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    """Points with bars and the fitted laws of every agent; the numbers as rows."""
+    x, rows = np.asarray(dataset["horizon"].values, float), []
+    line = np.geomspace(x.min(), x.max(), 60)
+    for name, one in found.items():
+        style, values = house.style_of(name), dataset["final_regret"]
+        if name != TRAINED:
+            values = dataset["baseline_final_regret"].sel(agent=name, drop=True)
+        mean, low, high = (one[side].transpose("horizon").to_numpy() for side in ("mean", "low", "high"))
+        bars = np.clip(np.nan_to_num(np.stack([mean - low, high - mean])), 0, None)
+        axes.errorbar(x, mean, bars, color=style.color, fmt="o", markersize=3, linewidth=1)
+        try:
+            growth = horizon_growth(values)
+        except ConfigError:  # Without a seed that finished at every horizon.
+            axes.plot([], [], color=style.color, linestyle=style.line, label=style.label)
+            rows += rows_of(one, ["horizon"], agent=name)
+            continue
+        beta = estimate_text(growth.exponent.value, growth.exponent[1:])
+        axes.plot(line, growth.power(line), color=style.color, linestyle=style.line, label=f"{style.label}, β = {beta}")
+        axes.plot(line, growth.logarithm(line), color=style.color, linestyle=":", linewidth=0.8)
+        fit = {"exponent": growth.exponent.value, "exponent_low": growth.exponent.low}
+        fit |= {"exponent_high": growth.exponent.high, "log_slope": growth.slope.value}
+        fit |= {"power_misfit": growth.power_misfit, "log_misfit": growth.log_misfit}
+        rows += [row | fit for row in rows_of(one, ["horizon"], agent=name)]
+    trained = "" if "trained_horizon" in dataset.attrs else "trained "  # One policy at all horizons, or one at each.
+    label = f"{regret_of(dataset)} at T\n(reward units)"
+    axes.set(xscale="log", xlabel=f"{trained}horizon T", ylabel=label)
+    axes.xaxis.minorticks_off()
+    axes.set_xticks(np.sort(x), [f"{value:g}" for value in np.sort(x)])
+    means = _means(list(found.values()))
+    if not len(means):
+        house.nothing_to_show(axes)
+    elif (means > 0).all():
+        axes.set_yscale("log")
+        house.plain_log_ticks(axes.yaxis, float(means.min()), float(means.max()))
+    return rows
 
 
 def default_axis(dataset: xr.Dataset) -> str:
@@ -164,7 +244,7 @@ def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset])
     if "uniform" in found and len(means) and _means([found["uniform"]]).max(initial=0) <= _FAR_ABOVE * means.max():
         shown = list(found.values())
     if not len(means):
-        house.no_finished_run(axes)
+        house.nothing_to_show(axes)
         return
     if by == "horizon":
         guide_x = np.geomspace(x.min(), x.max(), 50)

@@ -4,21 +4,30 @@ A sweep's dataset holds `final_regret` over what the sweep varies, `regret` over
 seeds are averaged. The interval of a trained policy is Student's over seeds, which covers the test scenarios too,
 because each seed has its own; with a single seed it is 1.96 standard errors over scenarios. Classical agents are not
 trained: theirs is 1.96 standard errors over the scenarios of all seeds together.
+
+Student's interval of two seeds is 12.7 standard errors wide to each side, which says little. `with_intervals` chooses a
+hierarchical bootstrap instead, which resamples seeds and, by their standard errors, the scenarios of each. It is
+useful from two seeds on, and too narrow for few of them: seeds that were not trained cannot be drawn. No interval of a
+regret that cannot be negative goes below 0.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
-from rmft_jax.statistics.bootstrap import Interval, t_interval
+from rmft_jax.statistics.bootstrap import Interval, hierarchical_interval, t_interval
 
 TRAINED = "rmft"
 """Name of the trained policy among the agents."""
 _SEED, NO_INTERVAL = "seed", "none"
+_TOO_FEW = "Student-t over 2 seeds, which are too few: 12.7 standard errors to each side"
+_NEVER_NEGATIVE = ("pseudo", "dynamic", "swap")
+IntervalName = Literal["student", "hierarchical"]
+"""How the interval of a trained policy over seeds is made."""
 
 
 def is_trained(name: str) -> bool:
@@ -53,6 +62,17 @@ def is_numeric(dataset: xr.Dataset, dim: str) -> bool:
     """Whether the values along a dimension are numbers."""
     kind = dataset[dim].dtype.kind
     return kind in "iuf" or (kind == "O" and all(isinstance(value, int | float) for value in dataset[dim].values))
+
+
+def with_intervals(dataset: xr.Dataset, intervals: IntervalName) -> xr.Dataset:
+    """The sweep with another choice of intervals over seeds, for figures and tables of it.
+
+    Raises:
+      ConfigError: if there are no such intervals.
+    """
+    known = get_args(IntervalName)
+    require(intervals in known, f"intervals={intervals!r}", f"one of {', '.join(known)}", "intervals='student'")
+    return dataset.assign_attrs(intervals=intervals)
 
 
 def text_of(value: Any) -> str:
@@ -135,7 +155,7 @@ def estimate(dataset: xr.Dataset, name: str) -> xr.Dataset:
 
     Returns:
       `mean`, `low`, `high` (NaN where there is no interval), `num_seeds` and `interval`, which says what it is, over
-      the variable's dimensions but the seeds.
+      the variable's dimensions but the seeds. The interval over seeds is that of `with_intervals`.
     """
     values = _with_seeds(dataset[name])
     given = {end: _with_seeds(dataset[f"{name}_{end}"]) for end in ("sem", "low", "high") if f"{name}_{end}" in dataset}
@@ -145,11 +165,26 @@ def estimate(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if "sem" in given:
         pooled = 1.96 * np.sqrt((given["sem"].where(values.notnull()) ** 2).sum(_SEED)) / count
         alone = {"low": mean - pooled, "high": mean + pooled}
-    found = estimate_of(mean, t_interval(values.to_numpy(), values.get_axis_num(_SEED)), "").assign(num_seeds=count)
+    axis, hierarchical = values.get_axis_num(_SEED), dataset.attrs.get("intervals") == "hierarchical"
+    if hierarchical:
+        sems = given["sem"].transpose(*values.dims).to_numpy() if "sem" in given else np.zeros(values.shape)
+        bounds = hierarchical_interval(values.to_numpy(), sems, axis)
+    else:
+        bounds = t_interval(values.to_numpy(), axis)
+    found = estimate_of(mean, bounds, "").assign(num_seeds=count)
     found = found.assign({side: found[side].where(over_seeds, bound) for side, bound in alone.items()})
+    if "regret" in name and "minus" not in name and dataset.attrs.get("regret") in _NEVER_NEGATIVE:
+        found["low"] = found["low"].clip(0.0)
     single = "1.96 standard errors over scenarios" if "sem" in given else "bootstrap over scenarios"
-    words = xr.apply_ufunc(np.vectorize("Student-t over {} seeds".format, otypes=[object]), count)
+    words = xr.apply_ufunc(np.vectorize(_HIERARCHICAL if hierarchical else _student, otypes=[object]), count)
     return found.assign(interval=words.where(over_seeds, single).where(found["low"].notnull(), NO_INTERVAL))
+
+
+_HIERARCHICAL = "hierarchical bootstrap over {} seeds and their scenarios".format
+
+
+def _student(count: float) -> str:
+    return _TOO_FEW if count == 2 else f"Student-t over {count} seeds"
 
 
 def _with_seeds(array: xr.DataArray) -> xr.DataArray:

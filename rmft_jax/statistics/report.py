@@ -46,9 +46,9 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
 
     Returns:
       For each agent `regret_mean`, `regret_ci95`, `exponent`, `exponent_ci95`, `trend_p`, `regression_p`,
-      `num_nonpositive`, `suff_fail_freq` (at T/2), `min_frac`, `greedy_frac`, and `minus_reference`,
-      `minus_reference_ci95`, if there is a reference. NaN is what cannot be computed; how arms are explored is
-      absent where play is a point of a ball.
+      `sublinear_p` (`growth.regression_test`), `num_nonpositive`, `suff_fail_freq` (at T/2), `min_frac`, `greedy_frac`,
+      and `minus_reference`, `minus_reference_ci95`, if there is a reference. NaN is what cannot be computed; how arms
+      are explored is absent where play is a point of a ball.
     """
     names = [str(name) for name in evaluation["agent"].values]
     curves = evaluation["regret"].transpose("agent", "scenario", "round").to_numpy()
@@ -67,6 +67,7 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
             "exponent_ci95": [*map(float, percentiles(exponent[:, i]))],
             "trend_p": trend_test(mean).p_value,
             "regression_p": regression.p_value,
+            "sublinear_p": regression.sublinear_p,
             "num_nonpositive": regression.num_nonpositive,
         }
         if "last_best_round" in one:
@@ -106,12 +107,12 @@ def table(
       regret: which regret the dataset holds.
       reference: name of the agent that differences are taken against; the column is left out where there are none.
     """
-    caption = "brackets: 95% bootstrap intervals over scenarios; β: regret grows as T^β; trend p: of the trend test"
+    caption = "brackets: 95% bootstraps over scenarios; β: regret ~ t^β up to T; p of β = 1: were rounds independent"
     result = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     result.show_edge, result.pad_edge, result.collapse_padding = False, False, True
     result.add_column("agent", overflow="fold", max_width=19)
     compared = any("minus_reference" in row for row in summary.values())
-    heads = ["β", "trend\np", "SuffFail\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
+    heads = ["β", "p of\nβ = 1", "SuffFail\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
     for head in (regret_name(regret), *([f"minus\n{reference or 'reference'}"] if compared else []), *heads):
         result.add_column(head, justify="right", no_wrap=True)
     for name, row in sorted(summary.items(), key=lambda item: item[1]["regret_mean"]):
@@ -121,11 +122,15 @@ def table(
             cells.append("-" if name == reference else _estimate(*difference, 23, sign="+"))
         cells += [
             _estimate(row["exponent"], row["exponent_ci95"], 17),
-            "<0.001" if row["trend_p"] < 0.001 else estimate_text(row["trend_p"], (), 3),
+            _p_value(row["sublinear_p"]),
             *(estimate_text(row.get(key), (), 3) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
         ]
         result.add_row(name, *cells)
     return result
+
+
+def _p_value(p: float | None) -> str:
+    return "<0.001" if p is not None and p < 0.001 else estimate_text(p, (), 3)
 
 
 def _estimate(mean: float | None, interval: Sequence[float | None], width: int, sign: str = "") -> str:

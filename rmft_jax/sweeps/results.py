@@ -12,17 +12,19 @@ from jaxtyping import Float
 from rmft_jax.agents import Agent, make_agents, make_baselines, reference_agent
 from rmft_jax.method.evaluation import Play
 from rmft_jax.running.history import History
-from rmft_jax.statistics.growth import growth_exponent, slopes, suff_fail_freq
+from rmft_jax.statistics.growth import growth_exponent, regression_test, suff_fail_freq, trend_test
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.spec import Cell
 
 # Of the baselines of a setting, those that a sweep plays in every cell unless it names others.
 _DEFAULT = (
-    "thompson", "ucb1", "greedy", "sliding_window_ucb", "rexp3", "exp3", "hedge", "follow_the_leader", "uniform",
+    "gittins", "posterior_index", "thompson", "ucb1", "greedy", "change_point_index", "discounted_index",
+    "sliding_window_ucb", "rexp3", "exp3", "hedge", "follow_the_leader", "uniform",
 )  # fmt: skip
 # Of what is measured, that which is kept of the classical agents too.
 _COMPARED = (
-    "final_regret", "final_regret_sem", "regret", "regret_sem", "exponent", "suff_fail_freq", "suff_fail_freq_sem",
+    "final_regret", "final_regret_sem", "regret", "regret_sem", "exponent", "trend_p", "sublinear_p", "suff_fail_freq",
+    "suff_fail_freq_sem",
 )  # fmt: skip
 
 
@@ -89,12 +91,15 @@ def _measures(play: Play, num_arms: int, points: bool) -> dict[str, tuple[Any, A
     """What is known of one agent's play on the test scenarios."""
     regret, horizon = play.regret, play.regret.shape[1]
     mean, sem = _mean_and_sem(regret)
+    growth = regression_test(mean)
     found = {
         "regret": (("round",), mean),
         "regret_sem": (("round",), sem),
         "final_regret": ((), mean[-1]),
         "final_regret_sem": ((), sem[-1]),
-        "exponent": ((), float(slopes(mean, np.arange(1, horizon + 1)))),
+        "exponent": ((), growth.exponent),
+        "trend_p": ((), trend_test(mean).p_value),
+        "sublinear_p": ((), growth.sublinear_p),
     }
     if not points:
         ranks = np.stack([(play.rank == rank).mean(axis=0) for rank in range(num_arms)])
