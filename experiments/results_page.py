@@ -1,6 +1,8 @@
 """Puts the tables of `docs/results.md` and of the README in, from what the experiments left in `experiments/results`.
 
-A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; the text around it is written by hand. Trains nothing.
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`. The text around it is written by hand, but for numbers
+between `<!--= FILE PATH -->` and `<!-- -->`, where PATH are the keys in FILE.json, parted by slashes, and the last may
+end in a format such as `:.3f`. Trains nothing.
 
     python -m experiments.results_page
 """
@@ -25,6 +27,7 @@ from rmft_jax.statistics.tables import markdown_table
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+_NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
 
 
 def main() -> None:
@@ -36,8 +39,27 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """A page with its tables as they should be."""
-    return _SEEN.sub(lambda found: f"<!-- {found[1]} -->\n{TABLES[found[1]]()}\n<!-- /{found[1]} -->", text)
+    """A page with its tables and numbers as they should be."""
+    text = _SEEN.sub(lambda found: f"<!-- {found[1]} -->\n{TABLES[found[1]]()}\n<!-- /{found[1]} -->", text)
+    return _NUMBER.sub(lambda found: f"{found[1]}{number(found[2], found[3])}<!-- -->", text)
+
+
+def number(file: str, path: str) -> str:
+    """What an experiment left under some keys, as text: a number, one with its interval, or one for each seed."""
+    keys, _, form = path.partition(":")
+    found = result(file)
+    for key in keys.split("/"):
+        found = found[int(key) if isinstance(found, list) else key]
+    form = form or ".2f"
+    match found:
+        case {"regret_mean": _}:
+            return interval(found, "regret_")
+        case {"mean": _}:
+            return interval(found, sign="+" if form == "+" else "")
+        case [*several, last]:
+            return f"{', '.join(format(one, form) for one in several)} and {last:{form}}"
+        case _:
+            return format(found, form)
 
 
 def headline() -> str:
