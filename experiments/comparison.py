@@ -12,11 +12,12 @@ by seed. An interrupted script goes on where it stopped. Writes `comparison_GROU
 with GROUP one of paper, rivals, controls, levers, full-information. `--only` trains some rows without writing anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
+from scipy import stats
 
 from experiments.common import QUICK, Options, Trained, describe_seeds, interval, provenance, write
 from rmft_jax.config import Value
@@ -228,16 +229,20 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
     with column_figure(0.7 + 0.19 * len(rows)) as (figure, axes):
         for place, (name, row) in zip(places, rows.items(), strict=True):
             mean, (low, high) = row["regret"]["mean"], row["regret"]["ci95"]
-            color = "#D55E00" if row is next(iter(rows.values())) else "#0072B2"
-            axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=3.5)
-            axes.plot(row["regret"]["seeds"], [place] * len(row["regret"]["seeds"]), "|", color=color, markersize=5)
+            first = row is next(iter(rows.values()))
+            color, told = ("#D55E00", "first row") if first else ("#0072B2", "")
+            axes.errorbar(
+                mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=3.5, label=told
+            )
+            seeds = row["regret"]["seeds"]
+            axes.plot(seeds, [place] * len(seeds), "|", color=color, markersize=5, label="seeds" if first else "")
             written.append({"row": name, "mean": mean, "low": low, "high": high})
         for (name, reference), style in zip(references, ("--", ":", "-."), strict=False):
             value = reference["mean"]
             axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=style_of(name).label)
             written.append({"row": name, "mean": value, "low": value, "high": value})
-        axes.set_yticks(places, list(rows), fontsize="small")
-        axes.set_xlabel("regret at T (reward units)")
+        axes.set_yticks(places, [_shown(name) for name in rows], fontsize="small")
+        axes.set_xlabel("regret at T (reward units, log scale)")
         axes.set_xscale("log")
         ticks = [
             tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
@@ -245,19 +250,29 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         figure.legend(loc="outside upper center", ncols=3)
-        figure.rows = written
+        figure.rows, figure.caption = written, "Bars: 95% Student-t intervals over training seeds."
         return figure
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The rows in Markdown."""
+def _shown(name: str) -> str:
+    return "RMFT" if name == "rmft" else name
+
+
+def p_value(row: Mapping[str, Any]) -> float:
+    """Of the paired t-test over seeds that a row is no other than the first."""
+    found: Any = stats.ttest_1samp(row["minus_first"]["seeds"], 0.0)
+    return float(found.pvalue)
+
+
+def table(result: Mapping[str, Any], surviving: Container[str] = ()) -> str:
+    """The rows in Markdown, with a star at the differences of `surviving` rows."""
     head = ("row", "regret", "minus the first row", "SuffFailFreq(T/2)", "trajectories per update", "seconds per run")
     first = next(iter(result["rows"].values()))
     rows = [
         [
-            name,
+            _shown(name),
             interval(row["regret"]),
-            "" if row is first else interval(row["minus_first"], sign="+"),
+            "" if row is first else interval(row["minus_first"], sign="+") + "*" * (name in surviving),
             f"{row['suff_fail_freq']:.2f}",
             str(row["trajectories_per_update"]),
             f"{np.mean(row['wall_seconds']):.0f}",

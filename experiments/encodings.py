@@ -129,13 +129,14 @@ def play(policy: TrainedPolicy, scale: Scale) -> xr.Dataset:
 def as_sweep(result: Mapping[str, Any], encoding: str) -> xr.Dataset:
     """The policies of one encoding beside the rivals, as the figures of sweeps take them, from the file's contents."""
     dims = ("seed", "num_arms", "horizon")
+    attrs = {"regret": "pseudo", **{f"trained_{name}": value for name, value in result["trained"].items()}}
     data: dict[str, Any] = {}
     for name in ("regret", "regret_sem"):
         final = name.replace("regret", "final_regret")
         data[final] = (dims, np.asarray(result[name][encoding], float))
         rivals = np.stack([np.asarray(result[name][rival], float) for rival in RIVALS])
         data[f"baseline_{final}"] = (("agent", *dims), rivals)
-    return xr.Dataset(data, {dim: result[dim] for dim in dims} | {"agent": list(RIVALS)}, {"regret": "pseudo"})
+    return xr.Dataset(data, {dim: result[dim] for dim in dims} | {"agent": list(RIVALS)}, attrs)
 
 
 def describe(scale: Scale, seeds: Sequence[int], played: xr.Dataset, trained: xr.Dataset) -> dict[str, Any]:

@@ -9,19 +9,22 @@ end in a format such as `:.3f`. Trains nothing.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
-from experiments.common import HINDSIGHT, RESULTS, TUNED, interval
+from experiments import comparison as comparisons
+from experiments.beside import TUNED
+from experiments.common import HINDSIGHT, RESULTS, interval
 from experiments.comparison import GROUPS, target_name
 from rmft_jax.method.presets import PRESETS
+from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import style_of
 from rmft_jax.running.files import replacing
 from rmft_jax.running.weights import load_pretrained, pretrained_names
+from rmft_jax.statistics.bootstrap import holm
 from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -30,8 +33,14 @@ _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 _NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
 
 
-def main() -> None:
-    """Brings all tables up to date."""
+def main(figures: bool = False) -> None:
+    """Brings all tables and numbers up to date.
+
+    Args:
+      figures: draw those of the comparisons anew as well.
+    """
+    if figures:
+        redraw()
     for page in PAGES:
         text = filled(page.read_text(encoding="utf-8"))
         with replacing(page) as temporary:
@@ -63,78 +72,60 @@ def number(file: str, path: str) -> str:
 
 
 def headline() -> str:
-    """A row per problem: the trained policies, the strongest agent beside them, and Thompson sampling."""
-    k2, mab, k5, fol, nsmab = (result(f"{name}_regret") for name in ("mab_k2", "mab", "mab_k5", "fol", "nsmab"))
-    found = {
-        "K = 2, T = 50": (k2["agents"]["rmft"], k2["trained"]["mab-k2"]),
-        "K = 5, T = 50": (mab["agents"]["rmft"], mab["trained"]["mab"]),
-        "K = 5, T = 100": (k5["agents"]["rmft"], k5["trained"]["mab-k5"]),
-        "the same, gap 0.2, never trained on": (None, k5["instances"]["fixed_gap_hard"]),
-        "the same, gap 0.5, never trained on": (None, k5["instances"]["fixed_gap_easy"]),
-        "full information": (fol["agents"]["rmft"], fol["trained"]),
-        "abrupt changes": (nsmab["agents"]["rmft"], nsmab["trained"]),
+    """A row per problem: the trained policies, the optimum, the strongest agent, and Thompson sampling."""
+    problems = {
+        "K = 2, T = 50": ("mab_k2", "mab-k2"),
+        "K = 5, T = 50": ("mab", "mab"),
+        "K = 5, T = 100": ("mab_k5", "mab-k5"),
+        "the same, gap 0.2, never trained on": ("mab_k5", "fixed_gap_hard"),
+        "the same, gap 0.5, never trained on": ("mab_k5", "fixed_gap_easy"),
+        "full information": ("fol", "fol"),
+        "abrupt changes, K = 3, T = 100": ("nsmab", "nsmab"),
     }
-    rows = [
-        [problem, interval(own, "regret_") if own else interval(beside["agents"]["rmft"]), *strongest(beside)]
-        for problem, (own, beside) in found.items()
-    ]
-    head = (
-        "problem",
-        "RMFT, regret at T",
-        "strongest agent beside it",
-        "RMFT / it",
-        "RMFT / Thompson",
-        "minutes a seed",
-    )
-    return markdown_table(head, rows)
+    head = ("problem", "RMFT, regret at T", "optimum", "strongest agent", "RMFT / it", "RMFT / Thompson")
+    return markdown_table(head, [[title, *_row(*place)] for title, place in problems.items()])
 
 
-def strongest(trained: Mapping[str, Any]) -> list[str]:
-    """The agent of lowest regret beside the trained policies, the ratios to it and to Thompson, and minutes a seed."""
-    ratios = {name: ratio for name, ratio in trained["ratio_to"].items() if name not in HINDSIGHT}
-    name = max(ratios, key=lambda name: ratios[name]["mean"])
-    thompson = interval(ratios["thompson"]) if "thompson" in ratios else ""
-    minutes = f"{np.mean(trained['wall_seconds']) / 60:.0f}" if "wall_seconds" in trained else ""
-    return [label(name), interval(ratios[name]), thompson, minutes]
+def _row(file: str, problem: str) -> list[str]:
+    found = result(f"beside_{file}")["problems"][problem]
+    own, best = found["policies"]["rmft"], found["strongest"]
+    thompson = interval(own["ratio_to"]["thompson"]) if "thompson" in own["ratio_to"] else ""
+    strongest = f"{label(best)}, {found['agents'][best]['regret_mean']:.2f}"
+    return [interval(own["regret"]), optimum(found), strongest, interval(own["ratio_to"][best]), thompson]
 
 
-def bandit_agents(name: str, preset: str) -> str:
-    """All agents on a stationary bandit, lowest regret first, with the index tuned in hindsight."""
-    found = result(name)
-    ratios, rows = found["trained"][preset]["ratio_to"], []
-    for agent, row in found["agents"].items():
-        if agent in HINDSIGHT:
+def optimum(found: Mapping[str, Any]) -> str:
+    """The least regret on average, or where it lies: no agent is better than it, and none worse than the best agent."""
+    match found["optimum"]:
+        case None:
+            return ""
+        case {"exact": value}:
+            return f"{value:.2f}"
+        case bound:
+            low, (_, high) = bound["at_least"] - 1.96 * bound["sem"], found["agents"][found["strongest"]]["regret_ci95"]
+            return f"{low:.1f} to {high:.1f}"
+
+
+def agents(file: str, problem: str, exponents: bool = False) -> str:
+    """All agents on a problem, lowest regret first, the policies among them, and how often they miss the best arm."""
+    found, recorded = result(f"beside_{file}")["problems"][problem], result(f"{file}_regret")
+    own, rows = found["policies"]["rmft"], []
+    for name, row in found["agents"].items():
+        if name in HINDSIGHT and row["regret_mean"] <= 0:
             continue
-        missed = f"{found['suff_fail_freq'][agent]['mean']:.2f}"
-        relative = interval(ratios[agent]) if agent in ratios else ""
-        rows.append([label(agent), interval(row, "regret_"), relative, missed])
-    rows += _tuned(found["tuned_in_hindsight"], ratios)
-    return markdown_table(("agent", "regret at T", "RMFT / it", "SuffFailFreq(T/2)"), rows)
-
-
-def setting_agents(name: str) -> str:
-    """All agents of a setting, with their exponents, and the constants tuned in hindsight."""
-    found = result(name)
-    ratios, rows = found["trained"]["ratio_to"], []
-    for agent, row in found["agents"].items():
-        if row["regret_mean"] == 0:
-            continue
-        exponents = found["trained"]["exponent"] if agent == "rmft" else [found["exponents"][agent]]
-        beta = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in exponents)
-        name = label(agent) + " (knows the rewards)" * (agent in HINDSIGHT)
-        rows.append([name, interval(row, "regret_"), interval(ratios[agent]) if agent in ratios else "", beta])
-    rows += _tuned(found["tuned_in_hindsight"], ratios)
-    return markdown_table(("agent", "regret at T", "RMFT / it", "β, `regret ~ T^β`"), rows)
-
-
-def _tuned(tuned: Sequence[Mapping[str, Any]], ratios: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of the agents that were tuned in hindsight; of those without a constant, as they are."""
-    rows = []
-    for agent, first in tuned[0].items():
-        name = agent if first["constant"] is None else agent + TUNED
-        mean = np.mean([one[agent]["regret_mean"] for one in tuned])
-        rows.append([label(name), f"{mean:.2f}", interval(ratios[name]), ""])
-    return rows
+        relative = interval(own["ratio_to"][name]) if name in own["ratio_to"] else ""
+        last = interval(found["exponents"][name]) if exponents else f"{found['suff_fail_freq'][name]:.2f}"
+        shown = label(name) + " (knows the rewards)" * (name in HINDSIGHT)
+        rows.append((row["regret_mean"], [shown, interval(row, "regret_"), relative, last]))
+    for name, policy in found["policies"].items():
+        if exponents:
+            betas = recorded["trained"]["exponent"]
+            last = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in betas)
+        else:
+            last = f"{recorded['suff_fail_freq'][name]['mean']:.2f}"
+        rows.append((policy["regret"]["mean"], [label(name), interval(policy["regret"]), "", last]))
+    head = ("agent", "regret at T", "RMFT / it", "β, `regret ~ t^β`" if exponents else "SuffFailFreq(T/2)")
+    return markdown_table(head, [cells for _, cells in sorted(rows, key=lambda row: row[0])])
 
 
 def regret_parts(name: str) -> str:
@@ -151,8 +142,29 @@ def regret_parts(name: str) -> str:
 
 
 def comparison(group: str) -> str:
-    """The table that `experiments.comparison` wrote."""
-    return (RESULTS / f"{target_name(group)}.md").read_text(encoding="utf-8").strip()
+    """The table of `experiments.comparison`, with a star at what Holm's correction over all its tables leaves."""
+    names = {name.removeprefix(f"{group}/") for name in surviving() if name.startswith(f"{group}/")}
+    return comparisons.table(result(target_name(group)), names).strip()
+
+
+def surviving() -> set[str]:
+    """The rows, as group and name, whose difference to the first row remains after Holm's correction."""
+    return holm(differences())
+
+
+def differences() -> dict[str, float]:
+    """The p-value of every difference in the tables of comparisons, by group and row."""
+    found = {}
+    for group in GROUPS:
+        rows = list(result(target_name(group))["rows"].items())
+        found |= {f"{group}/{name}": comparisons.p_value(row) for name, row in rows[1:]}
+    return found
+
+
+def redraw() -> None:
+    """Draws the figures of comparisons from their files."""
+    for group in GROUPS:
+        save_figure(comparisons.draw(result(target_name(group))), RESULTS / target_name(group))
 
 
 def pretrained() -> str:
@@ -174,17 +186,19 @@ def result(name: str) -> Any:
 def label(agent: str) -> str:
     """What a table calls an agent."""
     if agent.endswith(TUNED):
-        return f"{label(agent.removesuffix(TUNED))}, best constant in hindsight"
+        return f"{label(agent.removesuffix(TUNED))}, tuned"
     return f"**{style_of(agent).label}**" if agent == "rmft" else style_of(agent).label
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
-    "mab_k2": lambda: bandit_agents("mab_k2_regret", "mab-k2"),
-    "mab": lambda: bandit_agents("mab_regret", "mab"),
-    "mab_k5": lambda: bandit_agents("mab_k5_regret", "mab-k5"),
-    "fol": lambda: setting_agents("fol_regret"),
-    "nsmab": lambda: setting_agents("nsmab_regret"),
+    "mab_k2": lambda: agents("mab_k2", "mab-k2"),
+    "mab": lambda: agents("mab", "mab"),
+    "mab_k5": lambda: agents("mab_k5", "mab-k5"),
+    "gap_hard": lambda: agents("mab_k5", "fixed_gap_hard"),
+    "gap_easy": lambda: agents("mab_k5", "fixed_gap_easy"),
+    "fol": lambda: agents("fol", "fol", exponents=True),
+    "nsmab": lambda: agents("nsmab", "nsmab", exponents=True),
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
     **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rmft_jax.statistics.bootstrap import frequency_interval, mean_interval, paired_difference, resample, t_interval
+from rmft_jax.statistics.bootstrap import (
+    frequency_interval,
+    hierarchical_interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    resample,
+    t_interval,
+)
 
 
 def test_the_bootstrap_interval_of_a_mean_has_the_width_of_theory():
@@ -84,3 +92,35 @@ def test_the_bootstrap_interval_covers_at_its_nominal_rate():
         low, high = mean_interval(rng.exponential(size=200), num_resamples=400, seed=seed)
         covered += low <= 1.0 <= high
     assert 0.91 <= covered / 400 <= 0.975
+
+
+def test_holm_rejects_what_the_slow_procedure_does():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        given = {f"h{i}": float(p) for i, p in enumerate(rng.beta(0.3, 3, size=rng.integers(1, 8)))}
+        left, rejected = dict(given), set()
+        while left and min(left.values()) <= 0.05 / len(left):
+            smallest = min(left, key=left.__getitem__)
+            rejected.add(smallest)
+            del left[smallest]
+        assert holm(given) == rejected
+    assert holm({"a": 0.02, "b": 0.04}) == {"a", "b"}
+    assert holm({"a": 0.03, "b": 0.04}) == set()
+    assert holm({"a": float("nan"), "b": 0.01}) == {"b"}
+    assert holm({}) == set()
+
+
+def test_the_hierarchical_interval_has_both_sources():
+    """Many groups: normal, with the variance between groups and within them."""
+    rng = np.random.default_rng(1)
+    groups = rng.normal(3.0, 2.0, size=(400, 2))
+    for error in (0.0, 3.0):
+        low, high = hierarchical_interval(groups, np.full(groups.shape, error), num_resamples=8000)
+        expected = 1.96 * np.sqrt((groups.var(axis=0) + error**2) / 400)
+        np.testing.assert_allclose((high - low) / 2, expected, rtol=0.05)
+    known = np.asarray([[1.0, np.nan], [3.0, np.nan]])
+    low, high = hierarchical_interval(known, np.zeros((2, 2)))
+    assert (low[0], high[0]) == (1.0, 3.0)
+    assert np.isnan([low[1], high[1]]).all()
+    missing = np.asarray([1.0, np.nan, 3.0])
+    assert hierarchical_interval(missing, np.zeros(3)) == (1.0, 3.0)

@@ -47,10 +47,10 @@ def test_a_line_per_agent_over_horizons_with_a_guide():
 
 def test_a_second_dimension_is_a_colour_per_value_beside_the_reference():
     figure = plot_sweep(SWEEP, by="num_arms")
-    assert legend_of(figure) == ["horizon = 25", "horizon = 50", "horizon = 100", "RMFT Transformer", "Thompson"]
+    assert legend_of(figure) == ["T = 25", "T = 50", "T = 100", "RMFT Transformer", "Thompson"]
     lines: dict[str, Any] = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
     expected = SWEEP["final_regret"].sel(horizon=50).mean("seed")
-    np.testing.assert_allclose(lines["horizon = 50"].get_ydata(), expected)
+    np.testing.assert_allclose(lines["T = 50"].get_ydata(), expected)
     rows = {(row["num_arms"], row["horizon"], row["agent"]): row for row in figure.rows}
     assert len(rows) == 3 * 3 * 2
     expected = SWEEP["final_regret"].sel(num_arms=10, horizon=25).mean()
@@ -100,7 +100,7 @@ def test_cells_state_their_numbers_and_failures_are_hatched():
     dataset["final_regret"][2, 2] = np.nan
     figure = plot_heatmap(dataset)
     axes = figure.axes[0]
-    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("horizon T", "num_arms")
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("horizon T", "number of arms K")
     assert [text.get_text() for text in axes.get_yticklabels()] == ["2", "5", "10"]
     numbers = numbers_of(axes)
     assert set(numbers) == {(row, column) for row in range(3) for column in range(3)} - {(0, 0), (2, 2)}
@@ -181,3 +181,19 @@ def test_three_dimensions_want_a_choice_and_a_run_is_no_sweep():
     for draw in (plot_sweep, plot_heatmap):
         with pytest.raises(ConfigError, match="got a single run without final_regret, need one with it"):
             draw(made_evaluation())
+
+
+def test_a_ratio_that_may_be_one_looks_so_and_the_trained_cell_is_outlined():
+    sweep = made_sweep({"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1, 2]}, baselines={"thompson": 0.3})
+    sweep["final_regret"][..., 0] *= 0.6  # A seed that disagrees, where the others are level.
+    sweep["final_regret"].loc[{"horizon": 25, "num_arms": 2}] *= 0.2
+    dotted = plot_heatmap(sweep.assign_attrs(trained_horizon=50, trained_num_arms=5), relative_to="thompson")
+    (axes, *_) = dotted.axes
+    hatched = [patch.get_xy() for patch in axes.patches if patch.get_hatch()]
+    assert sorted(hatched) == [(-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
+    outlined = [patch.get_xy() for patch in axes.patches if not patch.get_hatch()]
+    assert outlined == [(0.5, 0.5)]
+    assert "Dotted: the 95% interval includes 1. Outlined: as trained." in dotted.caption
+    plain = plot_heatmap(sweep)
+    assert not plain.axes[0].patches
+    assert "Dotted" not in plain.caption

@@ -45,14 +45,14 @@ def panels_of(figure) -> dict:
 def test_a_panel_per_value_shows_the_means_over_seeds():
     figure: Any = plot_regret(SWEEP, by="num_arms", select={"horizon": 50})
     panels = panels_of(figure)
-    assert list(panels) == ["num_arms = 2", "num_arms = 5", "num_arms = 10"]
-    lines = lines_of(panels["num_arms = 5"])
+    assert list(panels) == ["K = 2", "K = 5", "K = 10"]
+    lines = lines_of(panels["K = 5"])
     assert list(lines) == ["RMFT Transformer", "greedy", "Thompson", "UCB1", "uniform"] == legend_of(figure)
     trained = SWEEP["regret"].sel(horizon=50, num_arms=5).mean("seed")[:50]
     np.testing.assert_allclose(lines["RMFT Transformer"].get_ydata(), trained)
     ucb1 = SWEEP["baseline_regret"].sel(horizon=50, num_arms=5, agent="ucb1").mean("seed")[:50]
     np.testing.assert_allclose(lines["UCB1"].get_ydata(), ucb1)
-    assert panels["num_arms = 5"].get_xlim() == (0, 50)
+    assert panels["K = 5"].get_xlim() == (0, 50)
     assert "(reward units)" in figure.get_supylabel()
     assert figure.caption == (
         "95% bands: Student-t over 3 seeds (rmft); 1.96 standard errors over scenarios (greedy, thompson, ucb1, "
@@ -64,9 +64,9 @@ def test_without_baselines_a_curve_per_value_has_a_colour_of_its_own():
     figure: Any = plot_regret(SWEEP, by="horizon", select={"num_arms": 5}, baselines=())
     (axes,) = figure.axes
     lines = lines_of(axes)
-    assert list(lines) == ["horizon = 25", "horizon = 50", "horizon = 100"]
+    assert list(lines) == ["T = 25", "T = 50", "T = 100"]
     assert len({line.get_color() for line in lines.values()}) == 3
-    shown = np.asarray(lines["horizon = 25"].get_ydata())
+    shown = np.asarray(lines["T = 25"].get_ydata())
     np.testing.assert_allclose(shown[:25], SWEEP["regret"].sel(horizon=25, num_arms=5).mean("seed")[:25])
     assert np.isnan(shown[25:]).all(), "a shorter run ends where it ended"
     rows = [row for row in figure.rows if row["horizon"] == "25"]
@@ -94,9 +94,9 @@ def test_exponents_stand_in_the_legend_or_above_the_panels():
     np.testing.assert_allclose([trained["exponent"], trained["exponent_high"]], [expected["mean"], expected["high"]])
 
     panels = plot_loglog(SWEEP, by="num_arms", select={"horizon": 100})
-    assert panels.axes[0].get_title() == f"num_arms = 2\n{words}"
+    assert panels.axes[0].get_title() == f"K = 2\n{words}"
     coloured = plot_loglog(SWEEP, by="num_arms", select={"horizon": 100}, baselines=())
-    assert f"num_arms = 2, {words}" in legend_of(coloured)
+    assert f"K = 2, {words}" in legend_of(coloured)
     (guide,) = [line for line in panels.axes[0].get_lines() if "slope" in str(line.get_label())]
     x, y = (np.log(np.asarray(values, float)) for values in (guide.get_xdata(), guide.get_ydata()))
     np.testing.assert_allclose(np.diff(y) / np.diff(x), 0.5)
@@ -107,9 +107,9 @@ def test_exponents_stand_in_the_legend_or_above_the_panels():
 def test_training_has_a_line_per_value_and_the_entropy_below():
     figure = plot_training(SWEEP, by="num_arms", select={"horizon": 50})
     regret, entropy = figure.axes
-    assert legend_of(figure) == ["num_arms = 2", "num_arms = 5", "num_arms = 10", "thin: rollouts"]
+    assert legend_of(figure) == ["K = 2", "K = 5", "K = 10", "thin: rollouts"]
     expected = SWEEP["validation_regret"].sel(horizon=50, num_arms=5).mean("seed")
-    np.testing.assert_allclose(lines_of(regret)["num_arms = 5"].get_ydata(), expected)
+    np.testing.assert_allclose(lines_of(regret)["K = 5"].get_ydata(), expected)
     assert len(entropy.get_lines()) == 3
     np.testing.assert_allclose(np.asarray(entropy.get_lines()[0].get_ydata()), SWEEP["entropy"][1, 0].mean("seed"))
     assert {row["variable"] for row in figure.rows} == {
@@ -124,19 +124,19 @@ def test_arms_show_the_ranks_that_exist():
     figure = plot_arms(SWEEP, by="num_arms", select={"horizon": 50})
     images = {title: np.asarray(axes.get_images()[0].get_array()) for title, axes in panels_of(figure).items()}
     assert {title: image.shape for title, image in images.items()} == {
-        "num_arms = 2": (2, 50), "num_arms = 5": (5, 50), "num_arms = 10": (10, 50)
+        "K = 2": (2, 50), "K = 5": (5, 50), "K = 10": (10, 50)
     }  # fmt: skip
-    np.testing.assert_allclose(images["num_arms = 5"].sum(axis=0), 1.0)
-    np.testing.assert_allclose(images["num_arms = 5"][0], 1 - 1 / np.sqrt(np.arange(1, 51)))
+    np.testing.assert_allclose(images["K = 5"].sum(axis=0), 1.0)
+    np.testing.assert_allclose(images["K = 5"][0], 1 - 1 / np.sqrt(np.arange(1, 51)))
 
 
 def test_a_cell_without_a_finished_run_says_so():
     dataset = made_sweep(failed=[9, 10, 11])  # horizon = 50, num_arms = 2
     for kind in ("regret", "loglog", "suff_fail", "arms"):
         figure = plot_kind(kind, dataset, by="num_arms", select={"horizon": 50})
-        empty = panels_of(figure)["num_arms = 2"]
+        empty = panels_of(figure)["K = 2"]
         assert [text.get_text() for text in empty.texts] == ["no finished run"]
-        assert not panels_of(figure)["num_arms = 5"].texts
+        assert not panels_of(figure)["K = 5"].texts
         figure.draw_without_rendering()
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from rmft_jax.agents import make_baselines
+from rmft_jax.config import ConfigError
 from rmft_jax.plotting import (
     STYLES,
     Style,
     choose_agents,
     plot_arms,
+    plot_average_regret,
+    plot_difference,
     plot_final_regret,
     plot_loglog,
     plot_regret,
@@ -261,3 +265,35 @@ def test_no_legend_covers_the_axes(tmp_path):
         save_figure(figure, tmp_path / "figure")
         legend = figure.legends[0].get_window_extent()
         assert not legend.overlaps(figure.axes[0].get_window_extent())
+
+
+def test_agents_that_are_not_drawn_are_named():
+    many = made_evaluation(EVERYONE[:12])
+    figure: Any = plot_regret(many)
+    drawn = {line.get_label() for line in figure.axes[0].get_lines()}
+    left_out = figure.caption.partition("Not drawn: ")[2].rstrip(".").split(", ")
+    assert len(left_out) == 4
+    assert not drawn & {style_of(name).label for name in left_out}
+    assert "Not drawn" not in getattr(plot_regret(made_evaluation()), "caption")  # noqa: B009 -- of a wider type.
+
+
+def test_differences_are_paired_and_to_the_strongest():
+    figure: Any = plot_difference(EVALUATION)
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    final = EVALUATION["regret"].isel(round=-1).mean("scenario")
+    (label, line), *_ = lines.items()
+    best = min((n for n in AGENTS if n not in ("rmft", "best_arm", "uniform")), key=lambda n: float(final.sel(agent=n)))
+    assert label == f"minus {style_of(best).label}"
+    expected = (EVALUATION["regret"].sel(agent="rmft") - EVALUATION["regret"].sel(agent=best)).mean("scenario")
+    np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-5)
+    chosen: Any = plot_difference(EVALUATION, relative_to="ucb1")
+    assert next(one.get_label() for one in chosen.axes[0].get_lines()) == "minus UCB1"
+    with pytest.raises(ConfigError, match="got baseline 'nobody'"):
+        plot_difference(EVALUATION, relative_to="nobody")
+
+
+def test_the_average_is_regret_over_rounds():
+    figure: Any = plot_average_regret(EVALUATION)
+    line = next(one for one in figure.axes[0].get_lines() if one.get_label() == "UCB1")
+    mean = EVALUATION["regret"].sel(agent="ucb1").mean("scenario")
+    np.testing.assert_allclose(line.get_ydata(), mean / EVALUATION["round"], rtol=1e-6)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments import results_page
+from experiments.common import HINDSIGHT
+from experiments.comparison import GROUPS
 from rmft_jax.method.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -55,27 +57,33 @@ def test_numbers_in_the_text_are_those_of_the_files(monkeypatch):
         results_page.filled("<!--= any rows/k = 3 -->1<!-- -->")
 
 
-def test_the_strongest_agent_is_no_reference_that_knows_the_rewards():
-    def ratio(mean: float) -> dict:
-        return {"mean": mean, "ci95": [mean, mean]}
-
-    trained = {
-        "ratio_to": {"best_arm": ratio(9.0), "thompson": ratio(0.5), "hedge_tuned_in_hindsight": ratio(1.2)},
-        "wall_seconds": [60.0, 120.0],
-    }
-    assert results_page.strongest(trained) == [
-        "Hedge, best constant in hindsight",
-        "1.20 [1.20, 1.20]",
-        "0.50 [0.50, 0.50]",
-        "2",
-    ]
+def test_where_the_optimum_lies():
+    found = {"strongest": "gittins", "agents": {"gittins": {"regret_ci95": [4.6, 4.84]}}}
+    assert results_page.optimum(found | {"optimum": None}) == ""
+    assert results_page.optimum(found | {"optimum": {"exact": 1.3366}}) == "1.34"
+    assert results_page.optimum(found | {"optimum": {"at_least": 3.5, "sem": 0.1}}) == "3.3 to 4.8"
 
 
-def test_agents_without_a_constant_are_not_called_tuned():
-    ratios = {"kl_ucb": {"mean": 1.0, "ci95": [0.9, 1.1]}, "ucb_tuned_in_hindsight": {"mean": 2.0, "ci95": [1.9, 2.1]}}
-    tuned = [{"kl_ucb": {"constant": None, "regret_mean": 3.0}, "ucb": {"constant": 0.5, "regret_mean": 4.0}}]
-    labels = [row[0] for row in results_page._tuned(tuned, ratios)]
-    assert labels == ["KL-UCB", "UCB, best constant in hindsight"]
+@pytest.mark.parametrize("file", ["mab_k2", "mab", "mab_k5", "fol", "nsmab"])
+def test_the_strongest_agent_is_an_agent_and_the_strongest(file):
+    for found in results_page.result(f"beside_{file}")["problems"].values():
+        agents = {name: row["regret_mean"] for name, row in found["agents"].items() if name not in HINDSIGHT}
+        assert found["strongest"] == min(agents, key=agents.__getitem__)
+        assert set(found["policies"]["rmft"]["ratio_to"]) >= set(agents) - {"rmft"}
+
+
+def test_every_result_says_what_made_it():
+    for name in ("mab_k2", "mab", "mab_k5", "fol", "nsmab"):
+        found = results_page.result(f"beside_{name}")["measured_by"]
+        assert found["versions"]["rmft-jax"]
+        assert len(found["git_commit"].removesuffix("-dirty")) == 40
+
+
+def test_stars_are_what_holm_leaves():
+    differences, surviving = results_page.differences(), results_page.surviving()
+    assert surviving < set(differences)
+    text = "".join(results_page.comparison(group) for group in GROUPS)
+    assert text.count("*") == len(surviving)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:rmft_jax|experiments|theory|docs)/[\w./]+)`", PAGE))))

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 
 from rmft_jax.plotting import style as house
@@ -40,7 +40,7 @@ def plot_arms(
     """
     dataset = closed(dataset, by, select)
     panels = _sweep_shares(dataset, by) if is_sweep(dataset) else _evaluation_shares(dataset)
-    num_rows, scale = -(-len(panels) // 2), ScalarMappable(Normalize(0, 1), "cividis")
+    num_rows, scale = -(-len(panels) // 2), ScalarMappable(PowerNorm(0.5, 0, 1), "cividis")
     with house.sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
         places = figure.subplots(num_rows, min(2, len(panels)), sharex=by is None, sharey=by is None, squeeze=False)
         for axes, (title, share) in zip(places.flat, panels.items(), strict=False):

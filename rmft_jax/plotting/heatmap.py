@@ -14,7 +14,16 @@ from matplotlib.patches import Patch, Rectangle
 from rmft_jax.config.checks import require
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import SHEETS, DataFigure, StyleName, plain_log_ticks, sheet, style_of, title_of
+from rmft_jax.plotting.style import (
+    SHEETS,
+    DataFigure,
+    StyleName,
+    field_label,
+    plain_log_ticks,
+    sheet,
+    style_of,
+    title_of,
+)
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.report import regret_of
@@ -24,13 +33,17 @@ _MAX_PANELS = 12
 
 
 class _Map(NamedTuple):
-    """A panel: whose numbers, `estimates.estimate` of them, what became of each cell, and which may as well be 1."""
+    """A panel: whose numbers, `estimates.estimate` of them, what became of each cell, which may as well be 1.
+
+    trained: the place of the setting that the policy was trained in, where it is among several.
+    """
 
     title: str
     head: dict[str, str]
     found: xr.Dataset
     status: np.ndarray
     undecided: np.ndarray
+    trained: tuple[int, int] | None
 
 
 @register_figure("heatmap", needs="final_regret", axes=2)
@@ -81,7 +94,8 @@ def plot_heatmap(
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
     dotted = " Dotted: the 95% interval includes 1." * any(one.undecided.any() for one in maps)
     told = f"{len(cells)} cells, {gone or 'all finished'}; lower is better"
-    figure.caption = f"Means over training seeds; {told}.{dotted}{fixed_of(dataset)}"
+    outlined = " Outlined: as trained." * any(one.trained is not None for one in maps)
+    figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{fixed_of(dataset)}"
     return figure
 
 
@@ -118,8 +132,14 @@ def _maps(
         # A ratio without an interval that leaves 1 out.
         certain = (one["low"] > 1) | (one["high"] < 1)
         undecided = (became == "finished") & ~certain.to_numpy() if reference is not None else became == ""
-        maps.append(_Map("\n".join(filter(None, labels)), head, one, became, undecided))
+        maps.append(_Map("\n".join(filter(None, labels)), head, one, became, undecided, _trained(part, dims)))
     return maps
+
+
+def _trained(part: xr.Dataset, dims: tuple[str, str]) -> tuple[int, int] | None:
+    """The cell of the setting that a single policy was trained in."""
+    places = [np.flatnonzero(part[dim].values == part.attrs.get(f"trained_{dim}")) for dim in dims]
+    return (int(places[0][0]), int(places[1][0])) if all(map(len, places)) else None
 
 
 def _colors(maps: Sequence[_Map], ratio: bool) -> ScalarMappable:
@@ -154,9 +174,13 @@ def _draw_maps(
             _draw_map(axes, one, colors, size, dims)
         for axes in list(figure.axes)[len(maps) :]:
             axes.set_axis_off()
-        figure.supxlabel("horizon T" if dims[1] == "horizon" else dims[1])
-        figure.supylabel(dims[0])
+        figure.supxlabel(field_label(dims[1]))
+        figure.supylabel(field_label(dims[0]))
         bar = figure.colorbar(colors, ax=figure.axes, label=label, aspect=20, pad=0.02)
+        shown = np.concatenate([one.found["mean"].to_numpy().ravel() for one in maps])
+        if np.isfinite(shown).any() and np.nanmin(shown) < np.nanmax(shown):
+            # Half of a diverging scale may be unused.
+            bar.ax.set_ylim(float(np.nanmin(shown)), float(np.nanmax(shown)))
         if isinstance(colors.norm, LogNorm):
             low, high = colors.get_clim()
             plain_log_ticks(bar.ax.yaxis, float(low or 1), float(high or 1))
@@ -192,6 +216,9 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
         axis.set_ticks(range(len(labels)), labels, **(slanted if max(map(len, labels)) > 5 else {}))
     axes.tick_params(length=0)
     axes.set_title(one.title, pad=3)
+    if one.trained is not None:
+        row, column = one.trained
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
 
 
 def _number(value: float) -> str:

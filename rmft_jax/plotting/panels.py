@@ -29,6 +29,7 @@ class View(NamedTuple):
     regret: what the regret of the dataset is called.
     by: the dimension that panels or curves differ in, if any.
     fixed: what the other dimensions are, as a sentence.
+    left_out: agents that the figure has no room for.
     """
 
     panels: dict[str, dict[str, xr.Dataset]]
@@ -36,6 +37,7 @@ class View(NamedTuple):
     regret: str
     by: str | None
     fixed: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def scenario_curves(regret: xr.DataArray) -> xr.Dataset:
@@ -110,15 +112,18 @@ def view(
     """
     dataset, regret = closed(dataset, by, choice), regret_of(dataset)
     names = named_agents(dataset, baselines, variable=name)
+    final = final_regrets(dataset) if baselines is None else {}
+    left_out = tuple(agent for agent, level in final.items() if agent not in names and level != 0)
     if not is_sweep(dataset):
         found = _of_evaluation(dataset.sel(agent=names), name)
-        return View({"": {agent: found.sel(agent=agent) for agent in names}}, styles_of(names), regret, None)
+        curves = {agent: found.sel(agent=agent) for agent in names}
+        return View({"": curves}, styles_of(names), regret, None, "", left_out)
     cells = {title: estimates.estimates(part, name) for title, part in parts(dataset, by).items()}
     styles = styles_of(names)
     if by and names == [TRAINED]:
         cells, styles = {"": {title: cell[TRAINED] for title, cell in cells.items()}}, value_styles(list(cells))
     panels = {title: _played({curve: cell[curve] for curve in styles}) for title, cell in cells.items()}
-    return View(panels, styles, regret, by, fixed_of(dataset))
+    return View(panels, styles, regret, by, fixed_of(dataset), left_out if len(names) > 1 else ())
 
 
 def closed(

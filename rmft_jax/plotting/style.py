@@ -70,6 +70,18 @@ STYLES = {
     "best_fixed_arm": Style("best fixed arm", _GREY, _SOLID),
     "best_arm": Style("best arm", _GREY, _DASH),
 }
+# What axes and legends call settings that have symbols in the papers.
+_FIELDS = {
+    "num_arms": ("number of arms K", "K"),
+    "horizon": ("horizon T", "T"),
+    "num_rollouts": ("rollouts of a scenario L", "L"),
+    "num_scenarios": ("scenarios M", "M"),
+    "k": ("trajectories kept k", "k"),
+    "num_iterations": ("RMFT iterations", "iterations"),
+    "exploration_std": ("noise on scores, standard deviation", "noise"),
+    "width": ("width of the network", "width"),
+    "num_layers": ("layers", "layers"),
+}
 COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 HEIGHT = 2.5  # inches, at the width of a column
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
@@ -136,7 +148,9 @@ def value_styles(labels: Sequence[str]) -> dict[str, Style]:
     """Styles of the values of a dimension in their order, from dark to light."""
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
     lines = (_SOLID, _DASH, _DASH_DOT, _DOTS, _LONG, _DASH_DOT_DOT)
-    return {label: Style(label, to_hex(shades[i]), lines[i % len(lines)]) for i, label in enumerate(labels)}
+    return {
+        label: Style(value_label(label), to_hex(shades[i]), lines[i % len(lines)]) for i, label in enumerate(labels)
+    }
 
 
 def house_style(style: StyleName, changes: Mapping[str, Any] = MappingProxyType({})) -> Any:
@@ -183,10 +197,22 @@ def grid_axes(figure: Figure, number: int) -> list[Axes]:
     return axes[:number]
 
 
+def field_label(name: str) -> str:
+    """What an axis calls a setting, such as "number of arms K"."""
+    return _FIELDS.get(name, (name.replace("_", " "),))[0]
+
+
+def value_label(text: str) -> str:
+    """A setting and its value as a legend writes it, such as "K = 5" for "num_arms = 5"."""
+    name, between, value = text.partition(" = ")
+    return f"{_FIELDS.get(name, (name.replace('_', ' '),))[-1]}{between}{value}" if between else text
+
+
 def title_of(text: str) -> str:
-    """The title of a small panel, such as "num_arms = 5"; of a long one the value alone, in lines that fit."""
-    if len(text) <= _TITLE_LENGTH:
-        return text
+    """The title of a small panel, such as "K = 5"; of a long one the value alone, in lines that fit."""
+    shown = value_label(text)
+    if len(shown) <= _TITLE_LENGTH:
+        return shown
     return textwrap.fill(text.partition(" = ")[2].replace("_", " ") or text, _TITLE_LENGTH)
 
 

@@ -170,7 +170,7 @@ def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
     """Sets up the horizontal axis; returns where the values are on it."""
     values = dataset[by].values
     labels = [text_of(value) for value in values]
-    axes.set_xlabel("horizon T" if by == "horizon" else by)
+    axes.set_xlabel(house.field_label(by))
     if not is_numeric(dataset, by):
         x = np.arange(len(values), dtype=float)
         slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _room_for_labels(dataset, by) else {}
@@ -198,15 +198,18 @@ def _draw(
 ) -> None:
     """One agent: a line with a band where the values are numbers, else points with bars, beside those of others.
 
-    Where agents differ in their markers, they share colours, and bands are lighter.
+    Where agents differ in their markers, they share colours, and lines have bars in place of bands that would mix.
     """
     order = np.argsort(x)
     mean, low, high = (found[name].to_numpy()[order] for name in ("mean", "low", "high"))
+    bars = np.clip(np.nan_to_num(np.stack([mean - low, high - mean])), 0, None)
     if joined:
         axes.plot(x[order], mean, color=line.color, linestyle=line.line, marker="o", markersize=2.5, label=line.label)
-        axes.fill_between(x[order], low, high, color=line.color, alpha=0.1 if marker else 0.2, linewidth=0)
+        if marker:
+            axes.errorbar(x[order], mean, bars, color=line.color, fmt="none", linewidth=0.7, alpha=0.7)
+        else:
+            axes.fill_between(x[order], low, high, color=line.color, alpha=0.2, linewidth=0)
         return
-    bars = np.nan_to_num(np.stack([mean - low, high - mean]))
     axes.errorbar(
         x + shift, mean, bars, color=line.color, fmt=marker or "o", markersize=3.5, linewidth=1.2, label=line.label
     )  # fmt: skip
@@ -220,21 +223,25 @@ def _places(number: int) -> np.ndarray:
 def _draw_families(
     axes: Axes, found: Mapping[str, xr.Dataset], values: xr.DataArray, x: np.ndarray, joined: bool
 ) -> None:
-    """Colours for the values of the second dimension, line styles or markers for the agents; grey is all values."""
+    """Colours for the values of the second dimension, line styles or markers for the agents; grey is all values.
+
+    The legend shows an agent that has a line of every colour in black.
+    """
     colors = house.value_styles([f"{values.name} = {text_of(value)}" for value in values.values])
     lines = house.styles_of(list(found))
-    second = str(values.name)
+    second, shared = str(values.name), set()
     for (name, one), marker in zip(found.items(), _MARKERS, strict=False):
         # Such as classical agents, where only the training of a policy varies.
         if name != TRAINED and np.allclose(one["mean"], one["mean"].isel({second: [0]}), equal_nan=True):
             _draw(axes, Style("_", _SHARED, lines[name].line), x, one.isel({second: 0}), joined, 0.0, marker)
+            shared.add(name)
             continue
         for i, (shade, shift) in enumerate(zip(colors.values(), _places(len(colors)), strict=True)):
             line = Style(shade.label if name == TRAINED else "_", shade.color, lines[name].line)
             _draw(axes, line, x, one.isel({second: i}), joined, shift, marker)
-    for line, marker in zip(lines.values(), _MARKERS, strict=False):
+    for (name, line), marker in zip(lines.items(), _MARKERS, strict=False):
         mark = {"linestyle": line.line} if joined else {"linestyle": "", "marker": marker, "markersize": 3.5}
-        axes.plot([], [], color=_SHARED, label=line.label, **mark)
+        axes.plot([], [], color=_SHARED if name in shared else "black", label=line.label, **mark)
 
 
 def _limits(axes: Axes, by: str, x: np.ndarray, found: Mapping[str, xr.Dataset]) -> None:

@@ -1,6 +1,6 @@
 """Confidence intervals over scenarios, most of them by resampling, and over training seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -118,6 +118,20 @@ def hierarchical_interval(
     low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
     low[nothing] = high[nothing] = np.nan
     return Interval(low.reshape(groups.shape[1:]), high.reshape(groups.shape[1:]))
+
+
+def holm(p_values: Mapping[str, float], level: float = 0.05) -> set[str]:
+    """The names whose hypotheses Holm's step-down procedure (1979) rejects: one in twenty times one of them wrongly.
+
+    A p-value of NaN is 1.
+    """
+    ordered = sorted(p_values, key=lambda name: (np.isnan(p_values[name]), p_values[name]))
+    rejected: set[str] = set()
+    for place, name in enumerate(ordered):
+        if not p_values[name] <= level / (len(ordered) - place):
+            break
+        rejected.add(name)
+    return rejected
 
 
 def frequency_interval(frequency: Float[np.ndarray, "..."], num_rows: int) -> Interval:

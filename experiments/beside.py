@@ -1,0 +1,167 @@
+"""Trained policies beside the strongest play that is known, and beside the optimum.
+
+Takes up what `experiments.bandit_regret` and `experiments.settings_regret` left: the regret of the policies of every
+seed on its test scenarios. Draws those scenarios again and plays every agent that fits on them, as published and, where
+it has constants, tuned on scenarios of their own. The exact Bayes optimum is computed where it can be; for more
+Bernoulli arms it lies between a bound from below and the best agent. Trains nothing. Writes `beside_mab.json`, or those
+of the other presets, into `experiments/results`.
+
+    python -m experiments.beside mab|mab-k2|mab-k5|fol|nsmab
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+import xarray as xr
+
+from experiments.common import (
+    HINDSIGHT,
+    RESULTS,
+    describe_seeds,
+    final_regrets,
+    mean_final_regrets,
+    missed_best_arm,
+)
+from rmft_jax.agents import Agent, bayes_optimal_regret, bayes_regret_bound, make_agents
+from rmft_jax.agents.bayes_optimal import MAX_HORIZONS
+from rmft_jax.agents.catalogue import constants
+from rmft_jax.agents.register import AGENTS
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.numerics import pinned
+from rmft_jax.plotting import scenario_curves
+from rmft_jax.problems import Problem, Stationary, get_environment
+from rmft_jax.running.benchmark import tune_agents
+from rmft_jax.running.files import write_json
+from rmft_jax.running.provenance import provenance
+from rmft_jax.running.trainer import RunKeys
+from rmft_jax.statistics.growth import growth_exponent
+from rmft_jax.sweeps.spec import Sweep
+
+TUNED = "_tuned"
+"""Ends the name of an agent whose constants were tuned, on scenarios of their own."""
+_POLICIES = {"mab": "rmft", "mab-k2": "rmft", "mab-k5": "rmft", "mab-plain": "rmft_plain"}
+_TUNING_KEY, _TUNING_SCENARIOS = 20_261_128, 4096
+
+
+@pinned()
+def main(
+    preset: tyro.conf.Positional[Literal["mab", "mab-k2", "mab-k5", "fol", "nsmab"]], results: Path = RESULTS
+) -> None:
+    """Plays the agents, and writes what the policies have relative to them.
+
+    Args:
+      preset: of the policies.
+      results: where the experiments left what they found, and where this goes.
+    """
+    name = preset.replace("-", "_")
+    recorded = json.loads((results / f"{name}_regret.json").read_text(encoding="utf-8"))
+    seeds = recorded["seeds"]
+    configs = [Sweep(preset, override={"seed": seed}).expand()[0].config for seed in seeds]
+    problem, count = configs[0].rmft.problem(), configs[0].num_test_scenarios
+    trained = recorded["trained"]
+    several = {"rmft": trained} if "ratio_to" in trained else {_POLICIES[name]: one for name, one in trained.items()}
+    policies = {name: found["ratio_to"] for name, found in several.items()}
+    problems = {preset: beside(problem, seeds, count, policies)}
+    for instance, found in recorded.get("instances", {}).items():
+        environment = dataclasses.replace(get_environment(instance), num_arms=problem.num_arms)
+        other = Problem(environment, problem.horizon)
+        problems[instance] = beside(other, seeds, count, {"rmft": found["ratio_to"]})
+    result = {
+        "policies": f"{name}_regret.json",
+        "seeds": seeds,
+        "scenarios_per_seed": count,
+        "measured_by": provenance(),
+        "problems": problems,
+    }
+    write_json(results / f"beside_{name}.json", result)
+    print((results / f"beside_{name}.json").read_text())
+
+
+def beside(
+    problem: Problem, seeds: Sequence[int], count: int, recorded: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What policies have relative to every agent, seed by seed on the same scenarios.
+
+    Args:
+      problem: what was played.
+      seeds: of the policies, and so of their scenarios.
+      count: scenarios of each.
+      recorded: by policy, the ratios of its regret to that of agents that were played before.
+    """
+    agents: dict[str, Agent] = make_agents(problem)
+    free = {name: agent for name, agent in agents.items() if AGENTS[name].grids}
+    tuned = tune_agents(free, problem, key=jax.random.key(_TUNING_KEY), num_scenarios=_TUNING_SCENARIOS)
+    agents |= {name + TUNED: agent for name, agent in tuned.items()}
+    played = [evaluate(agents, problem, num_scenarios=count, key=RunKeys.create(seed).test) for seed in seeds]
+    means = [mean_final_regrets(one) for one in played]
+    own = {policy: regrets_of(ratios, means) for policy, ratios in recorded.items()}
+    pooled = scenario_curves(xr.concat([one["regret"].isel(round=[-1]) for one in played], dim="scenario"))
+    rivals = {name: float(np.mean([one[name] for one in means])) for name in agents if name not in HINDSIGHT}
+    return {
+        "agents": final_regrets({name: pooled.sel(agent=name) for name in agents}),
+        "constants": {name: constants(agent, name) for name, agent in tuned.items()},
+        "suff_fail_freq": {name: missed_best_arm(played, name)["mean"] for name in agents},
+        "exponents": {name: exponent(played, name) for name in agents},
+        "strongest": min(rivals, key=lambda name: rivals[name]),
+        "optimum": optimum(problem),
+        "policies": {policy: compared(regrets, means, problem) for policy, regrets in own.items()},
+    }
+
+
+def exponent(played: Sequence[xr.Dataset], agent: str) -> dict[str, Any]:
+    """β of `regret ~ t^β` within the horizon, over all scenarios."""
+    regret = [one["regret"].sel(agent=agent).transpose("scenario", "round").to_numpy() for one in played]
+    found = growth_exponent(np.concatenate(regret), num_resamples=400)
+    return {"mean": found.exponent, "ci95": [found.low, found.high]}
+
+
+def regrets_of(ratios: Mapping[str, Any], means: Sequence[Mapping[str, float]]) -> list[float]:
+    """The regret of a policy per seed, from its ratios to agents that were played beside it then and now.
+
+    Raises:
+      SystemExit: if the agents do not agree about it, as on other scenarios.
+    """
+    known = [name for name in ratios if name in means[0] and means[0][name] > 0]
+    each = np.asarray([[ratios[name]["seeds"][i] * one[name] for name in known] for i, one in enumerate(means)])
+    if not np.allclose(each, each[:, :1], rtol=1e-3):
+        raise SystemExit(f"the scenarios are not those of the file: {', '.join(known)} say {each.tolist()}")
+    return np.median(each, axis=1).tolist()
+
+
+def compared(own: Sequence[float], means: Sequence[Mapping[str, float]], problem: Problem) -> dict[str, Any]:
+    """A policy's regret, and relative to that of every agent and to the optimum, each over seeds."""
+    positive = [name for name in means[0] if min(one[name] for one in means) > 0]
+    best, ratio = optimum(problem), None
+    if best is not None and "exact" in best:
+        # By way of the optimal policy, which met the same scenarios and has the optimum as its mean.
+        above = [a - one["bayes_optimal"] for a, one in zip(own, means, strict=True)]
+        ratio = describe_seeds([1 + one / best["exact"] for one in above])
+        ratio["ci95"][0] = max(ratio["ci95"][0], 1.0)  # No policy is better on average.
+    return {
+        "regret": describe_seeds(own),
+        "ratio_to": {n: describe_seeds([a / one[n] for a, one in zip(own, means, strict=True)]) for n in positive},
+        "minus": {n: describe_seeds([a - one[n] for a, one in zip(own, means, strict=True)]) for n in means[0]},
+        "ratio_to_optimum": ratio,
+    }
+
+
+def optimum(problem: Problem) -> dict[str, float] | None:
+    """The least regret on average: exact, or no less than a bound with its standard error; None where neither is."""
+    world, horizon, num_arms = problem.environment, problem.horizon, problem.num_arms
+    known = isinstance(world, Stationary) and world.prior == "uniform" and world.noise == "bernoulli"
+    if not known or problem.feedback != "bandit":
+        return None
+    if horizon <= MAX_HORIZONS.get(num_arms, 0):
+        return {"exact": bayes_optimal_regret(horizon, num_arms)}
+    bound = bayes_regret_bound(horizon, num_arms)
+    return {"at_least": bound.value, "sem": bound.sem}
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
