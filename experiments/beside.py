@@ -27,6 +27,7 @@ from experiments.common import (
     final_regrets,
     mean_final_regrets,
     missed_best_arm,
+    write,
 )
 from rmft_jax.agents import Agent, bayes_optimal_regret, bayes_regret_bound, make_agents
 from rmft_jax.agents.bayes_optimal import MAX_HORIZONS
@@ -35,9 +36,9 @@ from rmft_jax.agents.register import AGENTS
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import scenario_curves
+from rmft_jax.plotting.style import DataFigure, sheet, style_of
 from rmft_jax.problems import Problem, Stationary, get_environment
 from rmft_jax.running.benchmark import tune_agents
-from rmft_jax.running.files import write_json
 from rmft_jax.running.provenance import provenance
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.statistics.growth import growth_exponent
@@ -46,6 +47,16 @@ from rmft_jax.sweeps.spec import Sweep
 TUNED = "_tuned"
 """Ends the name of an agent whose constants were tuned, on scenarios of their own."""
 _POLICIES = {"mab": "rmft", "mab-k2": "rmft", "mab-k5": "rmft", "mab-plain": "rmft_plain"}
+_TITLES = {
+    "mab-k2": "K = 2, T = 50",
+    "mab": "K = 5, T = 50",
+    "mab-k5": "K = 5, T = 100",
+    "fixed_gap_hard": "K = 5, T = 100, gap 0.2",
+    "fixed_gap_easy": "K = 5, T = 100, gap 0.5",
+    "fol": "full information",
+    "nsmab": "three changes, K = 3, T = 100",
+}
+_SHOWN = 7
 _TUNING_KEY, _TUNING_SCENARIOS = 20_261_128, 4096
 
 
@@ -79,8 +90,7 @@ def main(
         "measured_by": provenance(),
         "problems": problems,
     }
-    write_json(results / f"beside_{name}.json", result)
-    print((results / f"beside_{name}.json").read_text())
+    write(results / f"beside_{name}", result, draw(problems))
 
 
 def beside(
@@ -119,6 +129,35 @@ def exponent(played: Sequence[xr.Dataset], agent: str) -> dict[str, Any]:
     regret = [one["regret"].sel(agent=agent).transpose("scenario", "round").to_numpy() for one in played]
     found = growth_exponent(np.concatenate(regret), num_resamples=400)
     return {"mean": found.exponent, "ci95": [found.low, found.high]}
+
+
+def draw(problems: Mapping[str, Mapping[str, Any]]) -> DataFigure:
+    """The regret of the policies relative to that of the strongest agents, a panel per problem; of an agent its best
+    form, as published or tuned.
+    """
+    rows = []
+    with sheet("paper", 0.45 + 1.25 * len(problems)) as figure:
+        places = figure.subplots(len(problems), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, found) in zip(places, problems.items(), strict=True):
+            ratios, shown = found["policies"]["rmft"]["ratio_to"], {}
+            for name in found["agents"]:  # From the lowest regret upwards.
+                if name in ratios and name not in HINDSIGHT:
+                    shown.setdefault(name.removesuffix(TUNED), name)
+            for place, (agent, name) in enumerate(list(shown.items())[:_SHOWN]):
+                mean, (low, high), color = ratios[name]["mean"], ratios[name]["ci95"], style_of(agent).color
+                axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=3.5)
+                rows.append({"problem": title, "agent": name, "mean": mean, "low": low, "high": high})
+            labels = [style_of(agent).label + ", tuned" * (agent != name) for agent, name in shown.items()][:_SHOWN]
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+            axes.axvline(1.0, color="#999999", linewidth=0.7, zorder=1)
+            axes.set_title(_TITLES[title])
+        places[-1].set_xlabel("regret of RMFT / regret of the agent")
+        figure.rows, figure.caption = (
+            rows,
+            "95% Student-t intervals over training seeds. Above 1 the agent is stronger.",
+        )
+        return figure
 
 
 def regrets_of(ratios: Mapping[str, Any], means: Sequence[Mapping[str, float]]) -> list[float]:

@@ -9,7 +9,7 @@ how many scenarios are missed by how much: the gap is what a round of the second
     python -m experiments.regret_by_round mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ def main(
     found = {name: [halves(evaluation.sel(agent=name)) for evaluation in evaluations] for name in present}
     described = {name: describe(each) for name, each in found.items()}
     result = {"preset": preset, "seeds": list(options.seeds), "agents": described}
-    write(options.results / f"regret_by_round_{preset.replace('-', '_')}", result, draw(found))
+    write(options.results / f"regret_by_round_{preset.replace('-', '_')}", result, draw(rows_of(found)))
 
 
 def halves(evaluation: xr.Dataset) -> Halves:
@@ -88,25 +88,29 @@ def describe(seeds: list[Halves]) -> dict[str, Any]:
     }
 
 
-def draw(found: Mapping[str, list[Halves]]) -> DataFigure:
+def rows_of(found: Mapping[str, list[Halves]]) -> list[dict[str, Any]]:
+    """The points of the figure: the regret of every round, and the share of scenarios missed by at least a gap."""
+    rows, grid = [], np.linspace(0.0, 0.5, 101)
+    for name, seeds in found.items():
+        rounds = np.mean([one.rounds for one in seeds], axis=0)
+        gaps = np.concatenate([one.gaps[one.missed] for one in seeds])
+        shares = [np.sum(gaps >= gap) / sum(len(one.missed) for one in seeds) for gap in grid]
+        for panel, xs, ys in (("round", np.arange(1, len(rounds) + 1), rounds), ("gap", grid, shares)):
+            rows += [{"panel": panel, "agent": name, "x": float(x), "y": float(y)} for x, y in zip(xs, ys, strict=True)]
+    return rows
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> DataFigure:
     """Above the regret of every round, below the share of scenarios that are missed by at least a gap."""
-    styles = styles_of(list(found))
+    styles = styles_of(list(dict.fromkeys(str(row["agent"]) for row in rows)))
     with sheet("paper", 4.2) as figure:
         above, below = figure.subplots(2, 1)
-        rows: list[dict[str, Any]] = []
-        grid = np.linspace(0.0, 0.5, 101)
-        for name, seeds in found.items():
-            label, color, line = styles[name]
-            rounds = np.mean([one.rounds for one in seeds], axis=0)
-            above.plot(np.arange(1, len(rounds) + 1), rounds, label=label, color=color, linestyle=line)
-            gaps = np.concatenate([one.gaps[one.missed] for one in seeds])
-            scenarios = sum(len(one.missed) for one in seeds)
-            shares = [float(np.sum(gaps >= gap) / scenarios) for gap in grid]
-            below.plot(grid, shares, color=color, linestyle=line)
-            for panel, xs, ys in (("round", np.arange(1, len(rounds) + 1), rounds), ("gap", grid, shares)):
-                rows += [
-                    {"panel": panel, "agent": name, "x": float(x), "y": float(y)} for x, y in zip(xs, ys, strict=True)
-                ]
+        for axes, panel in ((above, "round"), (below, "gap")):
+            for name, (label, color, line) in styles.items():
+                own = [row for row in rows if (row["panel"], row["agent"]) == (panel, name)]
+                axes.plot(
+                    [row["x"] for row in own], [row["y"] for row in own], label=label, color=color, linestyle=line
+                )
         positive = [row["y"] for row in rows if row["panel"] == "round" and row["y"] > 0]
         above.set_yscale("log")
         plain_log_ticks(above.yaxis, min(positive), max(positive))

@@ -13,14 +13,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import tyro
 
+from experiments import beside, regret_by_round
 from experiments import comparison as comparisons
 from experiments.beside import TUNED
 from experiments.common import HINDSIGHT, RESULTS, interval
 from experiments.comparison import GROUPS, target_name
 from rmft_jax.method.presets import PRESETS
-from rmft_jax.plotting import save_figure
+from rmft_jax.plotting import plot_regret_curves, save_figure
 from rmft_jax.plotting.style import style_of
 from rmft_jax.running.files import replacing
 from rmft_jax.running.weights import load_pretrained, pretrained_names
@@ -28,6 +30,7 @@ from rmft_jax.statistics.bootstrap import holm
 from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
+FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 _NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
@@ -37,7 +40,7 @@ def main(figures: bool = False) -> None:
     """Brings all tables and numbers up to date.
 
     Args:
-      figures: draw those of the comparisons anew as well.
+      figures: draw those anew that need no policies as well.
     """
     if figures:
         redraw()
@@ -162,9 +165,19 @@ def differences() -> dict[str, float]:
 
 
 def redraw() -> None:
-    """Draws the figures of comparisons from their files."""
+    """Draws figures from the numbers that the experiments left."""
     for group in GROUPS:
         save_figure(comparisons.draw(result(target_name(group))), RESULTS / target_name(group))
+    for name in FILES:
+        save_figure(beside.draw(result(f"beside_{name}")["problems"]), RESULTS / f"beside_{name}")
+        points = pd.read_csv(RESULTS / f"{name}_regret.csv")
+        curves = {str(agent): one.set_index("round").to_xarray() for agent, one in points.groupby("agent", sort=False)}
+        save_figure(
+            plot_regret_curves(curves, result(f"{name}_regret").get("regret", "pseudo")), RESULTS / f"{name}_regret"
+        )
+    for name in ("regret_by_round_mab_k2", "regret_by_round_mab_k5"):
+        rows: Any = pd.read_csv(RESULTS / f"{name}.csv").to_dict("records")
+        save_figure(regret_by_round.draw(rows), RESULTS / name)
 
 
 def pretrained() -> str:

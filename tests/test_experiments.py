@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from experiments import (
     bandit_regret,
+    beside,
     common,
     comparison,
     encodings,
@@ -26,7 +27,7 @@ from experiments.common import Options, Trained, mean_final_regrets, tuned_in_hi
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, SingleLayer, catalogue, make_agents
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.settings import RMFTConfig
-from rmft_jax.problems import Context
+from rmft_jax.problems import Context, Problem, Stationary
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.statistics.growth import half_horizon, suff_fail_freq
@@ -207,6 +208,30 @@ def test_ratios_are_taken_on_the_same_scenarios():
         "ucb_tuned_in_hindsight": [2.0, 4.0],
         "kl_ucb": [0.5, 1.0],
     }
+
+
+def test_recorded_policies_are_compared_on_their_own_scenarios():
+    """The regret of a policy is what all agents say that were played beside it, or the scenarios are others."""
+    ratios = {"thompson": {"seeds": [0.5, 0.6]}, "greedy": {"seeds": [1.0, 1.5]}, "forgotten": {"seeds": [2.0, 2.0]}}
+    means = [{"thompson": 4.0, "greedy": 2.0, "best_arm": 0.0, "gittins": 1.6}, {"thompson": 5.0, "greedy": 2.0}]
+    assert beside.regrets_of(ratios, means) == [2.0, 3.0]
+    with pytest.raises(SystemExit, match="the scenarios are not those of the file: thompson, greedy say"):
+        beside.regrets_of(ratios, [means[0] | {"greedy": 2.1}, means[1]])
+
+
+def test_the_ratio_to_the_optimum_goes_by_way_of_the_optimal_policy():
+    problem = Problem(Stationary(num_arms=2), 10)
+    exact = beside.optimum(problem)
+    assert exact == {"exact": pytest.approx(0.64488, abs=1e-5)}
+    lucky = [{"bayes_optimal": 0.5, "best_arm": 0.0}, {"bayes_optimal": 0.8, "best_arm": 0.0}]
+    found = beside.compared([0.6, 0.9], lucky, problem)
+    assert found["ratio_to_optimum"]["seeds"] == pytest.approx([1 + 0.1 / 0.64488] * 2, rel=1e-4)
+    assert found["ratio_to"]["bayes_optimal"]["seeds"] == pytest.approx([1.2, 1.125])
+    assert set(found["ratio_to"]) == {"bayes_optimal"}
+    assert beside.compared([0.5, 0.8], lucky, problem)["ratio_to_optimum"]["ci95"][0] >= 1.0
+    assert beside.optimum(Problem(Stationary(num_arms=2, prior="fixed_gap"), 10)) is None
+    assert beside.optimum(Problem(Stationary(num_arms=2, feedback="full"), 10)) is None
+    assert set(beside.optimum(Problem(Stationary(num_arms=5), 5)) or ()) == {"at_least", "sem"}
 
 
 @pytest.mark.slow

@@ -188,10 +188,10 @@ def test_a_ratio_that_may_be_one_looks_so_and_the_trained_cell_is_outlined():
     sweep["final_regret"][..., 0] *= 0.6  # A seed that disagrees, where the others are level.
     sweep["final_regret"].loc[{"horizon": 25, "num_arms": 2}] *= 0.2
     dotted = plot_heatmap(sweep.assign_attrs(trained_horizon=50, trained_num_arms=5), relative_to="thompson")
-    (axes, *_) = dotted.axes
-    hatched = [patch.get_xy() for patch in axes.patches if patch.get_hatch()]
+    patches: list[Any] = list(dotted.axes[0].patches)
+    hatched = [patch.get_xy() for patch in patches if patch.get_hatch()]
     assert sorted(hatched) == [(-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
-    outlined = [patch.get_xy() for patch in axes.patches if not patch.get_hatch()]
+    outlined = [patch.get_xy() for patch in patches if not patch.get_hatch()]
     assert outlined == [(0.5, 0.5)]
     assert "Dotted: the 95% interval includes 1. Outlined: as trained." in dotted.caption
     plain = plot_heatmap(sweep)
