@@ -114,7 +114,7 @@ def agents(file: str, problem: str, exponents: bool = False) -> str:
     found, recorded = result(f"beside_{file}")["problems"][problem], result(f"{file}_regret")
     own, rows = found["policies"]["rmft"], []
     for name, row in found["agents"].items():
-        if name in HINDSIGHT and row["regret_mean"] <= 0:
+        if name in HINDSIGHT and (row["regret_mean"] <= 0 or not exponents):
             continue
         relative = interval(own["ratio_to"][name]) if name in own["ratio_to"] else ""
         last = interval(found["exponents"][name]) if exponents else f"{found['suff_fail_freq'][name]:.2f}"
@@ -165,9 +165,10 @@ def differences() -> dict[str, float]:
 
 
 def redraw() -> None:
-    """Draws figures from the numbers that the experiments left."""
+    """Draws figures from the numbers that the experiments left, and writes the tables of comparisons."""
     for group in GROUPS:
         save_figure(comparisons.draw(result(target_name(group))), RESULTS / target_name(group))
+        (RESULTS / f"{target_name(group)}.md").write_text(comparison(group) + "\n", encoding="utf-8")
     for name in FILES:
         save_figure(beside.draw(result(f"beside_{name}")["problems"]), RESULTS / f"beside_{name}")
         points = pd.read_csv(RESULTS / f"{name}_regret.csv")

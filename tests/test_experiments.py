@@ -94,7 +94,7 @@ def test_differences_are_paired_by_seed():
     assert (other["env_steps"], other["checkpoint_iteration"]) == (100 * 512 * 8 * 50, [20, 40, 60])
     text = comparison.table(result)
     assert "| at random | 6.00 [3.52, 8.48] | +1.00 [+1.00, +1.00] | 0.25 | 256 | 2 |" in text
-    assert "| rmft | 5.00 [2.52, 7.48] |  | 0.25 |" in text
+    assert "| RMFT | 5.00 [2.52, 7.48] |  | 0.25 |" in text
     assert {one["row"] for one in comparison.draw(result).rows} == {"rmft", "at random", "thompson"}
 
 
@@ -142,7 +142,7 @@ def test_the_figure_counts_what_is_missed():
         return regret_by_round.Halves(np.asarray([0.2, 0.1]), zeros, zeros, np.asarray(missed), np.asarray(gaps))
 
     found = {"rmft": [one([True, True, False, False], [0.1, 0.3, 0.4, 0.0]), one([False] * 4, [0.0] * 4)]}
-    rows = {(r["panel"], round(r["x"], 2)): r["y"] for r in regret_by_round.draw(found).rows}
+    rows = {(r["panel"], round(r["x"], 2)): r["y"] for r in regret_by_round.rows_of(found)}
     assert rows["gap", 0.0] == 2 / 8
     assert rows["gap", 0.2] == 1 / 8
     assert rows["gap", 0.4] == 0.0
