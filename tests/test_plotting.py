@@ -286,6 +286,10 @@ def test_differences_are_paired_and_to_the_strongest():
     assert label == f"minus {style_of(best).label}"
     expected = (EVALUATION["regret"].sel(agent="rmft") - EVALUATION["regret"].sel(agent=best)).mean("scenario")
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-5)
+    knowing = EVALUATION.sel(agent=["rmft", "ucb1", "uniform"]).assign_coords(agent=["rmft", "ucb1", "best_fixed_arm"])
+    knowing["regret"].loc[{"agent": "best_fixed_arm"}] = 0.1  # Who knows the rewards is no rival.
+    only: Any = plot_difference(knowing)
+    assert [one.get_label() for one in only.axes[0].get_lines()][:1] == ["minus UCB1"]
     chosen: Any = plot_difference(EVALUATION, relative_to="ucb1")
     assert next(one.get_label() for one in chosen.axes[0].get_lines()) == "minus UCB1"
     with pytest.raises(ConfigError, match="got baseline 'nobody'"):

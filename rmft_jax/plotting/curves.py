@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import (
+    NO_RIVALS,
     View,
     choose_agents,
     closed,
@@ -103,7 +104,7 @@ def plot_difference(
     Raises:
       ConfigError: for agents that the evaluation does not have.
     """
-    ranked = named_agents(evaluation)
+    ranked = [name for name in named_agents(evaluation, limit=len(evaluation["agent"])) if name not in NO_RIVALS]
     base = TRAINED if TRAINED in evaluation["agent"] else ranked[0] if ranked else str(evaluation["agent"].values[0])
     chosen = [relative_to] if isinstance(relative_to, str) else relative_to
     rivals = _strongest(evaluation, ranked, base) if chosen is None else list(chosen)
@@ -123,7 +124,7 @@ def plot_difference(
 
 def _strongest(evaluation: xr.Dataset, ranked: Sequence[str], base: str) -> list[str]:
     """The three rivals of lowest regret at the horizon, as far as they are near the first, which sets the scale."""
-    rivals = [name for name in ranked if name not in (base, "uniform")][:3]
+    rivals = [name for name in ranked if name != base][:3]
     final = {name: float(evaluation["regret"].sel(agent=name).isel(round=-1).mean()) for name in rivals}
     return [name for name in rivals if final[name] <= 2 * max(min(final.values()), 0.0)] or rivals
 

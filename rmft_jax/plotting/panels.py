@@ -18,6 +18,8 @@ from rmft_jax.statistics.growth import suff_fail_freq
 from rmft_jax.statistics.report import regret_of
 
 MAX_CURVES, MAX_PANELS = 8, 8
+NO_RIVALS = ("uniform", "best_arm", "best_fixed_arm")
+"""What is no contest: play at random, and references that know the rewards."""
 
 
 class View(NamedTuple):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents
+from rmft_jax.plotting.panels import NO_RIVALS, closed, fixed_of, named_agents
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics import estimates
@@ -104,7 +104,7 @@ def plot_growth(
     """
     dataset = closed(estimates.select(dataset, select or {}), None, {}, ["horizon"])
     names = named_agents(dataset, baselines)
-    names = names if baselines is not None else [name for name in names if name != "uniform"][:4]
+    names = names if baselines is not None else [name for name in names if name not in NO_RIVALS][:4]
     every = estimates.estimates(dataset, "final_regret")
     if ax is not None:
         _draw_growth(ax, dataset, {name: every[name] for name in names})
