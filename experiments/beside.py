@@ -113,14 +113,15 @@ def beside(
     own = {policy: regrets_of(ratios, means) for policy, ratios in recorded.items()}
     pooled = scenario_curves(xr.concat([one["regret"].isel(round=[-1]) for one in played], dim="scenario"))
     rivals = {name: float(np.mean([one[name] for one in means])) for name in agents if name not in HINDSIGHT}
+    least = optimum(problem)
     return {
         "agents": final_regrets({name: pooled.sel(agent=name) for name in agents}),
         "constants": {name: constants(agent, name) for name, agent in tuned.items()},
         "suff_fail_freq": {name: missed_best_arm(played, name)["mean"] for name in agents},
         "exponents": {name: exponent(played, name) for name in agents},
         "strongest": min(rivals, key=lambda name: rivals[name]),
-        "optimum": optimum(problem),
-        "policies": {policy: compared(regrets, means, problem) for policy, regrets in own.items()},
+        "optimum": least,
+        "policies": {policy: compared(regrets, means, least) for policy, regrets in own.items()},
     }
 
 
@@ -132,8 +133,9 @@ def exponent(played: Sequence[xr.Dataset], agent: str) -> dict[str, Any]:
 
 
 def draw(problems: Mapping[str, Mapping[str, Any]]) -> DataFigure:
-    """The regret of the policies relative to that of the strongest agents, a panel per problem; of an agent its best
-    form, as published or tuned.
+    """The regret of the policies relative to that of the strongest agents, a panel per problem.
+
+    Of an agent its best form is shown, as published or tuned.
     """
     rows = []
     with sheet("paper", 0.45 + 1.25 * len(problems)) as figure:
@@ -153,10 +155,8 @@ def draw(problems: Mapping[str, Mapping[str, Any]]) -> DataFigure:
             axes.axvline(1.0, color="#999999", linewidth=0.7, zorder=1)
             axes.set_title(_TITLES[title])
         places[-1].set_xlabel("regret of RMFT / regret of the agent")
-        figure.rows, figure.caption = (
-            rows,
-            "95% Student-t intervals over training seeds. Above 1 the agent is stronger.",
-        )
+        figure.rows = rows
+        figure.caption = "95% Student-t intervals over training seeds. Above 1 the agent is stronger."
         return figure
 
 
@@ -173,14 +173,16 @@ def regrets_of(ratios: Mapping[str, Any], means: Sequence[Mapping[str, float]]) 
     return np.median(each, axis=1).tolist()
 
 
-def compared(own: Sequence[float], means: Sequence[Mapping[str, float]], problem: Problem) -> dict[str, Any]:
+def compared(
+    own: Sequence[float], means: Sequence[Mapping[str, float]], least: Mapping[str, float] | None
+) -> dict[str, Any]:
     """A policy's regret, and relative to that of every agent and to the optimum, each over seeds."""
     positive = [name for name in means[0] if min(one[name] for one in means) > 0]
-    best, ratio = optimum(problem), None
-    if best is not None and "exact" in best:
+    ratio = None
+    if least is not None and "exact" in least:
         # By way of the optimal policy, which met the same scenarios and has the optimum as its mean.
         above = [a - one["bayes_optimal"] for a, one in zip(own, means, strict=True)]
-        ratio = describe_seeds([1 + one / best["exact"] for one in above])
+        ratio = describe_seeds([1 + one / least["exact"] for one in above])
         ratio["ci95"][0] = max(ratio["ci95"][0], 1.0)  # No policy is better on average.
     return {
         "regret": describe_seeds(own),

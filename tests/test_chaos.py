@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import TINY_WORDS
 
 from rmft_jax.running.files import read_dataset
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.weights import read_arrays
 from rmft_jax.sweeps.store import SweepDirectory
+from runs import TINY_WORDS
 
 pytestmark = pytest.mark.slow
 
@@ -77,8 +77,8 @@ class Chaos:
         self.base, self.random = base, random.Random(0)
         self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled")}
         self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", base], check=False)
-        self.mounting = probe.returncode == 0
+        mount = ["unshare", "-m", "mount", "-t", "tmpfs", "none", base]
+        self.mounting = bool(shutil.which("unshare")) and subprocess.run(mount, check=False).returncode == 0
         self.faults = ["vanished", *AMID] if self.mounting else ["vanished", "file too large"]
         self.counts = dict.fromkeys(("commands", "kills", *self.faults, *WRONG), 0)
 

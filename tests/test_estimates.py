@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from evaluations import made_evaluation
 from scipy import stats
 from sweep_data import made_sweep
 
@@ -69,6 +70,10 @@ def test_the_hierarchical_bootstrap_is_chosen_by_name():
     )
     with pytest.raises(ConfigError, match=r"got intervals='normal', need one of student, hierarchical"):
         estimates.with_intervals(two, "normal")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"got intervals='hierarchical' of a single run, need a sweep"):
+        estimates.with_intervals(made_evaluation(), "hierarchical")
+    slope = estimates.estimate(estimates.with_intervals(two, "hierarchical"), "exponent")
+    assert set(slope["interval"].values) == {"bootstrap over 2 seeds"}  # Without standard errors over scenarios.
 
 
 def test_no_interval_of_a_regret_that_cannot_be_negative_is():

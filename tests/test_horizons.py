@@ -81,6 +81,11 @@ def test_the_figure_states_the_exponent_that_was_fitted():
     assert plot_growth(sweep.assign_attrs(trained_horizon=50)).axes[0].get_xlabel() == "horizon T"
 
 
+def test_one_horizon_does_not_grow():
+    with pytest.raises(ConfigError, match="got a sweep of 1 horizon, need several"):
+        plot_growth(made_sweep({"horizon": [25], "seed": [0, 1]}))
+
+
 def test_figures_go_into_axes_of_one_s_own():
     sweep = made_sweep({"horizon": [25, 50], "seed": [0, 1, 2]})
     figure, (left, right) = plt.subplots(1, 2)

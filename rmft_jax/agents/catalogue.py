@@ -213,18 +213,28 @@ def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[st
     Raises:
       ConfigError: if a named agent does not exist, or does not fit.
     """
-    built = {}
-    for name in AGENTS.names() if names is None else names:
-        agent = AGENTS[name].build(problem)
-        if agent is not None:
-            built[name] = agent
-        elif names is not None:
-            fitting = ", ".join(other for other, entry in AGENTS.items() if entry.fits(problem))
+    built = ((name, AGENTS[name].build(problem)) for name in fitting(problem, names))
+    return {name: agent for name, agent in built if agent is not None}
+
+
+def fitting(problem: Problem, names: Iterable[str] | None = None) -> list[str]:
+    """The agents that can play a problem, found without making those that take long to make.
+
+    Args:
+      problem: the world and how long it is played.
+      names: which of `AGENTS`. None: all that fit.
+
+    Raises:
+      ConfigError: if a named agent does not exist, or does not fit.
+    """
+    known = [name for name, entry in AGENTS.items() if entry.fits(problem)]
+    for name in known if names is None else names:
+        if name not in known and not AGENTS[name].fits(problem):
             raise ConfigError(
                 f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} "
-                f"feedback with K={problem.num_arms}, T={problem.horizon}, need one that fits; try {fitting}"
+                f"feedback with K={problem.num_arms}, T={problem.horizon}, need one that fits; try {', '.join(known)}"
             )
-    return built
+    return known if names is None else list(names)
 
 
 def make_baselines(

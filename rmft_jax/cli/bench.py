@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from rmft_jax.agents import make_agents
-from rmft_jax.agents.register import AGENTS
+from rmft_jax.agents.catalogue import fitting
 from rmft_jax.cli.common import parse, print_summary
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
@@ -61,11 +61,7 @@ def bench_agents(argv: list[str]) -> int:
         require_count(getattr(arguments, field), field, minimum, getattr(default, field))
     require_seed(arguments.seed)
     problem = Problem.checked(config, horizon)
-    names = [name for name, entry in AGENTS.items() if entry.fits(problem)]
-    for agent in arguments.agents:
-        if agent not in names:
-            make_agents(problem, [agent])  # Refuses it.
-    names = arguments.agents or names
+    names = fitting(problem, arguments.agents or None)
     folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     size = f"{len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"

@@ -129,9 +129,8 @@ def _maps(
         head |= {} if reference is None else {"relative_to": reference}
         one = found[name].transpose(*dims)
         became = np.where(one["num_seeds"] > 0, "finished", status)
-        # A ratio without an interval that leaves 1 out.
-        certain = (one["low"] > 1) | (one["high"] < 1)
-        undecided = (became == "finished") & ~certain.to_numpy() if reference is not None else became == ""
+        certain = ((one["low"] > 1) | (one["high"] < 1)).to_numpy()
+        undecided = (became == "finished") & ~certain & (reference is not None)
         maps.append(_Map("\n".join(filter(None, labels)), head, one, became, undecided, _trained(part, dims)))
     return maps
 

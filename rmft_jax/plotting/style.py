@@ -82,7 +82,8 @@ _FIELDS = {
     "width": ("width of the network", "width"),
     "num_layers": ("layers", "layers"),
 }
-COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
+# Of agents that are not known here.
+_COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE)
 HEIGHT = 2.5  # inches, at the width of a column
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
 _TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
@@ -135,7 +136,7 @@ class DataFigure(Figure):
 def style_of(name: str) -> Style:
     """The style of an agent; one that is not in `STYLES` has lines that those have not, and its name alone chooses."""
     number = zlib.crc32(name.encode())
-    unknown = Style(name.replace("_", " "), COLORS[number % 5], _UNKNOWN[number // 5 % len(_UNKNOWN)])
+    unknown = Style(name.replace("_", " "), _COLORS[number % 5], _UNKNOWN[number // 5 % len(_UNKNOWN)])
     return STYLES.get(name, unknown)
 
 
@@ -199,13 +200,18 @@ def grid_axes(figure: Figure, number: int) -> list[Axes]:
 
 def field_label(name: str) -> str:
     """What an axis calls a setting, such as "number of arms K"."""
-    return _FIELDS.get(name, (name.replace("_", " "),))[0]
+    return _names_of(name)[0]
 
 
 def value_label(text: str) -> str:
     """A setting and its value as a legend writes it, such as "K = 5" for "num_arms = 5"."""
     name, between, value = text.partition(" = ")
-    return f"{_FIELDS.get(name, (name.replace('_', ' '),))[-1]}{between}{value}" if between else text
+    return f"{_names_of(name)[1]}{between}{value}" if between else text
+
+
+def _names_of(name: str) -> tuple[str, str]:
+    plain = name.replace("_", " ")
+    return _FIELDS.get(name, (plain, plain))
 
 
 def title_of(text: str) -> str:

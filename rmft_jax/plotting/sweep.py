@@ -103,6 +103,8 @@ def plot_growth(
       ConfigError: for names or values that the sweep does not have, fewer than two horizons, and other open dimensions.
     """
     dataset = closed(estimates.select(dataset, select or {}), None, {}, ["horizon"])
+    got = f"a sweep of {dataset.sizes['horizon']} horizon"
+    require(dataset.sizes["horizon"] > 1, got, "several for their growth", "--kind sweep")
     names = named_agents(dataset, baselines)
     names = names if baselines is not None else [name for name in names if name not in NO_RIVALS][:4]
     every = estimates.estimates(dataset, "final_regret")

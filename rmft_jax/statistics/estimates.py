@@ -72,6 +72,8 @@ def with_intervals(dataset: xr.Dataset, intervals: IntervalName) -> xr.Dataset:
     """
     known = get_args(IntervalName)
     require(intervals in known, f"intervals={intervals!r}", f"one of {', '.join(known)}", "intervals='student'")
+    ok = intervals == "student" or is_sweep(dataset)
+    require(ok, f"intervals={intervals!r} of a single run", "a sweep over seeds for them", "intervals='student'")
     return dataset.assign_attrs(intervals=intervals)
 
 
@@ -175,11 +177,13 @@ def estimate(dataset: xr.Dataset, name: str) -> xr.Dataset:
     found = found.assign({side: found[side].where(over_seeds, bound) for side, bound in alone.items()})
     if "regret" in name and "minus" not in name and dataset.attrs.get("regret") in _NEVER_NEGATIVE:
         found["low"] = found["low"].clip(0.0)
+    words_of = (_HIERARCHICAL if "sem" in given else _BOOTSTRAP) if hierarchical else _student
     single = "1.96 standard errors over scenarios" if "sem" in given else "bootstrap over scenarios"
-    words = xr.apply_ufunc(np.vectorize(_HIERARCHICAL if hierarchical else _student, otypes=[object]), count)
+    words = xr.apply_ufunc(np.vectorize(words_of, otypes=[object]), count)
     return found.assign(interval=words.where(over_seeds, single).where(found["low"].notnull(), NO_INTERVAL))
 
 
+_BOOTSTRAP = "bootstrap over {} seeds".format
 _HIERARCHICAL = "hierarchical bootstrap over {} seeds and their scenarios".format
 
 
