@@ -32,10 +32,10 @@ install_import_hook("rmft_jax", "annotations.checked")
 import hypothesis
 import jax
 import pytest
-from runs import few_baselines
-from worlds import TINY
 
 from rmft_jax.method.settings import RMFTConfig
+from runs import few_baselines
+from worlds import TINY
 
 # The examples of a test depend on its source alone, and no machine is too slow: a failure is always that of the change
 # at hand.

@@ -7,7 +7,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from worlds import TINY_RUN
 
 from rmft_jax.config import ConfigError
 from rmft_jax.method import rmft
@@ -20,6 +19,7 @@ from rmft_jax.method.state import IterationKeys, init, make_agent
 from rmft_jax.running import trainer, training
 from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.storage import RunDirectory
+from worlds import TINY_RUN
 
 KEY = jax.random.key(0)
 ONE_LAYER = TINY_RUN.rmft

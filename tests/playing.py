@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from worlds import TableWorld
 
 from rmft_jax.method.rollout import NoiseStreams, rollout
 from rmft_jax.problems import Trajectory
+from worlds import TableWorld
 
 RUNS, HORIZON, ARMS = 1000, 60, 4
 MEANS = np.asarray([0.3, 0.6, 0.55, 0.1], np.float32)

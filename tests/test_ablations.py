@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweep_data import made_sweep
 
 import experiments.ablations
 from experiments.ablations import common, rounds
 from rmft_jax import Sweep
 from rmft_jax.sweeps.plan import plan
+from sweep_data import made_sweep
 
 FOLDER = Path(experiments.ablations.__file__).parent
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common"))

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import ARMS, BERNOULLI, HORIZON, KEYS, oblivious_tables, play, static_regret
 
+from playing import ARMS, BERNOULLI, HORIZON, KEYS, oblivious_tables, play, static_regret
 from rmft_jax.agents import EXP3, EXP3IX, EXP3P, Rexp3, TsallisINF
 from rmft_jax.agents.adversarial import tsallis_policy
 from rmft_jax.problems import Context

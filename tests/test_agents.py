@@ -5,8 +5,8 @@ import inspect
 import jax
 import numpy as np
 import pytest
-from playing import ARMS, BERNOULLI, HORIZON, MEANS, RUNS, bernoulli_tables, play
 
+from playing import ARMS, BERNOULLI, HORIZON, MEANS, RUNS, bernoulli_tables, play
 from rmft_jax import agents
 from rmft_jax.agents import bayes_optimal_regret
 

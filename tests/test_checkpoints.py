@@ -7,8 +7,6 @@ import signal
 import jax
 import numpy as np
 import pytest
-from runs import Reporter, content, damage, files_of, last, make_run
-from worlds import TINY_RUN
 
 from rmft_jax.method.state import TrainState, abstract_state, init
 from rmft_jax.running import checkpoints, weights
@@ -18,6 +16,8 @@ from rmft_jax.running.history import History
 from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
+from runs import Reporter, content, damage, files_of, last, make_run
+from worlds import TINY_RUN
 
 CONFIG = TINY_RUN.replace(refresh_every=2, kl_reference="initial", kl_weight=0.5)
 

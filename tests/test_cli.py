@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import TINY_WORDS, few_baselines, files_of, interrupt_after, refused
-from worlds import TINY_RUN
 
 from rmft_jax import cli
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.problems import Environment
 from rmft_jax.running.storage import RunDirectory
+from runs import TINY_WORDS, few_baselines, files_of, interrupt_after, refused
+from worlds import TINY_RUN
 
 
 @pytest.fixture(scope="module")

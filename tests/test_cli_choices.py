@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from runs import refused
 
 from rmft_jax import cli
 from rmft_jax.config.choices import ChoiceRegister
@@ -11,6 +10,7 @@ from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment
 from rmft_jax.running import training
 from rmft_jax.running.files import RunError
+from runs import refused
 
 
 def test_every_choice_is_listed(capsys):

@@ -6,10 +6,8 @@ import sys
 
 import pytest
 import xarray as xr
-from evaluations import made_evaluation
-from runs import refused
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax import cli
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import FIGURES
@@ -17,6 +15,8 @@ from rmft_jax.running.files import write_dataset
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
+from runs import refused
+from sweep_data import made_sweep
 
 GRID = {"horizon": [25, 50, 100, 150, 200], "num_arms": [2, 3, 4, 5, 6], "seed": [0, 1, 2]}
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import TINY
 
 from experiments.benchmarks.contenders import obvious, unfused
 from rmft_jax.agents import SingleLayer, Transformer
@@ -16,6 +15,7 @@ from rmft_jax.method import rmft
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import TrainState, abstract_state, init, state_of
 from rmft_jax.problems import Abrupt, Ball, Environment, Stationary
+from worlds import TINY
 
 
 def tiny(environment: Environment, layers: int, width: int, heads: int, **changes: object) -> RMFTConfig:

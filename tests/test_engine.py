@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from sweeping import GRID, SWEEP, TINY_OVERRIDE, CountedPrograms, KeptPrograms, Quiet, assert_equal, cell_times, run
-from worlds import TINY_RUN
 
 from rmft_jax import Sweep, load_policy
 from rmft_jax.agents import make_agents
@@ -28,6 +26,8 @@ from rmft_jax.sweeps import batches
 from rmft_jax.sweeps.batches import make_tasks
 from rmft_jax.sweeps.run import checked_plan
 from rmft_jax.sweeps.store import SweepDirectory
+from sweeping import GRID, SWEEP, TINY_OVERRIDE, CountedPrograms, KeptPrograms, Quiet, assert_equal, cell_times, run
+from worlds import TINY_RUN
 
 CHUNKS = 1 + 3  # The first one only validates.
 

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from sweeping import SWEEP, TINY_OVERRIDE, KeptPrograms, run
 
 from rmft_jax import Sweep
 from rmft_jax.agents import make_agents
@@ -20,6 +19,7 @@ from rmft_jax.running.trainer import RunKeys
 from rmft_jax.sweeps.batches import make_tasks
 from rmft_jax.sweeps.programs import Programs, padded_config
 from rmft_jax.sweeps.run import checked_plan
+from sweeping import SWEEP, TINY_OVERRIDE, KeptPrograms, run
 
 
 def test_a_batch_starts_from_the_weights_of_every_run():

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import xarray as xr
-from evaluations import made_evaluation
 from scipy import stats
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import t_interval
+from sweep_data import made_sweep
 
 SWEEP = made_sweep()
 

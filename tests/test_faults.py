@@ -21,10 +21,8 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pytest
-from evaluations import made_evaluation
-from runs import TINY_WORDS, Reporter, assert_same_run, elsewhere, few_baselines, make_run, refused
-from worlds import TINY_RUN
 
+from evaluations import made_evaluation
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.agents import UCB
 from rmft_jax.method.evaluation import evaluate
@@ -38,6 +36,8 @@ from rmft_jax.running.training import load_run, train
 from rmft_jax.running.weights import read_policy, write_policy
 from rmft_jax.sweeps import ray_executor
 from rmft_jax.sweeps.store import SweepDirectory
+from runs import TINY_WORDS, Reporter, assert_same_run, elsewhere, few_baselines, make_run, refused
+from worlds import TINY_RUN
 
 BENCH = [
     "bench-agents",

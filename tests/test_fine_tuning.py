@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import slow_attention, slow_estimates
 
+from playing import slow_attention, slow_estimates
 from rmft_jax.agents import SingleLayer, SingleLayerAgent
 from rmft_jax.method import rmft
 from rmft_jax.method.evaluation import final_regret

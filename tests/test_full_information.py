@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import ARMS, BERNOULLI, HORIZON, KEYS, RUNS, Seen, oblivious_tables, play, static_regret, twin_actions
 from scipy.optimize import brentq
 
+from playing import ARMS, BERNOULLI, HORIZON, KEYS, RUNS, Seen, oblivious_tables, play, static_regret, twin_actions
 from rmft_jax.agents import FTPL, FTRL, FollowTheLeader, Hedge
 from rmft_jax.problems.projections import project_ball, project_simplex
 

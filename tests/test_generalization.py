@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from worlds import TINY_RUN
 
 from rmft_jax import cli
 from rmft_jax.agents import TrainedAgent, Transformer, make_agents
@@ -18,6 +17,7 @@ from rmft_jax.problems import Problem
 from rmft_jax.running.training import RunKeys
 from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
+from worlds import TINY_RUN
 
 NAMES = ("ucb1", "thompson")
 

@@ -6,10 +6,11 @@ here must hold on other processors and with other programs, whose sums round dif
 
 from pathlib import Path
 
-import golden
 import jax
 import numpy as np
 import pytest
+
+import golden
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="golden results are those of CPUs")
 

@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
-from sweep_data import made_sweep
 
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import plot_growth, plot_regret
 from rmft_jax.statistics.bootstrap import t_interval
 from rmft_jax.statistics.horizons import horizon_growth
+from sweep_data import made_sweep
 
 HORIZONS = np.asarray([25.0, 50.0, 100.0, 200.0])
 

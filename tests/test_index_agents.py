@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import ARMS, BERNOULLI, HORIZON, KEYS, MEANS, RUNS, Seen, play, play_tables, twin_actions
 from scipy.optimize import brentq
 from scipy.special import rel_entr
 
+from playing import ARMS, BERNOULLI, HORIZON, KEYS, MEANS, RUNS, Seen, play, play_tables, twin_actions
 from rmft_jax.agents import (
     KLUCB,
     MOSS,

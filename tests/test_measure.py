@@ -1,9 +1,9 @@
 """How the benchmarks count and compare."""
 
 import pytest
-from worlds import TINY
 
 from experiments.benchmarks import measure, scaling
+from worlds import TINY
 
 
 def test_operations_of_a_rollout_are_counted_term_by_term():

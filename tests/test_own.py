@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from own import registers_restored
-from worlds import TINY_RUN
 
+from own import registers_restored
 from rmft_jax.agents import BetaThompson, RecurrentPolicy, make_baselines
 from rmft_jax.config import ConfigError, pytree
 from rmft_jax.method import registers, rmft
@@ -25,6 +24,7 @@ from rmft_jax.method.selection import Selection
 from rmft_jax.method.settings import RMFTConfig, RunConfig, from_dict
 from rmft_jax.method.state import IterationKeys, init, make_agent
 from rmft_jax.problems import Decision, Environment, Extent, ObliviousEnvironment, Outcome, Problem
+from worlds import TINY_RUN
 
 KEY = jax.random.key(0)
 

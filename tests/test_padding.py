@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import TINY_RUN
 
 from rmft_jax.agents import Agent, make_agents
 from rmft_jax.config import Params
@@ -34,6 +33,7 @@ from rmft_jax.problems import (
 from rmft_jax.problems.regret import Form
 from rmft_jax.running.history import METRICS
 from rmft_jax.statistics import diagnostics
+from worlds import TINY_RUN
 
 KEY = jax.random.key(3)
 ARMS, ROUNDS = 3, 6

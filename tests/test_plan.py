@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own import registers_restored
 
+from own import registers_restored
 from rmft_jax import Sweep
 from rmft_jax.problems import Environment, Stationary
 from rmft_jax.sweeps import plan as plans

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluations import made_evaluation
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import plot_heatmap, plot_sweep
+from sweep_data import made_sweep
 
 SWEEP = made_sweep()
 LABELS = ["RMFT Transformer", "greedy", "Thompson", "UCB1", "uniform"]

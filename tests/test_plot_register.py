@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import xarray as xr
-from evaluations import made_evaluation
 from matplotlib.figure import Figure
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import FIGURES, plot_all, plot_kind, plot_regret, plot_run, register_figure
+from sweep_data import made_sweep
 
 SWEEP = made_sweep()
 OPTIONS = {"by", "select", "baselines", "relative_to"}

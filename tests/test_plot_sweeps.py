@@ -8,10 +8,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from evaluations import made_evaluation
 from PIL import Image
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import (
     FIGURES,
@@ -25,6 +24,7 @@ from rmft_jax.plotting import (
     save_figure,
 )
 from rmft_jax.statistics.estimates import estimate
+from sweep_data import made_sweep
 
 SWEEP = made_sweep()
 CURVES = (plot_regret, plot_loglog, plot_suff_fail)

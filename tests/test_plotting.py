@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from evaluations import AGENTS, made_evaluation
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from evaluations import AGENTS, made_evaluation
 from rmft_jax.agents import make_baselines
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import (

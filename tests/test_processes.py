@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import TINY_RUN
 
 from rmft_jax import cli
 from rmft_jax.running import processes
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import train
+from worlds import TINY_RUN
 
 PROGRAM = "import sys; from rmft_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 # Many chunks, so that a signal comes before the last.

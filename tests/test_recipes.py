@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evaluations import made_evaluation
-from tutorials import ROOT, as_before, world
 
+from evaluations import made_evaluation
 from rmft_jax import Problem, Stationary, evaluate, get_environment, get_preset, import_code, make_agents, save_figure
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.contract import require_contract
 from rmft_jax.plotting import FIGURES, plot_kind
+from tutorials import ROOT, as_before, world
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -4,8 +4,8 @@ import json
 from typing import Any, ClassVar, Literal
 
 import pytest
-from own import registers_restored
 
+from own import registers_restored
 from rmft_jax.agents import Policy, Transformer
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError

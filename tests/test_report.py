@@ -3,9 +3,9 @@ import json
 
 import numpy as np
 import pytest
-from evaluations import AGENTS, made_evaluation
 from rich.console import Console
 
+from evaluations import AGENTS, made_evaluation
 from rmft_jax.statistics.bootstrap import mean_interval, paired_difference
 from rmft_jax.statistics.growth import growth_exponent, regression_test, suff_fail_freq, trend_test
 from rmft_jax.statistics.report import estimate_text, summarize, table

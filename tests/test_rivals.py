@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import TINY_RUN
 
 from rmft_jax.agents import BanditTransformer, BetaThompson, FullInformationTransformer, Transformer, make_agents
 from rmft_jax.config import ConfigError
@@ -20,6 +19,7 @@ from rmft_jax.method.state import TrainState, abstract_state, init, make_agent, 
 from rmft_jax.problems import Adaptive, Sinusoidal, Stationary, Trajectory
 from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.history import History
+from worlds import TINY_RUN
 
 KEY = jax.random.key(0)
 TINY = TINY_RUN.rmft

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import TINY_RUN
 
 from rmft_jax.agents import Transformer
 from rmft_jax.config import ConfigError
@@ -16,6 +15,7 @@ from rmft_jax.method.judging import KeptBatch, judge, take_rollouts, training_da
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import IterationKeys, TrainState, init, make_agent
 from rmft_jax.problems import Abrupt, Alternating, Problem, Regret, Stationary, Trajectory
+from worlds import TINY_RUN
 
 KEY = jax.random.key(0)
 SMALL = TINY_RUN.rmft

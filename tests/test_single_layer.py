@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import play, slow_attention, slow_estimates
 
+from playing import play, slow_attention, slow_estimates
 from rmft_jax.agents import FTRL, BanditSingleLayer, FullInformationSingleLayer, Hedge, SingleLayer
 from rmft_jax.config import ConfigError
 from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios

@@ -6,8 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import TINY_WORDS, Reporter, assert_same_run, files_of, make_run, refused, train_until
-from worlds import TINY_RUN
 
 from rmft_jax import Sweep, cli, load_policy
 from rmft_jax.method.evaluation import final_regret
@@ -17,6 +15,8 @@ from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import train
 from rmft_jax.running.weights import read_arrays, read_policy, write_policy
 from rmft_jax.sweeps.store import SweepDirectory
+from runs import TINY_WORDS, Reporter, assert_same_run, files_of, make_run, refused, train_until
+from worlds import TINY_RUN
 
 pytestmark = pytest.mark.usefixtures("few_rivals")
 

@@ -4,7 +4,6 @@ import os
 import numpy as np
 import pytest
 import xarray as xr
-from runs import elsewhere
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.method.presets import PRESETS
@@ -12,6 +11,7 @@ from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Stationary
 from rmft_jax.running.files import RunError
 from rmft_jax.running.storage import RunDirectory
+from runs import elsewhere
 
 DATASET = xr.Dataset({"regret": (("round",), np.arange(5.0))}, attrs={"seed": 3})
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
-from sweeping import GRID, SWEEP, TINY_OVERRIDE, KeptPrograms, assert_equal, cell_times
 
+import runs
 from rmft_jax import Sweep, cli, load_sweep
 from rmft_jax.cli import sweep as command
 from rmft_jax.sweeps import batches
 from rmft_jax.sweeps.store import SweepDirectory
+from sweeping import GRID, SWEEP, TINY_OVERRIDE, KeptPrograms, assert_equal, cell_times
 
 SHORT = {**TINY_OVERRIDE, "num_iterations": 2, "chunk_size": 1}
 

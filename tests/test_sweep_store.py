@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from runs import elsewhere
 
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.config import ConfigError
@@ -15,6 +14,7 @@ from rmft_jax.running.files import RunError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Cell
 from rmft_jax.sweeps.store import SweepDirectory
+from runs import elsewhere
 
 SWEEP = Sweep(
     preset="mab",

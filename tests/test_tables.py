@@ -3,13 +3,13 @@ import io
 
 import numpy as np
 import pytest
-from evaluations import made_evaluation
-from sweep_data import made_sweep
 
+from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.statistics.estimates import estimate
 from rmft_jax.statistics.report import summarize
 from rmft_jax.statistics.tables import csv_text, markdown_table, table
+from sweep_data import made_sweep
 
 SWEEP = made_sweep(failed=[9, 10, 11])  # horizon = 50, num_arms = 2
 

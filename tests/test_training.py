@@ -15,6 +15,16 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+
+from rmft_jax.agents import SingleLayer
+from rmft_jax.problems import Ball, Stationary
+from rmft_jax.running import history
+from rmft_jax.running.checkpoints import Checkpoints
+from rmft_jax.running.files import RunError
+from rmft_jax.running.interruption import InterruptedRunError, StopSignals
+from rmft_jax.running.storage import RunDirectory
+from rmft_jax.running.trainer import RunKeys, TrainingDivergedError
+from rmft_jax.running.training import evaluate_run, load_run, train
 from runs import (
     Reporter,
     assert_same_run,
@@ -26,16 +36,6 @@ from runs import (
     train_until,
 )
 from worlds import TINY_RUN
-
-from rmft_jax.agents import SingleLayer
-from rmft_jax.problems import Ball, Stationary
-from rmft_jax.running import history
-from rmft_jax.running.checkpoints import Checkpoints
-from rmft_jax.running.files import RunError
-from rmft_jax.running.interruption import InterruptedRunError, StopSignals
-from rmft_jax.running.storage import RunDirectory
-from rmft_jax.running.trainer import RunKeys, TrainingDivergedError
-from rmft_jax.running.training import evaluate_run, load_run, train
 
 pytestmark = pytest.mark.usefixtures("few_rivals")
 

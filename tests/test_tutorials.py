@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from evaluations import made_evaluation
-from tutorials import TUTORIALS, as_before, imported, world
 
+from evaluations import made_evaluation
 from rmft_jax import (
     Problem,
     RMFTConfig,
@@ -39,6 +38,7 @@ from rmft_jax.method.selection import LowestRegret
 from rmft_jax.plotting import plot_kind
 from rmft_jax.problems import Context
 from rmft_jax.running import checkpoints, training
+from tutorials import TUTORIALS, as_before, imported, world
 
 FILES = sorted(path.name for path in TUTORIALS.glob("*.py"))
 

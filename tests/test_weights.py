@@ -5,8 +5,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import few_baselines, make_run
-from worlds import TINY_RUN
 
 from rmft_jax import (
     Problem,
@@ -30,6 +28,8 @@ from rmft_jax.running.weights import (
     write_arrays,
     write_policy,
 )
+from runs import few_baselines, make_run
+from worlds import TINY_RUN
 
 NAMES = pretrained_names()
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from runs import files_of, refused
 
 import rmft_jax
 from rmft_jax import RunConfig, Sweep
@@ -14,6 +13,7 @@ from rmft_jax.running.benchmark import bench_agents
 from rmft_jax.running.files import RunError
 from rmft_jax.running.training import load_run, train
 from rmft_jax.sweeps.run import run_sweep
+from runs import files_of, refused
 
 TRAIN = {
     "quickstart --num-arms 1": "num_arms=1",

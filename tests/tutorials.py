@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from own import registers_restored
 
+from own import registers_restored
 from rmft_jax import import_code
 from rmft_jax.config import plugins
 from rmft_jax.plotting import FIGURES
