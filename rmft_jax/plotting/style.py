@@ -82,8 +82,9 @@ _FIELDS = {
     "width": ("width of the network", "width"),
     "num_layers": ("layers", "layers"),
 }
-# Of agents that are not known here.
-_COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE)
+# Of series that are no agents; the first five also of agents that are not known here.
+COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
+_COLORS = COLORS[:5]
 HEIGHT = 2.5  # inches, at the width of a column
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
 _TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
