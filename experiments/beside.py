@@ -138,7 +138,7 @@ def draw(problems: Mapping[str, Mapping[str, Any]]) -> DataFigure:
     Of an agent its best form is shown, as published or tuned.
     """
     rows = []
-    with sheet("paper", 0.45 + 1.25 * len(problems)) as figure:
+    with sheet("paper", 0.6 + 1.25 * len(problems)) as figure:
         places = figure.subplots(len(problems), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, found) in zip(places, problems.items(), strict=True):
             ratios, shown = found["policies"]["rmft"]["ratio_to"], {}
@@ -154,7 +154,7 @@ def draw(problems: Mapping[str, Mapping[str, Any]]) -> DataFigure:
             axes.set_ylim(len(labels) - 0.5, -0.5)
             axes.axvline(1.0, color="#999999", linewidth=0.7, zorder=1)
             axes.set_title(_TITLES[title])
-        places[-1].set_xlabel("regret of RMFT / regret of the agent")
+        figure.supxlabel("regret of RMFT / regret of the agent\n(above 1 the agent is stronger)")
         figure.rows = rows
         figure.caption = "95% Student-t intervals over training seeds. Above 1 the agent is stronger."
         return figure

@@ -230,19 +230,20 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
         for place, (name, row) in zip(places, rows.items(), strict=True):
             mean, (low, high) = row["regret"]["mean"], row["regret"]["ci95"]
             first = row is next(iter(rows.values()))
-            color, told = ("#D55E00", "first row") if first else ("#0072B2", "")
+            color, told = ("#D55E00", "first row") if first else ("#444444", "")
             axes.errorbar(
                 mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=3.5, label=told
             )
             seeds = row["regret"]["seeds"]
             axes.plot(seeds, [place] * len(seeds), "|", color=color, markersize=5, label="seeds" if first else "")
             written.append({"row": name, "mean": mean, "low": low, "high": high})
-        for (name, reference), style in zip(references, ("--", ":", "-."), strict=False):
-            value = reference["mean"]
-            axes.axvline(value, color="0.4", linestyle=style, linewidth=1, label=style_of(name).label)
+        for name, reference in references:
+            (label, color, line), value = style_of(name), reference["mean"]
+            axes.axvline(value, color=color, linestyle=line, linewidth=1, label=label)
             written.append({"row": name, "mean": value, "low": value, "high": value})
         axes.set_yticks(places, [_shown(name) for name in rows], fontsize="small")
-        axes.set_xlabel("regret at T (reward units, log scale)")
+        # Beneath the whole figure, because the names leave the axes little width.
+        figure.supxlabel("regret at T (reward units, log scale)")
         axes.set_xscale("log")
         ticks = [
             tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]

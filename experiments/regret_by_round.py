@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from experiments.common import Options, describe_seeds, write
 from rmft_jax.method.numerics import pinned
-from rmft_jax.plotting.style import DataFigure, legend_above, plain_log_ticks, sheet, styles_of
+from rmft_jax.plotting.style import DataFigure, legend_above, plain_log_ticks, sheet, styles_of, whole_ticks
 from rmft_jax.statistics.growth import half_horizon
 
 AGENTS = ("rmft", "bayes_optimal", "posterior_index", "thompson", "greedy", "ucb1")
@@ -115,6 +115,8 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> DataFigure:
         above.set_yscale("log")
         plain_log_ticks(above.yaxis, min(positive), max(positive))
         above.set_xlabel("round")
+        above.set_xlim(0)
+        whole_ticks(above.xaxis)
         above.set_ylabel("regret of the round\n(reward units)")
         below.set_xlim(0.0, 0.5)
         below.set_ylim(0.0)

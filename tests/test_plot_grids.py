@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
-from rmft_jax.plotting import plot_heatmap, plot_sweep
+from rmft_jax.plotting import plot_arms, plot_final_regret, plot_heatmap, plot_sweep
 from sweep_data import made_sweep
 
 SWEEP = made_sweep()
@@ -30,7 +31,7 @@ def hatched_of(axes) -> list[tuple[float, float, str]]:
 
 
 def test_a_line_per_agent_over_horizons_with_a_guide():
-    figure = plot_sweep(SWEEP, select={"num_arms": 5})
+    figure: Any = plot_sweep(SWEEP, select={"num_arms": 5})
     (axes,) = figure.axes
     assert legend_of(figure) == [*LABELS, "∝ √T"]
     lines: dict[str, Any] = {str(line.get_label()): line for line in axes.get_lines()}
@@ -46,7 +47,7 @@ def test_a_line_per_agent_over_horizons_with_a_guide():
 
 
 def test_a_second_dimension_is_a_colour_per_value_beside_the_reference():
-    figure = plot_sweep(SWEEP, by="num_arms")
+    figure: Any = plot_sweep(SWEEP, by="num_arms")
     assert legend_of(figure) == ["T = 25", "T = 50", "T = 100", "RMFT Transformer", "Thompson"]
     lines: dict[str, Any] = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
     expected = SWEEP["final_regret"].sel(horizon=50).mean("seed")
@@ -65,7 +66,8 @@ def test_agents_that_the_second_dimension_does_not_touch_are_drawn_once_and_grey
 
     settings = made_sweep({"k": [1, 2], "width": [16, 32], "seed": [0, 1]})
     assert dashed(plot_sweep(settings, by="k", baselines=["ucb1"])) == ["#555555"]
-    assert len(plot_sweep(settings, by="k").rows) == 2 * 2 * 2
+    figure: Any = plot_sweep(settings, by="k")
+    assert len(figure.rows) == 2 * 2 * 2
     problems = made_sweep({"k": [1, 2], "num_arms": [2, 5], "seed": [0, 1]})
     colors = dashed(plot_sweep(problems, by="k", baselines=["ucb1"]))
     assert len({*colors}) == 2
@@ -73,7 +75,7 @@ def test_agents_that_the_second_dimension_does_not_touch_are_drawn_once_and_grey
 
 
 def test_unordered_values_are_set_in_the_order_given_and_not_joined():
-    figure = plot_sweep(made_sweep({"branching": ["uniform", "none"], "seed": [0, 1]}))
+    figure: Any = plot_sweep(made_sweep({"branching": ["uniform", "none"], "seed": [0, 1]}))
     axes: Any = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["uniform", "none"]
     assert len(axes.containers) == len(LABELS) == len({container.lines[0].get_color() for container in axes.containers})
@@ -98,13 +100,13 @@ def test_cells_state_their_numbers_and_failures_are_hatched():
     dataset = made_sweep(failed=[0, 1, 2, 3])  # horizon = 25: num_arms = 2, and one seed of num_arms = 5
     dataset["status"][2, 2] = "missing"
     dataset["final_regret"][2, 2] = np.nan
-    figure = plot_heatmap(dataset)
+    figure: Any = plot_heatmap(dataset)
     axes = figure.axes[0]
     assert (figure.get_supxlabel(), figure.get_supylabel()) == ("horizon T", "number of arms K")
     assert [text.get_text() for text in axes.get_yticklabels()] == ["2", "5", "10"]
     numbers = numbers_of(axes)
     assert set(numbers) == {(row, column) for row in range(3) for column in range(3)} - {(0, 0), (2, 2)}
-    assert numbers[2, 0] == f"{float(dataset['final_regret'].sel(horizon=25, num_arms=10).mean()):.2f}"
+    assert numbers[2, 0] == f"{float(dataset['final_regret'].sel(horizon=25, num_arms=10).mean()):.1f}"
     assert hatched_of(axes) == [(0, 0, "xxxx"), (2, 2, "////")]
     assert legend_of(figure) == ["failed", "missing"]
     status = {(row["horizon"], row["num_arms"]): (row["status"], row["num_seeds"]) for row in figure.rows}
@@ -116,14 +118,14 @@ def test_cells_state_their_numbers_and_failures_are_hatched():
 
 
 def test_ratios_diverge_around_one():
-    figure = plot_heatmap(SWEEP, relative_to="thompson")
+    figure: Any = plot_heatmap(SWEEP, relative_to="thompson")
     assert set(numbers_of(figure.axes[0]).values()) == {"0.60"}
     bar: Any = figure.axes[-1]
     norm = bar._colorbar.norm
     assert isinstance(norm, LogNorm)
     np.testing.assert_allclose(norm(1.0), 0.5)
     assert {row["relative_to"] for row in figure.rows} == {"thompson"}
-    several = plot_heatmap(SWEEP, relative_to=["thompson", "ucb1"])
+    several: Any = plot_heatmap(SWEEP, relative_to=["thompson", "ucb1"])
     assert [axes.get_title() for axes in several.axes[:2]] == ["relative to Thompson", "relative to UCB1"]
     np.testing.assert_allclose([row["mean"] for row in several.rows if row["relative_to"] == "ucb1"], 0.3 / 0.8)
     negative = SWEEP.assign(final_regret=SWEEP["final_regret"] - 6)
@@ -133,7 +135,7 @@ def test_ratios_diverge_around_one():
 def test_a_third_dimension_and_other_agents_have_panels():
     grid = {"horizon": [25, 50], "num_arms": [2, 3], "environment": ["bernoulli", "a_rather_long_name"]}
     dataset = made_sweep(grid).drop_vars(["status", "training_regret"])
-    figure = plot_heatmap(dataset, by="environment", baselines=["ucb1"])
+    figure: Any = plot_heatmap(dataset, by="environment", baselines=["ucb1"])
     assert [axes.get_title() for axes in figure.axes[:4]] == [
         "bernoulli\nRMFT Transformer", "bernoulli\nUCB1", "a rather long name\nRMFT Transformer",
         "a rather long name\nUCB1",
@@ -145,9 +147,10 @@ def test_a_third_dimension_and_other_agents_have_panels():
 
 
 def test_numbers_are_legible_on_every_colour():
-    figure = plot_heatmap(SWEEP)
+    figure: Any = plot_heatmap(SWEEP)
     axes = figure.axes[0]
-    colors = np.asarray(axes.get_images()[0].get_array())[..., :3] @ np.asarray([0.299, 0.587, 0.114])
+    image = axes.get_images()[0]
+    colors = image.to_rgba(image.get_array())[..., :3] @ np.asarray([0.299, 0.587, 0.114])
     for text in axes.texts:
         column, row = (int(value) for value in text.get_position())
         assert text.get_color() == ("white" if colors[row, column] < 0.5 else "black")
@@ -187,13 +190,77 @@ def test_a_ratio_that_may_be_one_looks_so_and_the_trained_cell_is_outlined():
     sweep = made_sweep({"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1, 2]}, baselines={"thompson": 0.3})
     sweep["final_regret"][..., 0] *= 0.6  # A seed that disagrees, where the others are level.
     sweep["final_regret"].loc[{"horizon": 25, "num_arms": 2}] *= 0.2
-    dotted = plot_heatmap(sweep.assign_attrs(trained_horizon=50, trained_num_arms=5), relative_to="thompson")
+    dotted: Any = plot_heatmap(sweep.assign_attrs(trained_horizon=50, trained_num_arms=5), relative_to="thompson")
     patches: list[Any] = list(dotted.axes[0].patches)
     hatched = [patch.get_xy() for patch in patches if patch.get_hatch()]
     assert sorted(hatched) == [(-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
     outlined = [patch.get_xy() for patch in patches if not patch.get_hatch()]
+    assert all(text.get_bbox_patch() for text in dotted.axes[0].texts), "no dots behind digits"
     assert outlined == [(0.5, 0.5)]
     assert "Dotted: the 95% interval includes 1. Outlined: as trained." in dotted.caption
-    plain = plot_heatmap(sweep)
+    plain: Any = plot_heatmap(sweep)
     assert not plain.axes[0].patches
     assert "Dotted" not in plain.caption
+
+
+@pytest.mark.parametrize(
+    ("means", "halves", "expected"),
+    [
+        ([3.881, 5.2, 9.94], [0.3, 0.32, 0.31], ["3.88", "5.20", "9.94"]),
+        ([3.881, 5.2, 9.94], [0.4, 0.5, 0.9], ["3.9", "5.2", "9.9"]),
+        ([38.8, 52, 140], [4, 5, 9], ["39", "52", "140"]),
+        ([0.9, 1.4, 2.2], [1.1, 5.0, 9.0], ["0.9", "1.4", "2.2"]),  # 0.9 has a digit, whatever its error is.
+        ([0.004, 0.02, 0.5], [0.4, 0.4, 0.4], ["0.004", "0.020", "0.500"]),
+        ([1e-9, 4.0, 7.0], [0.4, 0.5, 0.4], ["0.000", "4.000", "7.000"]),
+        ([-0.3, 0.0, 0.41], [0.1, 0.1, 0.1], ["−0.30", "0.00", "0.41"]),
+        ([0.612, 0.95, 1.2], [np.nan, np.nan, np.nan], ["0.61", "0.95", "1.20"]),
+        ([1234.5, 52.3, 99.0], [np.nan, np.nan, np.nan], ["1234", "52", "99"]),
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], ["0", "0", "0"]),
+    ],
+)
+def test_a_map_has_the_decimals_that_its_intervals_bear(means, halves, expected):
+    sweep = made_sweep({"k": [1, 2, 4], "num_arms": [2], "seed": [0]})
+    sweep["final_regret"] = sweep["final_regret"] * 0 + np.reshape(means, (3, 1, 1))
+    sweep["final_regret_sem"] = sweep["final_regret"] * 0 + np.reshape(halves, (3, 1, 1)) / 1.96
+    sweep = sweep.assign_attrs(regret="static")  # One that may be negative.
+    assert [text.get_text() for text in plot_heatmap(sweep).axes[0].texts] == expected
+
+
+def test_single_panels_are_drawn_in_axes_of_ones_own():
+    figure, places = plt.subplots(2, 2)
+    sweep, run = made_sweep({"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1]}), made_evaluation()
+    (lines, dots), (colors, ranks) = places
+    assert plot_sweep(sweep, by="num_arms", select={"horizon": 50}, ax=lines) is figure
+    assert plot_final_regret(run, ax=dots) is figure
+    assert plot_heatmap(sweep, relative_to="thompson", ax=colors) is figure
+    assert plot_arms(run.sel(agent=["rmft"]), ax=ranks) is figure
+    assert len(figure.axes) == 4, "a colour bar is for others to add"
+    assert not figure.legends
+    np.testing.assert_allclose(lines.get_lines()[0].get_ydata(), sweep["final_regret"].sel(horizon=50).mean("seed"))
+    assert lines.get_xlabel() == "number of arms K"
+    assert dots.get_xlabel() == "dynamic regret at T = 20 (reward units)"
+    assert dots.get_yticklabels()[0].get_text() == "RMFT Transformer"
+    assert (colors.get_xlabel(), colors.get_ylabel()) == ("horizon T", "number of arms K")
+    np.testing.assert_allclose(colors.images[0].get_array(), 0.6)
+    assert (ranks.get_xlabel(), ranks.get_title()) == ("round", "RMFT Transformer")
+    figure.colorbar(colors.images[0], ax=colors)
+    figure.draw_without_rendering()
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("draw", "dataset", "options", "panels"),
+    [
+        (plot_heatmap, made_sweep({"k": [1, 2], "width": [8, 16], "num_arms": [2, 3]}), {"by": "k"}, "k = 1, k = 2"),
+        (plot_heatmap, SWEEP, {"relative_to": ["ucb1", "greedy"]}, "relative to UCB1, relative to greedy"),
+        (plot_heatmap, SWEEP, {"baselines": ["ucb1"]}, "RMFT Transformer, UCB1"),
+        (plot_arms, made_evaluation(["rmft", "ucb1"]), {}, "rmft, ucb1"),
+        (plot_arms, SWEEP, {"by": "num_arms", "select": {"horizon": 50, "num_arms": [2, 5]}}, "num_arms = 2, num_arms"),
+    ],
+)
+def test_several_panels_do_not_fit_in_one_axes(draw, dataset, options, panels):
+    figure, axes = plt.subplots()
+    with pytest.raises(ConfigError, match=f"got ax for panels {panels}.*, need a single panel; try "):
+        draw(dataset, **options, ax=axes)
+    assert not axes.has_data()
+    plt.close(figure)

@@ -33,6 +33,7 @@ from rmft_jax.statistics.bootstrap import Interval
 from rmft_jax.statistics.estimates import estimate_of
 from rmft_jax.statistics.growth import suff_fail_freq
 from rmft_jax.statistics.report import summarize
+from sweep_data import made_sweep
 
 EVALUATION = made_evaluation()
 LABELS = {"RMFT Transformer", "Thompson", "UCB1", "greedy", "ε-greedy", "uniform"}
@@ -301,3 +302,16 @@ def test_the_average_is_regret_over_rounds():
     line = next(one for one in figure.axes[0].get_lines() if one.get_label() == "UCB1")
     mean = EVALUATION["regret"].sel(agent="ucb1").mean("scenario")
     np.testing.assert_allclose(line.get_ydata(), mean / EVALUATION["round"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("last", [1, 2, 10, 20])
+def test_rounds_and_iterations_are_whole_numbers(metrics, last):
+    run = metrics.isel(iteration=slice(last)).assign_coords(validation_iteration=np.linspace(0, last, 5))
+    sweep = made_sweep({"horizon": [last], "num_arms": [2, 5], "seed": [0, 1]})
+    figures = [plot_training(run), *(draw(sweep, by="num_arms") for draw in (plot_regret, plot_suff_fail, plot_arms))]
+    for figure in [*figures, plot_average_regret(sweep, select={"num_arms": 2})]:
+        figure.set_figwidth(3.0)
+        figure.draw_without_rendering()
+        ticks = figure.axes[0].get_xticks()
+        assert len(ticks) >= 1
+        np.testing.assert_array_equal(ticks, np.round(ticks))

@@ -47,18 +47,76 @@ def test_agents_are_rows_beneath_two_dimensions():
     assert len(cells_of(table(SWEEP, "num_arms", "horizon", baselines=()))) == 2 + 3
 
 
+def latex_rows(text: str) -> list[list[str]]:
+    """The head and the rows of a table in LaTeX."""
+    return [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]
+
+
 def test_latex_has_the_rules_of_booktabs_and_escapes_names():
-    dataset = made_sweep({"a_b%": ["x&y", "z#"]}, baselines={"ucb_{1}": 1.0})
+    dataset = made_sweep({"a_b%": ["x&y", "[<z#]", "u_v"]}, baselines={"ucb_{1}": 1.0})
     lines = table(dataset, format="latex").splitlines()
-    assert lines[1] == r"\begin{tabular}{lrr}"
-    assert lines[2] == r"\toprule"
-    assert lines[3] == r"a\_b\% & rmft & ucb\_\{1\} \\"
-    assert lines[4] == r"\midrule"
-    assert lines[5].startswith(r"x\&y & ")
-    assert lines[6].startswith(r"z\# & ")
-    assert lines[7:] == [r"\bottomrule", r"\end{tabular}"]
+    assert lines[2:4] == [r"\begin{tabular}{lrr}", r"\toprule"]
+    assert lines[4] == r"a b\% & RMFT Transformer & ucb \{1\} \\"
+    assert lines[5] == r"\midrule"
+    assert [line.split(" & ")[0] for line in lines[6:9]] == [r"x\&y", r"{[}\textless{}z\#]", r"u\_v"]
+    assert lines[9:] == [r"\bottomrule", r"\end{tabular}"]
     assert lines[0].startswith("% pseudo-regret at the horizon")
-    assert r"$\beta$" in table(made_evaluation(), format="latex")
+    assert r"\usepackage{booktabs}" in lines[1]
+
+
+def test_latex_calls_agents_and_settings_what_figures_call_them():
+    head, row, *_ = latex_rows(table(SWEEP, rows="num_arms", select={"horizon": 50}, format="latex"))
+    assert head == ["number of arms K", "RMFT Transformer", "Thompson", "UCB1", "greedy", "uniform"]
+    assert row == ["2", *["--"] * 5]
+    text = table(SWEEP, "num_arms", "horizon", "latex", baselines=["ucb1"])
+    head, *rows = latex_rows(text)
+    assert head == ["number of arms K", "agent", "T = 25", "T = 50", "T = 100"]
+    assert [row[1] for row in rows[:2]] == ["RMFT Transformer", "UCB1"]
+    assert "(RMFT Transformer)" in text
+    head, *rows = latex_rows(table(made_evaluation(), format="latex"))
+    assert head == ["agent", "dynamic regret", r"$\beta$", "minus Thompson"]
+    assert r"$\varepsilon$-greedy" in [row[0] for row in rows]
+
+
+def test_latex_has_minus_signs():
+    sweep = made_sweep({"step_size": [-0.5, 1e-5], "seed": [0, 1]}, bonus=1.0, baselines={}).assign_attrs(regret="x")
+    _, *rows = latex_rows(table(sweep, format="latex"))
+    assert [row[0] for row in rows] == ["$-$0.5", "1e-05"]
+    mean, low, high = (float(estimate(sweep, "final_regret")[side][0]) for side in ("mean", "low", "high"))
+    assert rows[0][1] == rf"\textbf{{$-${-mean:.2f}}} [$-${-low:.2f}, $-${-high:.2f}]"
+
+
+def bold_of(text: str) -> list[list[int]]:
+    return [[j for j, cell in enumerate(row) if cell.startswith(r"\textbf")] for row in latex_rows(text)[1:]]
+
+
+def test_bold_is_the_lowest_and_what_cannot_be_told_from_it():
+    sweep = made_sweep({"num_arms": [2, 5], "horizon": [25, 50], "seed": [0, 1, 2]}, {"ucb1": 0.8, "uniform": 0.01})
+    ucb1 = sweep["baseline_final_regret"].sel(agent="ucb1").values.copy()
+    # Level with the policy on average, where seeds disagree; and below it in another setting.
+    ucb1[0, 0] = sweep["final_regret"].values[0, 0] + [-0.5, 0.1, 0.7]
+    ucb1[1, 1] = sweep["final_regret"].values[1, 1] - [0.5, 0.6, 0.7]
+    sweep["baseline_final_regret"].loc[{"agent": "ucb1"}] = ucb1
+    text = table(sweep, "num_arms", "horizon", "latex")
+    assert bold_of(text) == [[2, 3], [2], [], [2], [3], []]  # Uniform play does not compete.
+    assert "paired 95% interval (Student-t over seeds)" in text
+    assert bold_of(table(sweep, "num_arms", select={"horizon": 25}, format="latex")) == [[1, 2], [1]]
+    alone = table(sweep.isel(seed=[0]), "num_arms", select={"horizon": 25}, format="latex")
+    assert bold_of(alone) == [[2], [1]]  # No interval without a second seed.
+
+
+def test_bold_agents_of_an_evaluation_are_level_over_scenarios():
+    evaluation = made_evaluation(["rmft", "ucb1", "thompson", "best_arm"])
+    best = evaluation["regret"].sel(agent="rmft").values.copy()
+    noise = np.where(np.arange(len(best)) % 2, 0.5, -0.49)[:, None]
+    evaluation["regret"].loc[{"agent": "ucb1"}] = best + noise
+    evaluation["regret"].loc[{"agent": "thompson"}] = best + 0.02
+    text = table(evaluation, format="latex")
+    names = [row[0] for row in latex_rows(text)[1:]]
+    assert {name: bold for name, bold in zip(names, bold_of(text), strict=True) if bold} == {
+        "RMFT Transformer": [1], "UCB1": [1]
+    }  # fmt: skip
+    assert "paired 95% interval (bootstrap over scenarios)" in text
 
 
 def test_csv_has_a_row_per_number_with_its_interval():

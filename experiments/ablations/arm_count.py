@@ -25,7 +25,7 @@ QUESTION = common.Question(
     figures={
         "": ("sweep", {"by": "num_arms"}),
         "_curves": ("regret", {"by": "num_arms"}),
-        "_suffail": ("suffail", {"by": "num_arms"}),
+        "_suffail": ("suff_fail", {"by": "num_arms"}),
         "_arms": ("arms", {"by": "num_arms"}),
     },
     rows="num_arms",

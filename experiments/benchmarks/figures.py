@@ -15,10 +15,11 @@ from experiments.benchmarks import measure
 from experiments.benchmarks.throughput import sized
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import (
+    COLORS,
     DataFigure,
     column_figure,
+    field_label,
     grid_axes,
-    label_axes,
     plain_log_ticks,
     sheet,
     value_styles,
@@ -32,6 +33,12 @@ _NAMES = {
     "obvious_jax": "obvious JAX",
 }
 _MARKERS = "osD^v"
+_AXES = {
+    "horizon": field_label("horizon"),
+    "arms": field_label("num_arms"),
+    "rollouts": "rollouts at once",
+    "width": field_label("width"),
+}
 
 
 def draw_throughput(found: dict[str, Any]) -> DataFigure:
@@ -87,34 +94,42 @@ def draw_roofline(found: dict[str, Any], scaling: dict[str, Any]) -> DataFigure:
 
 
 def draw_scaling(scaling: dict[str, Any]) -> DataFigure:
-    """Cost of an env-step along every axis."""
-    rows = []
-    with sheet("paper", 3.4) as figure:
-        panels = grid_axes(figure, len(scaling["axes"]))
-        for axes, (name, found) in zip(panels, scaling["axes"].items(), strict=True):
-            _draw_axis(axes, name, found)
-            for i, size in enumerate(found["sizes"]):
-                spread = found["seconds_per_env_step"][i]
-                rows.append({"axis": name, "size": size, **{k: 1e6 * v for k, v in spread.items()}})
-        label_axes(figure, panels, "size", "µs per env-step")
+    """Cost of an env-step along every axis, a panel for each with a line per network."""
+    rows, lines = [], {}
+    for name, found in scaling["axes"].items():
+        axis, _, fixed = name.partition(", ")
+        lines.setdefault(axis, {})[fixed] = found
+        for size, spread in zip(found["sizes"], found["seconds_per_env_step"], strict=True):
+            rows.append({"axis": name, "size": size, **{k: 1e6 * v for k, v in spread.items()}})
+    with sheet("paper", 3.6) as figure:
+        panels = grid_axes(figure, len(lines))
+        for axes, (axis, found) in zip(panels, lines.items(), strict=True):
+            _draw_axis(axes, found)
+            axes.set_xlabel(_AXES[axis])
+        figure.supylabel("µs per env-step")
         figure.rows = rows
         return figure
 
 
-def _draw_axis(axes: Axes, name: str, found: dict[str, Any]) -> None:
-    costs = {key: 1e6 * np.array([row[key] for row in found["seconds_per_env_step"]]) for key in ("median", "low")}
-    high = 1e6 * np.array([row["high"] for row in found["seconds_per_env_step"]])
-    errors = [costs["median"] - costs["low"], high - costs["median"]]
-    axes.errorbar(found["sizes"], costs["median"], errors, marker="o", markersize=3, color="#0072B2", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    low = costs["median"].min()
-    axes.set_ylim(low / 2, max(costs["median"].max() * 2, low * 16))
+def _draw_axis(axes: Axes, lines: dict[str, dict[str, Any]]) -> None:
+    """A line per network, with its exponent in its colour above the panel."""
+    costs = []
+    for i, ((fixed, found), color) in enumerate(zip(lines.items(), (COLORS[4], COLORS[2]), strict=False)):
+        low, median, high = (
+            1e6 * np.array([row[k] for row in found["seconds_per_env_step"]]) for k in ("low", "median", "high")
+        )
+        costs += [*median]
+        axes.errorbar(
+            found["sizes"], median, [median - low, high - median], marker="o", markersize=3, color=color, linewidth=1
+        )
+        text = f"{fixed}:\nexponent {found['exponent']:.2f}".replace("-", "−")
+        place = (0.5, 1.04 + 0.17 * (len(lines) - 1 - i))
+        axes.text(*place, text, transform=axes.transAxes, ha="center", fontsize=7, color=color, linespacing=1.0)
+    axes.set(xscale="log", yscale="log", ylim=(min(costs) / 2, max(max(costs) * 2, min(costs) * 16)))
     plain_log_ticks(axes.yaxis, *axes.get_ylim())
-    if found["sizes"][-1] < 100 * found["sizes"][0]:
+    sizes = [size for found in lines.values() for size in found["sizes"]]
+    if max(sizes) < 100 * min(sizes):
         plain_log_ticks(axes.xaxis, *axes.get_xlim())
-    axes.set_title(name.replace(", ", "\n", 1), fontsize="small")
-    axes.text(0.06, 0.92, f"exponent {found['exponent']:.2f}", transform=axes.transAxes, va="top", fontsize="small")
 
 
 def table(found: dict[str, Any]) -> str:

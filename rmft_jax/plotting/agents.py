@@ -1,29 +1,37 @@
 """Figures with a row or a panel per agent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import MaxNLocator
+from matplotlib.figure import Figure
 
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import closed, named_agents, parts
+from rmft_jax.plotting.panels import closed, named_agents, only_panel, parts
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import DataFigure, StyleName
+from rmft_jax.plotting.style import StyleName
 from rmft_jax.statistics.estimates import TRAINED, is_sweep, is_trained
 from rmft_jax.statistics.report import regret_of, summarize
 
 _MAX_PANELS = 6
+# Square roots, because most shares are small.
+_SHARES, _COLORS = PowerNorm(0.5, 0, 1), "cividis"
 
 
 @register_figure("arms", needs=("rank_frequency", "rank"))
 def plot_arms(
-    dataset: xr.Dataset, *, by: str | None = None, select: Mapping[str, Any] | None = None, style: StyleName = "paper"
-) -> DataFigure:
+    dataset: xr.Dataset,
+    *,
+    by: str | None = None,
+    select: Mapping[str, Any] | None = None,
+    style: StyleName = "paper",
+    ax: Axes | None = None,
+) -> Figure:
     """Which arms are played when: share of scenarios by rank of the played arm, per round.
 
     Of an evaluation, a panel for each of at most 6 agents; of a sweep, which knows this of the trained policy only, one
@@ -34,35 +42,52 @@ def plot_arms(
       by: a dimension of the sweep.
       select: values of its other dimensions, one for each that is not a training seed.
       style: `paper` or `slides`.
+      ax: axes of your own to draw a single panel in, under your own style and without a colour bar, which
+        `ax.images[0]` has the colours for; their figure is returned.
 
     Raises:
-      ConfigError: for names or values that the dataset does not have, dimensions left open, and play in a ball.
+      ConfigError: for names or values that the dataset does not have, dimensions left open, play in a ball, and `ax`
+        for several panels.
     """
     dataset = closed(dataset, by, select)
     panels = _sweep_shares(dataset, by) if is_sweep(dataset) else _evaluation_shares(dataset)
-    num_rows, scale = -(-len(panels) // 2), ScalarMappable(PowerNorm(0.5, 0, 1), "cividis")
+    titles = {title: house.style_of(title).label if by is None else house.title_of(title) for title in panels}
+    x, y = "round", "rank of the played arm (0 = best)"
+    if ax is not None:
+        title, share = only_panel(panels, "a value of by= in select=, or dataset.sel(agent=['rmft'])")
+        _draw_ranks(ax, share, titles[title])
+        ax.set(xlabel=x, ylabel=y)
+        return house.figure_of(ax)
+    num_rows = -(-len(panels) // 2)
     with house.sheet(style, 0.6 + 0.95 * max(num_rows, 2), axes_grid=False) as figure:
         places = figure.subplots(num_rows, min(2, len(panels)), sharex=by is None, sharey=by is None, squeeze=False)
         for axes, (title, share) in zip(places.flat, panels.items(), strict=False):
-            num_ranks, num_rounds = share.shape
-            extent = (0.5, num_rounds + 0.5, num_ranks - 0.5, -0.5)
-            axes.imshow(share, cmap=scale.cmap, norm=scale.norm, aspect="auto", extent=extent, interpolation="nearest")
-            axes.set_title(house.style_of(title).label if by is None else house.title_of(title), pad=3)
-            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            if np.isnan(share).all():
-                house.nothing_to_show(axes)
+            _draw_ranks(axes, share, titles[title])
         for axes in places.flat[len(panels) :]:  # Left over where the number of panels is odd.
             axes.set_axis_off()
-        figure.supxlabel("round")
-        figure.supylabel("rank of the played arm (0 = best)")
-        figure.colorbar(scale, ax=figure.axes, label="share of scenarios", aspect=30, pad=0.02)
+        figure.supxlabel(x)
+        figure.supylabel(y)
+        figure.colorbar(
+            ScalarMappable(_SHARES, _COLORS), ax=figure.axes, label="share of scenarios", aspect=30, pad=0.02
+        )
         figure.rows = [
             {by or "agent": title.removeprefix(f"{by} = "), "rank": rank, "round": i + 1, "share": float(value)}
             for title, share in panels.items() for rank, line in enumerate(share) for i, value in enumerate(line)
         ]  # fmt: skip
         figure.caption = "Means over scenarios and training seeds."
         return figure
+
+
+def _draw_ranks(axes: Axes, share: Float[np.ndarray, "K T"], title: str) -> None:
+    num_ranks, num_rounds = share.shape
+    extent = (0.5, num_rounds + 0.5, num_ranks - 0.5, -0.5)
+    axes.imshow(share, cmap=_COLORS, norm=_SHARES, aspect="auto", extent=extent, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set_title(title, pad=3)
+    for axis in (axes.xaxis, axes.yaxis):
+        house.whole_ticks(axis, 4)
+    if np.isnan(share).all():
+        house.nothing_to_show(axes)
 
 
 def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K T"]]:
@@ -88,31 +113,51 @@ def _sweep_shares(dataset: xr.Dataset, by: str | None) -> dict[str, Float[np.nda
 
 @register_figure("final_regret", needs="scenario")
 def plot_final_regret(
-    evaluation: xr.Dataset, summary: Mapping[str, Mapping[str, Any]] | None = None, *, style: StyleName = "paper"
-) -> DataFigure:
+    evaluation: xr.Dataset,
+    summary: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    style: StyleName = "paper",
+    ax: Axes | None = None,
+) -> Figure:
     """Regret at the horizon of every agent with its 95% interval, lowest first.
 
     The axis is logarithmic where all intervals are positive and span more than a factor of 10. An agent of regret 0,
-    such as the best arm, is left out. `summary` is `summarize` of the evaluation, if there is one already.
+    such as the best arm, is left out.
+
+    Args:
+      evaluation: with all its scenarios.
+      summary: `summarize` of it, if there is one already.
+      style: `paper` or `slides`.
+      ax: axes of your own to draw in, under your own style; their figure is returned.
     """
     columns, text = ("agent", "mean", "low", "high", "interval"), "bootstrap over scenarios"
     known = (summary or summarize(evaluation)).items()
     cells = sorted(((name, row["regret_mean"], *row["regret_ci95"], text) for name, row in known), key=lambda c: c[1])
     rows: list[dict[str, Any]] = [dict(zip(columns, row, strict=True)) for row in cells if row[1] != 0]
+    x = f"{regret_of(evaluation)} at T = {evaluation.sizes['round']} (reward units)"
+    if ax is not None:
+        _draw_final(ax, rows)
+        ax.set_xlabel(x)
+        return house.figure_of(ax)
     with house.column_figure(0.7 + 0.135 * max(len(rows), 3), style) as (figure, axes):
-        for i, row in enumerate(rows):
-            color = house.style_of(row["agent"]).color
-            axes.plot([row["low"], row["high"]], [i, i], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
-            axes.plot(row["mean"], i, marker="o", markersize=3.5, color=color)
-        axes.set_yticks(range(len(rows)), [house.style_of(row["agent"]).label for row in rows])
-        for row, label in zip(rows, axes.get_yticklabels(), strict=True):
-            label.set_fontweight("bold" if is_trained(row["agent"]) else "normal")
-        axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-        low, high = min((row["low"] for row in rows), default=0), max((row["high"] for row in rows), default=0)
-        if low > 0 and high / low > 10:
-            axes.set_xscale("log")
-            house.plain_log_ticks(axes.xaxis, 1.0, high / low)
+        _draw_final(axes, rows)
         # Beneath the whole figure, because the names leave the axes little width.
-        figure.supxlabel(f"{regret_of(evaluation)} at T = {evaluation.sizes['round']} (reward units)")
+        figure.supxlabel(x)
         figure.rows, figure.caption = rows, f"95% intervals: {text}."
         return figure
+
+
+def _draw_final(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row per agent, from the top: a dot on the bar of its interval."""
+    for i, row in enumerate(rows):
+        color = house.style_of(row["agent"]).color
+        axes.plot([row["low"], row["high"]], [i, i], color=color, linewidth=2.0, solid_capstyle="butt", alpha=0.6)
+        axes.plot(row["mean"], i, marker="o", markersize=3.5, color=color)
+    axes.set_yticks(range(len(rows)), [house.style_of(row["agent"]).label for row in rows])
+    for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if is_trained(row["agent"]) else "normal")
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    low, high = min((row["low"] for row in rows), default=0), max((row["high"] for row in rows), default=0)
+    if low > 0 and high / low > 10:
+        axes.set_xscale("log")
+        house.plain_log_ticks(axes.xaxis, 1.0, high / low)

@@ -8,14 +8,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import (
-    NO_RIVALS,
     View,
     choose_agents,
     closed,
     named_agents,
+    only_panel,
     parts,
     rows_of,
     scenario_curves,
@@ -25,6 +24,7 @@ from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics.estimates import TRAINED, agents_among, estimates, intervals_of, is_sweep, is_trained
 from rmft_jax.statistics.report import estimate_text, regret_name, regret_of, summarize
+from rmft_jax.statistics.tables import NO_RIVALS
 
 _Curves = Mapping[str, xr.Dataset]
 # Of a panel: its axes, its title and its curves.
@@ -214,9 +214,7 @@ def _draw(
     """
     y = y or f"cumulative {drawn.regret}\n(reward units)"
     if ax is not None:
-        titles = ", ".join(drawn.panels)
-        require(len(drawn.panels) == 1, f"ax for panels {titles}", "a single panel", "select= or baselines=[]")
-        _draw_panel(ax, *next(iter(drawn.panels.items())), drawn.styles, finish)
+        _draw_panel(ax, *only_panel(drawn.panels, "select= or baselines=[]"), drawn.styles, finish)
         ax.set(xlabel=x, ylabel=y)
         return house.figure_of(ax)
     with house.sheet(style, house.height_for(len(drawn.styles), columns)) as figure:
@@ -238,6 +236,7 @@ def _draw_panel(axes: Axes, title: str, curves: _Curves, styles: Mapping[str, St
         draw(axes, styles[name], curve)
     if any(curve["mean"].notnull().any() for curve in curves.values()):
         axes.set_xlim(0, _rounds(curves)[-1])
+        house.whole_ticks(axes.xaxis)
     else:
         house.nothing_to_show(axes, "no finished run" if curves else "no other agent")
     if title:

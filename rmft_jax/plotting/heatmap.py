@@ -1,7 +1,7 @@
 """Regret at the horizon over two dimensions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -9,16 +9,18 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from rmft_jax.config.checks import require
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents, parts
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents, only_panel, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     SHEETS,
     DataFigure,
     StyleName,
     field_label,
+    figure_of,
     plain_log_ticks,
     sheet,
     style_of,
@@ -55,8 +57,11 @@ def plot_heatmap(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] = (),
     style: StyleName = "paper",
-) -> DataFigure:
+    ax: Axes | None = None,
+) -> Figure:
     """Mean regret at the horizon over two dimensions, as colours with numbers; hatched where no run has finished.
+
+    Numbers have as many decimals as their 95% intervals bear, in all cells of a map the same.
 
     Args:
       dataset: a sweep, or a trained policy played on a grid of settings.
@@ -66,9 +71,12 @@ def plot_heatmap(
       select: values of further dimensions, one for each that is not a training seed.
       baselines: classical agents that get panels of their own beside the trained policy.
       style: `paper` or `slides`.
+      ax: axes of your own to draw a single panel in, under your own style and without legend or colour bar, which
+        `ax.images[0]` has the colours for; their figure is returned.
 
     Raises:
-      ConfigError: for names or values that the sweep does not have, and other than two open dimensions.
+      ConfigError: for names or values that the sweep does not have, other than two open dimensions, and `ax` for
+        several panels.
     """
     dataset = estimates.select(dataset, select or {})
     dims = _two_dims(dataset, by)
@@ -82,9 +90,15 @@ def plot_heatmap(
     ]  # fmt: skip
     got = f"{len(maps)} panels"
     require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
+    colors = _colors(maps, bool(relative_to))
+    if ax is not None:
+        _, one = only_panel({panel.title: panel for panel in maps}, "a value of by= in select=, or one relative_to=")
+        _draw_map(ax, one, colors, dims)
+        ax.set(xlabel=field_label(dims[1]), ylabel=field_label(dims[0]))
+        return figure_of(ax)
     ratio, other = bool(relative_to), style_of(str(references[0])).label
     unit = f"\nrelative to {other if len(references) == 1 else 'a classical agent'}" if ratio else " (reward units)"
-    figure = _draw_maps(maps, dims, _colors(maps, ratio), f"{regret_of(dataset)} at T{unit}", style)
+    figure = _draw_maps(maps, dims, colors, f"{regret_of(dataset)} at T{unit}", style)
     figure.rows = [
         one.head | row | {"status": status}
         for one in maps
@@ -167,10 +181,10 @@ def _draw_maps(
     with sheet(style, height, axes_grid=False, axes_spines_top=True, axes_spines_right=True) as figure:
         places = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flat
         scale = figure.get_figwidth() / SHEETS["paper"].width
-        longest = max(len(_number(value)) for one in maps for value in one.found["mean"].to_numpy().ravel())
+        longest = max(len(text) for one in maps for text in _numbers(one.found).flat)
         size = scale * min(7.0, 72 * cell / (0.62 * longest + 0.4))
         for axes, one in zip(places, maps, strict=False):
-            _draw_map(axes, one, colors, size, dims)
+            _draw_map(axes, one, colors, dims, size)
         for axes in list(figure.axes)[len(maps) :]:
             axes.set_axis_off()
         figure.supxlabel(field_label(dims[1]))
@@ -190,9 +204,11 @@ def _draw_maps(
         return figure
 
 
-def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: tuple[str, str]) -> None:
+def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, dims: tuple[str, str], size: float | None = None) -> None:
     values: Float[np.ndarray, "Y X"] = one.found["mean"].to_numpy()
-    axes.imshow(colors.to_rgba(np.ma.masked_invalid(values)), aspect="auto", interpolation="nearest")
+    texts, norm = _numbers(one.found), cast(Normalize, colors.norm)
+    axes.imshow(np.ma.masked_invalid(values), colors.cmap, norm, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             axes.add_patch(
@@ -208,7 +224,10 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
                 Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=0.0, hatch="....",
                           alpha=0.35)
             )  # fmt: skip
-        axes.text(column, row, _number(value), ha="center", va="center", fontsize=size, color=color)
+        ground: Any = {"facecolor": colors.to_rgba(value), "edgecolor": "none", "pad": 0.6}  # No dots behind digits.
+        axes.text(
+            column, row, str(texts[row, column]), ha="center", va="center", fontsize=size, color=color, bbox=ground
+        )
     for axis, dim in ((axes.yaxis, dims[0]), (axes.xaxis, dims[1])):
         labels = [text_of(value) for value in one.found[dim].values]
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if axis is axes.xaxis else {}
@@ -220,6 +239,25 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, size: float, dims: 
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
 
 
-def _number(value: float) -> str:
-    """Two or three digits, which a cell has room for."""
-    return "" if np.isnan(value) else f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"
+def _numbers(found: xr.Dataset) -> np.ndarray:
+    """The means of a map as texts, empty where there are none, all with as many decimals as `_decimals` says."""
+    means = found["mean"].to_numpy()
+    digits = _decimals(means, (found["high"] - found["low"]).to_numpy() / 2)
+    texts = ["" if np.isnan(value) else f"{value:z.{digits}f}".replace("-", "−") for value in means.flat]
+    return np.array(texts, object).reshape(means.shape)
+
+
+def _decimals(means: np.ndarray, errors: np.ndarray) -> int:
+    """One number of decimals for means with their errors.
+
+    The error of the cell in the middle is written by the rule of the Particle Data Group: two digits up to 354, else
+    one. Where errors are not known, the largest number has three digits. The smallest number has a digit that is not 0
+    even so, as far as the largest has no more than four.
+    """
+    sizes = np.abs(means[np.isfinite(means) & (means != 0)])
+    if not len(sizes):
+        return 0
+    smallest, largest = (int(np.floor(np.log10(size))) for size in (sizes.min(), sizes.max()))
+    known = errors[np.isfinite(errors) & (errors > 1e-6 * sizes.max())]
+    by_error = -int(np.floor(np.log10(np.median(known) / 3.55))) if len(known) else 2 - max(largest, 0)
+    return max(0, min(max(by_error, -smallest), 3 - largest))

@@ -4,7 +4,7 @@ A curve is a mean with its interval as `statistics.estimates.estimate` returns i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -18,8 +18,9 @@ from rmft_jax.statistics.growth import suff_fail_freq
 from rmft_jax.statistics.report import regret_of
 
 MAX_CURVES, MAX_PANELS = 8, 8
-NO_RIVALS = ("uniform", "best_arm", "best_fixed_arm")
-"""What is no contest: play at random, and references that know the rewards."""
+
+
+P = TypeVar("P")
 
 
 class View(NamedTuple):
@@ -161,6 +162,17 @@ def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:
     if by is None:
         return {"": dataset}
     return {f"{by} = {text_of(value)}": dataset.isel({by: i}) for i, value in enumerate(dataset[by].values)}
+
+
+def only_panel(panels: Mapping[str, P], tried: str) -> tuple[str, P]:
+    """The panel to draw in somebody's own axes, with its title.
+
+    Raises:
+      ConfigError: if there are several; `tried` leaves one.
+    """
+    titles = ", ".join(title.replace("\n", " ") for title in panels)
+    require(len(panels) == 1, f"ax for panels {titles}", "a single panel", tried)
+    return next(iter(panels.items()))
 
 
 def rows_of(drawn: View, extra: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:

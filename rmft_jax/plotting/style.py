@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from rmft_jax.config.checks import require
 
@@ -252,6 +252,11 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=next((ladders[bound] for bound in ladders if span < bound), (1,))))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def whole_ticks(axis: Axis, most: int | Literal["auto"] = "auto") -> None:
+    """Ticks of a linear axis at whole numbers: there is no round 2.5."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:

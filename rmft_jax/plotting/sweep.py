@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import NO_RIVALS, closed, fixed_of, named_agents
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents
 from rmft_jax.plotting.register import register_figure
-from rmft_jax.plotting.style import DataFigure, Style, StyleName
+from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import TRAINED, is_numeric, open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.horizons import horizon_growth
 from rmft_jax.statistics.report import estimate_text, regret_of
+from rmft_jax.statistics.tables import NO_RIVALS
 
 _MARKERS = "osD^vP*X"
 _SHARED = "#555555"
@@ -34,7 +35,8 @@ def plot_sweep(
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
-) -> DataFigure:
+    ax: Axes | None = None,
+) -> Figure:
     """Regret at the horizon against one dimension of a sweep, with 95% intervals.
 
     One line per agent or, where a second dimension has several values, one colour per value of it: solid for the
@@ -47,6 +49,7 @@ def plot_sweep(
       baselines: classical agents to draw; if None, the reference where there is a second dimension, and otherwise a
         choice of them.
       style: `paper` or `slides`.
+      ax: axes of your own to draw in, under your own style and without a legend; their figure is returned.
 
     Raises:
       ConfigError: for names or values that the sweep does not have, and more than two open dimensions.
@@ -61,21 +64,32 @@ def plot_sweep(
         baselines = [str(reference)] if reference in dataset.get("agent", []) else []
     every = estimates.estimates(dataset, "final_regret")
     found = {name: every[name].transpose(by, ...) for name in named_agents(dataset, baselines)}
+    second_values = None if second is None else dataset[second]
+    if ax is not None:
+        _draw_sweep(ax, dataset, by, second_values, found)
+        return house.figure_of(ax)
     num_labels = 1 + len(found) + (0 if second is None else dataset.sizes[second])
     height = house.height_for(num_labels, columns=2) + _room_for_labels(dataset, by)
     with house.column_figure(height, style) as (figure, axes):
-        x = _axis(axes, dataset, by)
-        if second is None:
-            for (name, line), shift in zip(house.styles_of(list(found)).items(), _places(len(found)), strict=True):
-                _draw(axes, line, x, found[name], is_numeric(dataset, by), shift)
-        else:
-            _draw_families(axes, found, dataset[second], x, is_numeric(dataset, by))
-        _limits(axes, by, x, found)
-        axes.set_ylabel(f"{regret_of(dataset)} at T\n(reward units)")
+        _draw_sweep(axes, dataset, by, second_values, found)
         house.legend_above(figure, [axes], columns=2)
         figure.rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
         figure.caption = f"95% intervals: {estimates.intervals_of(found.items())}.{fixed_of(dataset)}"
         return figure
+
+
+def _draw_sweep(
+    axes: Axes, dataset: xr.Dataset, by: str, second: xr.DataArray | None, found: Mapping[str, xr.Dataset]
+) -> None:
+    """A line per agent, or a family of them over the values of a second dimension."""
+    x = _axis(axes, dataset, by)
+    if second is None:
+        for (name, line), shift in zip(house.styles_of(list(found)).items(), _places(len(found)), strict=True):
+            _draw(axes, line, x, found[name], is_numeric(dataset, by), shift)
+    else:
+        _draw_families(axes, found, second, x, is_numeric(dataset, by))
+    _limits(axes, by, x, found)
+    axes.set_ylabel(f"{regret_of(dataset)} at T\n(reward units)")
 
 
 @register_figure("growth", needs="horizon", axes=1, along="horizon")

@@ -100,6 +100,7 @@ def _finish(figure: DataFigure, axes: list[Axes], lines: Mapping[str, _Lines]) -
     last = max(float(one["training_regret"]["iteration"][-1]) for one in lines.values())
     axes[0].set(xlim=(0, last), ylabel="regret at the horizon\n(reward units)")
     axes[-1].set_xlabel("RMFT iteration")
+    house.whole_ticks(axes[-1].xaxis)
     if len(axes) > 1:
         axes[1].set(ylim=(0, None), ylabel="entropy\n(nats)")
     house.legend_above(figure, axes[:1], columns=2)
