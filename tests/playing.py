@@ -94,6 +94,8 @@ def slow_attention(params: Any, attention: str, seen: Any) -> tuple[np.ndarray, 
         weights = scores
         if attention == "softmax":
             weights = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        if attention == "anytime":
+            weights = scores / np.sqrt(t + 1)
         features[t], sums[t] = weights @ seen[:t], weights.sum()
     return features, sums
 

@@ -124,7 +124,7 @@ def test_bad_settings_are_refused_with_their_remedy(base, changes, message):
 WRONG_TYPES: list[tuple[Any, str]] = [
     (Stationary(prior="cauchy"), "got prior='cauchy', need one of uniform"),  # type: ignore[arg-type]
     (Stationary(num_arms=2.5), "got num_arms=2.5, need a whole number"),  # type: ignore[arg-type]
-    (Adaptive(adversary="friend"), "need one of favourite, crowding, orthogonal"),  # type: ignore[arg-type]
+    (Adaptive(adversary="friend"), "need one of favourite, crowding, orthogonal, turning"),  # type: ignore[arg-type]
     (SingleLayer(init_std="much"), "got init_std='much', need a finite number"),  # type: ignore[arg-type]
     (Transformer(width=None), "got width=None, need a whole number"),  # type: ignore[arg-type]
 ]

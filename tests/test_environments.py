@@ -360,6 +360,39 @@ def against_orthogonal(agent, horizon):
     return jax.tree.map(lambda leaf: leaf[0], played)
 
 
+@pytest.mark.parametrize("num_arms", [2, 3])
+def test_a_turning_adversary_goes_outwards_and_then_in_a_circle_against_the_lag_of_play(num_arms):
+    horizon, step = 60, 0.1
+    world = Adaptive(num_arms=num_arms, adversary="turning", feedback="full")
+    matrix = jnp.zeros((num_arms, num_arms)).at[0, 1].set(0.2).at[1, 0].set(-0.2) + jnp.eye(num_arms)
+    agent = FullInformationSingleLayer.ftrl(num_arms, step, Ball(0.0)).with_value(step * matrix)
+    played = jax.jit(lambda: play_scenarios(agent, Problem(world, horizon, radius=1.0), jax.random.key(2), 3))()
+    rewards, points = np.asarray(played.reward_table, np.float64), np.asarray(played.probabilities, np.float64)
+    sums = np.cumsum(rewards, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(rewards, axis=-1), 1, atol=1e-4)
+    radius, first = np.linalg.norm(sums, axis=-1), rewards[:, :1]
+    outward = np.linalg.norm(rewards - first, axis=-1) < 1e-4
+    assert (outward == (np.arange(horizon) < outward.sum(1, keepdims=True))).all(), "first all of it, then none"
+    for run, rounds in enumerate(outward.sum(1)):
+        assert 9 <= rounds <= 12, "until play has reached the sphere"
+        np.testing.assert_allclose(radius[run, rounds:], rounds, atol=1e-3)
+    late = np.arange(horizon) > 12
+    assert (np.sum(points * rewards, axis=-1)[:, late] < -0.03).all(), "play loses every round"
+    assert not np.allclose(first[0], first[1], atol=0.01)
+    low, high = world.mean_range
+    assert low <= rewards.min() < rewards.max() <= high
+    assert variation(np.asarray(played.mean_rewards, np.float64)).max() <= world.variation_budget(horizon)
+
+
+def test_a_turning_adversary_knows_which_arms_exist():
+    world = Adaptive(num_arms=4, adversary="turning", feedback="full")
+    agent = FullInformationSingleLayer.ftrl(4, 0.3, Ball(0.0))
+    problem = Problem.checked(world, 20, 3)
+    played = play_scenarios(agent, dataclasses.replace(problem, radius=1.0), jax.random.key(0), 2)
+    assert (np.asarray(played.reward_table)[..., 3] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(played.reward_table, axis=-1), 1, atol=1e-4)
+
+
 @pytest.mark.parametrize("step", [0.02, 0.5])
 def test_against_an_orthogonal_adversary_ftrl_in_the_ball_has_the_regret_of_the_lower_bound(step):
     horizon, radius = 100, 2.0
@@ -384,7 +417,7 @@ def test_against_an_orthogonal_adversary_ftrl_in_the_ball_has_the_regret_of_the_
         (Besbes(variation=3.1), r"got variation=3.1 with .* need a budget that can be spent, at most 3"),
         (Besbes(variation=2.0, spending="first_third"), "at most 1; try variation=1"),
         (Stationary(num_arms=1), "got num_arms=1"),
-        (Adaptive(adversary="friend"), "need one of favourite, crowding, orthogonal"),  # type: ignore[arg-type]
+        (Adaptive(adversary="friend"), "need one of favourite, crowding, orthogonal, turning"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_that_cannot_work(config, message):

@@ -19,7 +19,7 @@ ALL, TWO = jnp.ones(ARMS, bool), jnp.asarray([True, False, True])
 TABLES = np.random.default_rng(2).normal(size=(RUNS, HORIZON, ARMS))
 KINDS = {"full": FullInformationSingleLayer, "bandit": BanditSingleLayer}
 feedbacks = pytest.mark.parametrize("feedback", KINDS)
-attentions = pytest.mark.parametrize("attention", ["linear", "softmax"])
+attentions = pytest.mark.parametrize("attention", ["linear", "softmax", "anytime"])
 
 
 @jax.jit
@@ -177,7 +177,7 @@ def test_gradients_of_softmax_attention_are_those_of_the_formula():
         np.testing.assert_allclose(gradient, expected[name], atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("attention", ["linear", "softmax"])
+@pytest.mark.parametrize("attention", ["linear", "softmax", "anytime"])
 @pytest.mark.parametrize("trained", ["value", "all"])
 def test_what_is_trained(attention, trained):
     gradient = outputs_gradient((agent := make_agent("bandit", attention, trained=trained)).params, agent, history())
@@ -213,6 +213,8 @@ def test_the_start_is_that_of_the_theorems(attention):
     before = np.cumsum(table, 1) - table
     if attention == "softmax":
         before = before / np.maximum(np.arange(HORIZON), 1)[:, None]
+    if attention == "anytime":
+        before = before / np.sqrt(np.arange(1, HORIZON + 1))[:, None]
     scores = outputs(agent.with_value(jnp.asarray(value, jnp.float32)), past)
     np.testing.assert_allclose(scores, before @ value.T, atol=2e-5)
 

@@ -32,6 +32,10 @@ class Policy(Choice, kind="policy"):
         """Raises `ConfigError` for the first setting that cannot work."""
         self.require_types()
 
+    def validate_decision_map(self, decision_map: DecisionMap) -> None:
+        """Raises `ConfigError` if the scores that it emits cannot be played by this map; by default all can."""
+        del decision_map
+
     @abc.abstractmethod
     def init_params(self, key: ScalarKey, problem: Problem) -> Params:
         """The parameters from which training starts."""

@@ -1,8 +1,9 @@
 """The theory's model: one layer of self-attention with a constant query over the past reward vectors.
 
 Its scores are `z_t = sum_{i<t} w_i (V R_i + v)`, where round i scores `s_i = (K R_i + kappa)'(Q c + q)`. Linear
-attention weighs it by `w_i = s_i`, softmax attention by `w_i = exp(s_i) / sum_{j<t} exp(s_j)`. Because the query is
-constant, a weight never changes but for its normalization: both forms need a memory of fixed size, at any horizon.
+attention weighs it by `w_i = s_i`, softmax attention by `w_i = exp(s_i) / sum_{j<t} exp(s_j)`, and anytime attention by
+`w_i = s_i / sqrt(t)`, which needs no horizon to have no regret. Because the query is constant, a weight never changes
+but for its normalization: all forms need a memory of fixed size, at any horizon.
 
 With `K = 0`, `v = 0` and `b = kappa'(Q c + q)`, linear attention is `z_t = b V S_{t-1}`, `S_t = sum_{i<=t} R_i`: the
 state of follow-the-regularized-leader (see theory/README.md).
@@ -20,23 +21,28 @@ from jaxtyping import Array, Float, Int
 from rmft_jax.agents.base import TrainedAgent
 from rmft_jax.agents.policy import Policy, require_built_for
 from rmft_jax.config import Number, Params, ScalarKey, pytree, static_field
-from rmft_jax.config.checks import require_count, require_number
-from rmft_jax.problems import DecisionMap, Feedback, Problem, Softmax
+from rmft_jax.config.checks import require, require_count, require_number
+from rmft_jax.problems import Ball, DecisionMap, Feedback, Problem, Softmax
+from rmft_jax.problems.projections import project_ball_metric
 from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 _A = TypeVar("_A", bound="SingleLayerAgent")
+Attention = Literal["linear", "softmax", "anytime"]
 
 
 @Policy.register("single_layer")
 class SingleLayer(Policy):
     """The theory's model: one layer of self-attention with a constant query over the past reward vectors.
 
-    It starts as `z_t = V S_{t-1}` with V = 0 under linear attention, and as V times the mean reward under softmax
-    attention: K = 0, v = 0, and all scores equal to 1.
+    It starts as `z_t = V S_{t-1}` with V = 0 under linear attention, as V times the mean reward under softmax
+    attention, and as `V S_{t-1} / sqrt(t)` under anytime attention: K = 0, v = 0, and all scores equal to 1.
     """
 
-    attention: Literal["linear", "softmax"] = "linear"
-    """Weights of past rounds: the scores themselves, or their softmax."""
+    attention: Attention = "linear"
+    """Weights of past rounds before round t: the scores themselves, their softmax, or (`anytime`) scores / sqrt(t)."""
+    play: Literal["euclidean", "metric"] = "euclidean"
+    """How the trained policy plays in a ball: the point nearest to the scores, or (`metric`) the nearest one in the
+    norm that V sets, which has a regret bound on every sequence, whatever the sampling errors of V."""
     key_size: int = 8
     """Size of keys and queries."""
     trained: Literal["value", "all"] = "value"
@@ -50,6 +56,9 @@ class SingleLayer(Policy):
         super().validate()
         require_count(self.key_size, "key_size", 1, 8)
         require_number(self.init_std, "init_std", "of at least 0", self.init_std >= 0, 0.0)
+        ok = self.play == "euclidean" or (self.trained == "value" and self.init_std == 0)
+        got = f"play='metric' with trained={self.trained!r} and init_std={self.init_std}"
+        require(ok, got, "scores that are V times the attended sum", "trained='value' and init_std=0")
 
     def init_params(self, key: ScalarKey, problem: Problem) -> Params:
         """Those of the theory, the same under either feedback."""
@@ -59,7 +68,16 @@ class SingleLayer(Policy):
         self, params: Params, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
         kind = FullInformationSingleLayer if problem.feedback == "full" else BanditSingleLayer
-        return kind(self, problem.num_arms, params, decision_map)
+        agent = kind(self, problem.num_arms, params, decision_map)
+        return agent.with_value((agent.value + agent.value.T) / 2) if agent.plays_metric else agent
+
+    def validate_decision_map(self, decision_map: DecisionMap) -> None:
+        require(
+            self.play == "euclidean" or decision_map.name == "identity",
+            f"play='metric' with decision_map={decision_map.name!r}",
+            "rollouts that play the scores, and a trained policy that plays in a ball",
+            "decision_map='identity'",
+        )
 
     def has_scores(self, feedback: Feedback) -> bool:
         """Always."""
@@ -75,8 +93,8 @@ class AttentionMemory:
     """All that the past is to a constant query.
 
     total: `[K]` sum of the weighted values; under softmax attention relative to the largest score.
-    weight: `[]` sum of the weights, likewise; 0 before the first round.
-    largest: `[]` largest score so far. Linear attention uses neither of the last two.
+    weight: `[]` sum of the weights, likewise, or under anytime attention the number of rounds; 0 before the first one.
+    largest: `[]` largest score so far; of softmax attention alone. Linear attention uses neither of the last two.
     probabilities: `[K]` the policy of the pending round, which bandit feedback is weighted with.
     """
 
@@ -88,7 +106,7 @@ class AttentionMemory:
 
 @pytree
 class SingleLayerAgent(abc.ABC):
-    """Single-layer self-attention with a constant query, linear or softmax, that emits scores `z_t`.
+    """Single-layer self-attention with a constant query that emits scores `z_t`.
 
     config, num_arms: fix the parameters' shapes. Its noise at the start is a number, and so no part of the structure.
     params: by their names in the formula, for keys of size d: V `[K, K]`, v `[K]`, K `[d, K]`, kappa `[d]`, Q `[d, d]`,
@@ -131,6 +149,11 @@ class SingleLayerAgent(abc.ABC):
         """The value matrix V."""
         return self.params["V"]
 
+    @property
+    def plays_metric(self) -> bool:
+        """Whether it plays in a ball by the norm of V, which is then symmetric."""
+        return self.config.play == "metric" and type(self.score_map) is Ball
+
     def with_value(self: _A, value: Float[Array, "K K"]) -> _A:
         """The agent with another value matrix V."""
         return dataclasses.replace(self, params={**self.params, "V": value})
@@ -159,7 +182,13 @@ class SingleLayerAgent(abc.ABC):
 
     def act(self, key: ScalarKey, state: AttentionMemory, context: Context) -> tuple[Decision, AttentionMemory]:
         """Decides by the scores that the memory holds."""
-        decision = self.score_map.decide(key, self._read(state), context.arm_mask)
+        scores, mask = self._read(state), context.arm_mask
+        decision = self.score_map.decide(key, scores, mask)
+        if self.plays_metric:
+            assert isinstance(self.score_map, Ball)
+            existing = jnp.where(jnp.outer(mask, mask), self.value, 0.0)
+            point = project_ball_metric(jnp.where(mask, scores, 0.0), existing, self.score_map.radius)
+            decision = dataclasses.replace(decision, probabilities=point)
         return decision, dataclasses.replace(state, probabilities=decision.probabilities)
 
     def observe(
@@ -177,15 +206,19 @@ class SingleLayerAgent(abc.ABC):
         return jax.lax.scan(step, start, self._seen(trajectory.actions, rewards, trajectory.probabilities))[1]
 
     def _read(self, state: AttentionMemory) -> Float[Array, "K"]:
-        if self.config.attention == "linear":
-            return state.total
-        return state.total / jnp.where(state.weight > 0, state.weight, 1.0)
+        match self.config.attention:
+            case "linear":
+                return state.total
+            case "softmax":
+                return state.total / jnp.where(state.weight > 0, state.weight, 1.0)
+            case "anytime":
+                return state.total / jnp.sqrt(state.weight + 1)
 
     def _absorb(self, state: AttentionMemory, seen: Float[Array, "K"]) -> AttentionMemory:
         p = self.params
         score, value = jnp.dot(p["K"] @ seen + p["kappa"], p["Q"] @ p["c"] + p["q"]), p["V"] @ seen + p["v"]
-        if self.config.attention == "linear":
-            return dataclasses.replace(state, total=state.total + score * value)
+        if self.config.attention != "softmax":
+            return dataclasses.replace(state, total=state.total + score * value, weight=state.weight + 1)
         # Relative to the largest score, no exponential overflows and the newest or the largest weight is 1.
         largest = jnp.maximum(state.largest, jax.lax.stop_gradient(score))
         kept, added = jnp.exp(state.largest - largest), jnp.exp(score - largest)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rmft_jax.agents import SingleLayer
 from rmft_jax.cli.common import Groups, parse, print_summary, values_by_name
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
@@ -20,6 +21,7 @@ from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import PREFIX, TrainedPolicy
 from rmft_jax.statistics import tables
+from rmft_jax.statistics.certificate import certificate
 from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
@@ -94,8 +96,17 @@ def evaluate(argv: list[str]) -> int:
     path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
+    if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
+        print(f"guarantee: {_guarantee(policy, config.rmft.horizon)}")
     print(f"dataset: {path}")
     return 0
+
+
+def _guarantee(policy: TrainedPolicy, horizon: int) -> str:
+    try:
+        return str(certificate(policy, horizon))
+    except ConfigError as error:
+        return f"none ({error})"
 
 
 def _file_name(words: str) -> str:

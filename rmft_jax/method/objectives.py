@@ -204,7 +204,8 @@ class RegretLoss(Objective):
 
     `max(Reg_T, 0)^2 / T` in every round: the regret-loss of Park et al. (2024) with a single trajectory per term and
     the square as its increasing function; it has a gradient because under full information play does not change what
-    is seen. The regret is static, of the policies or, in a ball, of the points.
+    is seen. The regret is static, of the policies or, in a ball, of the points; where rollouts play the scores
+    themselves, so does it.
     """
 
     def validate(self, config: "RMFTConfig") -> None:
@@ -225,8 +226,7 @@ class RegretLoss(Objective):
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
         trajectory = kept.trajectory
-        policy = config.decision_map.still.policy
-        policies = jax.vmap(policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
+        policies = jax.vmap(config.decision_map.policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
         regret = config.problem().regret.final(dataclasses.replace(trajectory, probabilities=policies))
         count = jnp.sum(trajectory.played)
         return jnp.full(trajectory.actions.shape, jnp.square(jnp.maximum(regret, 0.0)) / count)

@@ -68,6 +68,7 @@ class RMFTConfig(Group):
         self.selection.validate(self)
         if self.has_scores:
             self.decision_map.validate()
+            self.policy.validate_decision_map(self.decision_map)
             require(
                 not self.decision_map.points or self.environment.feedback == "full",
                 f"decision_map={self.decision_map.name!r} with feedback={self.environment.feedback!r}",
