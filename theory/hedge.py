@@ -5,7 +5,6 @@ of a scenario share, with `J = P / K` at uniform play. So `W_n = n eta_0 P`, wit
 and beta that of reward vectors of dimension `K - 1`.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from matplotlib.figure import Figure
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.plotting.style import COLORS, column_figure
 from theory.lemma import order_statistic_mean
-from theory.statement import Effort, Row, Statement, close, closed_form, standard_error
+from theory.statement import Effort, Row, Statement, closed_form, equal, standard_error, structural_error, zeros
 from theory.theorem1 import alpha, beta
-from theory.walks import SETTING, walk
+from theory.walks import SETTING, increments, walk
 
 
 def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
@@ -26,6 +25,8 @@ def centring(num_arms: int) -> Float[np.ndarray, "K K"]:
 
 
 NUM_ITERATIONS = 10
+_all_arms = structural_error("dimension", "of centred rewards K dimensions count, not K - 1")
+_sideways = structural_error("sideways", "beside I - 11'/K a twentieth of the step goes elsewhere")
 ARMS = 3
 CENTRING = centring(ARMS)
 SETTING_SOFTMAX = SETTING.replace(
@@ -46,7 +47,8 @@ def hedge_step(config: RMFTConfig) -> float:
     """`eta_0` per iteration along P, to first order in the scores."""
     environment = config.environment
     tau, nu = environment.prior_moments()[1], environment.noise_std
-    ratio = beta(environment.num_arms - 1, config.horizon, tau, nu) / alpha(config.horizon, tau, nu)
+    dimension = environment.num_arms - (0 if _all_arms() else 1)
+    ratio = beta(dimension, config.horizon, tau, nu) / alpha(config.horizon, tau, nu)
     c = order_statistic_mean(config.num_rollouts, config.selection.k)
     return config.decision_map.exploration_std * c * ratio
 
@@ -59,33 +61,31 @@ def rate(values: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]
 
 def measure(effort: Effort) -> Float[np.ndarray, "S n K K"]:
     """Paths of W."""
-    return walk(SETTING_SOFTMAX, NUM_ITERATIONS, effort.times(8), effort)
+    return walk(SETTING_SOFTMAX, NUM_ITERATIONS, effort.times(10), effort, stream="hedge")
+
+
+# An orthonormal basis of the range of P, and the direction of ones.
+_BASIS = np.linalg.qr(np.column_stack([np.ones(ARMS), np.eye(ARMS)[:, :-1]]))[0].T
 
 
 def rows(paths: Float[np.ndarray, "S n K K"]) -> list[Row]:
-    """Speed, linearity and direction of the walk."""
-    name, step, rates = "Hedge", hedge_step(SETTING_SOFTMAX), rate(paths)
-    errors, counts = standard_error(rates), np.arange(NUM_ITERATIONS + 1)
-    table = [
-        close(name, f"rate of W_{n}", n * step, rates.mean(0)[n], errors[n], relative=0.03) for n in (1, NUM_ITERATIONS)
+    """The steps of W along P, and in the directions that the symmetry leaves out, kind by kind."""
+    name, step, steps = "Hedge", hedge_step(SETTING_SOFTMAX), increments(paths)
+    turned = _BASIS @ steps @ _BASIS.T
+    block, off = turned[:, 1:, 1:], step / 20 if _sideways() else 0.0
+    traceless = np.stack([block[:, 0, 0] - block[:, 1, 1], block[:, 0, 1] + block[:, 1, 0]], axis=1) / np.sqrt(2)
+    half = NUM_ITERATIONS // 2
+    rates = rate(np.diff(paths, axis=1))
+    slower = (rates[:, half:] - rates[:, :half]).mean(axis=1)
+    return [
+        equal(name, "step along I - 11'/K", step, rate(steps)),
+        equal(name, "later steps minus earlier ones", off, slower),
+        equal(name, "antisymmetric steps", off, (block[:, 0, 1] - block[:, 1, 0]) / np.sqrt(2)),
+        zeros(name, "symmetric steps without a trace", traceless, off),
+        zeros(name, "steps of 1'W: what scores have in common", turned[:, 0, 1:], off),
+        equal(name, "step of 1'W1", off, turned[:, 0, 0]),
+        zeros(name, "steps of P W 1: a drift where rewards have a common part", turned[:, 1:, 0], off),
     ]
-    # Of the power law rate ~ n^p, fitted to each run.
-    powers = np.asarray([np.polyfit(np.log(counts[1:]), np.log(path[1:]), 1)[0] for path in rates])
-    error = float(standard_error(powers))
-    table.append(close(name, "power of n in the rate", 1.0, powers.mean(), error, relative=0.03))
-    angle, error = _angle(paths[:, -1])
-    table.append(close(name, f"angle of W_{NUM_ITERATIONS} to I - 11'/K (degrees)", 0.0, angle, error))
-    return table
-
-
-def _angle(values: Float[np.ndarray, "S K K"]) -> tuple[float, float]:
-    """Angle of the mean W to P, and the angle that sampling noise alone makes, in degrees."""
-    mean = values.mean(axis=0)
-    along = rate(mean) * CENTRING
-    beside = values - rate(values)[:, None, None] * CENTRING
-    noise = math.sqrt(np.sum(standard_error(beside) ** 2))
-    angle = math.atan2(float(np.linalg.norm(mean - along)), float(np.linalg.norm(along)))
-    return math.degrees(angle), math.degrees(math.atan2(noise, float(np.linalg.norm(along))))
 
 
 def draw(paths: Float[np.ndarray, "S n K K"]) -> Figure:

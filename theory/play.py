@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from rmft_jax.agents import FullInformationSingleLayer
+from rmft_jax.agents import SingleLayer
 from rmft_jax.config import ScalarKey
 from rmft_jax.method.evaluation import in_threads, play_scenarios
 from rmft_jax.plotting.style import COLORS, column_figure
@@ -21,6 +21,7 @@ from theory.statement import Effort, standard_error
 from theory.walks import QUICK
 
 HORIZONS = (50, 100, 200, 400, 800, 1600)
+EUCLIDEAN, METRIC = SingleLayer(key_size=1), SingleLayer(key_size=1, play="metric")
 
 
 class Opponent(NamedTuple):
@@ -31,7 +32,7 @@ class Opponent(NamedTuple):
 
 
 class Played(NamedTuple):
-    """Regret at each of `HORIZONS`, by opponent, over training seeds and scenarios.
+    """Regret at each horizon, by opponent, over training seeds and scenarios.
 
     stopped: of the policies whose training stopped when it was right for that horizon.
     overtrained: of the one policy whose training went on.
@@ -41,15 +42,22 @@ class Played(NamedTuple):
     overtrained: dict[str, Float[np.ndarray, "S H N"]]
 
 
-@functools.partial(jax.jit, static_argnums=(4,), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 5, 6), compiler_options=QUICK)
 def _regrets(
-    values: Float[Array, "P K K"], decision_map: DecisionMap, problem: Problem, key: ScalarKey, num_scenarios: int
+    policy: SingleLayer,
+    values: Float[Array, "P K K"],
+    decision_map: DecisionMap,
+    problem: Problem,
+    key: ScalarKey,
+    num_scenarios: int,
+    horizons: tuple[int, ...],
 ) -> Float[Array, "P N H"]:
-    agent = FullInformationSingleLayer.ftrl(values.shape[-1], 1.0, decision_map)
+    params = policy.init_params(jax.random.key(0), problem)
 
     def play_one(value: Float[Array, "K K"]) -> Float[Array, "N H"]:
-        played = play_scenarios(agent.with_value(value), problem, key, num_scenarios)
-        return problem.regret(played)[:, np.asarray(HORIZONS) - 1]
+        agent = policy.make_agent({**params, "V": value}, problem, decision_map)
+        played = play_scenarios(agent, problem, key, num_scenarios)
+        return problem.regret(played)[:, np.asarray(horizons) - 1]
 
     return jax.lax.map(play_one, values, batch_size=7)
 
@@ -60,24 +68,37 @@ def play(
     decision_map: DecisionMap,
     opponents: Mapping[str, Opponent],
     effort: Effort,
+    stream: str = "",
+    num_scenarios: int = 128,
+    policy: SingleLayer = EUCLIDEAN,
+    horizons: tuple[int, ...] = HORIZONS,
 ) -> Played:
-    """Plays all policies on the longest horizon, and reads the regret of each at the horizon it is meant for."""
-    key, num_scenarios = jax.random.key(effort.seed + 1), effort.times(128)
+    """Plays all policies on the longest horizon, and reads the regret of each at the horizon it is meant for.
+
+    Every opponent has a random stream of its own, named after `stream`; without it all share one, for comparisons.
+    """
+    count = effort.times(num_scenarios)
     radius = decision_map.radius if isinstance(decision_map, Ball) else None
     effort.note(f"playing {', '.join(opponents)}")
 
     def play_one(name: str) -> Float[np.ndarray, "S P N H"]:
         every = np.concatenate([stopped[name], overtrained[:, None]], axis=1)
         values = jnp.asarray(every.reshape(-1, *overtrained.shape[1:]), jnp.float32)
-        problem = Problem(opponents[name].environment, HORIZONS[-1], radius=radius)
-        regret = _regrets(values, decision_map, problem, key, num_scenarios)
+        problem = Problem(opponents[name].environment, horizons[-1], radius=radius)
+        key = effort.key(f"{stream}, {name}") if stream else jax.random.key(effort.seed + 1)
+        regret = _regrets(policy, values, decision_map, problem, key, count, horizons)
         return np.asarray(regret, np.float64).reshape(*every.shape[:2], *regret.shape[1:])
 
     results = Played({}, {})
     for name, regret in zip(opponents, in_threads(play_one, opponents), strict=True):
-        results.stopped[name] = np.stack([regret[:, h, :, h] for h in range(len(HORIZONS))], axis=1)
+        results.stopped[name] = np.stack([regret[:, h, :, h] for h in range(len(horizons))], axis=1)
         results.overtrained[name] = regret[:, -1].swapaxes(1, 2)
     return results
+
+
+def power(regret: Float[np.ndarray, "*S H"]) -> Float[np.ndarray, "*S"]:
+    """The slope of log regret on log T."""
+    return np.asarray(slopes(regret, np.asarray(HORIZONS)))
 
 
 class Exponent(NamedTuple):
@@ -87,7 +108,7 @@ class Exponent(NamedTuple):
     standard_error: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ± {2 * self.standard_error:.2f}"
+        return f"{self.value:.3f} ± {2 * self.standard_error:.3f}"
 
 
 def exponent(regret: Float[np.ndarray, "S H N"]) -> Exponent:
@@ -108,7 +129,7 @@ def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], la
             shares = regret.max(axis=(0, 2)) / bounds[name]
             axes.plot(HORIZONS, shares, "o-", ms=3, color=color, label=f"{name}: {exponent(regret)}")
         late = played.overtrained["alternating"]
-        text = f"alternating, over-trained: {exponent(late)}"
+        text = f"alternating, trained on: {exponent(late)}"
         axes.plot(HORIZONS, late.max(axis=(0, 2)) / bounds["alternating"], "s--", ms=3, color="black", label=text)
         axes.axhline(1, color="black", lw=0.8, ls=":")
         axes.set_xscale("log")

@@ -10,10 +10,13 @@ from scipy import integrate
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.plotting.style import COLORS, column_figure
 from theory.lemma import order_statistic_mean
-from theory.statement import Effort, Row, Statement, close, closed_form, pooled_error, standard_error, worst
-from theory.walks import SETTING, diagonal, off_diagonal, walk
+from theory.statement import Effort, Row, Statement, closed_form, equal, standard_error, structural_error, zeros
+from theory.walks import STRONG, diagonal, increments, mirrored, off_diagonal, walk
 
 NUM_ITERATIONS = 10
+_noise_counts = structural_error("signal", "beta takes what rewards have by chance for a signal")
+_lopsided = structural_error("symmetric", "entries beside the diagonal are a twentieth of it, the same on both sides")
+_turned = structural_error("antisymmetric", "entries beside the diagonal are a twentieth of it, of opposite signs")
 
 
 @closed_form
@@ -49,7 +52,7 @@ def beta(dimension: int, horizon: int, prior_std: float, noise_std: float) -> fl
 
     def integrand(u: float) -> float:
         a, b = 1 + 2 * u**2 * common, 1 + 2 * u**2 * noise
-        return (common / a - noise / b) * np.exp(-d / 2 * (np.log(a) + (T - 1) * np.log(b)))
+        return (common / a - (0 if _noise_counts() else noise / b)) * np.exp(-d / 2 * (np.log(a) + (T - 1) * np.log(b)))
 
     # In units of the integrand's width, which 1/|R|_F sets.
     width = 1 / np.sqrt(d * (common + (T - 1) * noise))
@@ -66,18 +69,18 @@ def step_per_iteration(config: RMFTConfig) -> float:
 
 
 SETTINGS: dict[str, RMFTConfig] = {
-    "K=3, T=20, L=8, k=2": SETTING,
-    "K=2, T=30, L=4, k=1": SETTING.replace(
-        num_arms=2, prior_std=0.5, noise_std=0.3,
-        horizon=30, num_rollouts=4, k=1, exploration_std=1.0, num_scenarios=2048,
+    "K=3, T=10, L=8, k=2": STRONG,
+    "K=2, T=12, L=4, k=1": STRONG.replace(
+        num_arms=2, prior_std=0.5, noise_std=0.2,
+        horizon=12, num_rollouts=4, k=1, exploration_std=1.0, num_scenarios=4096,
     ),
-    "K=5, T=10, L=16, k=8": SETTING.replace(
-        num_arms=5, prior_std=1.5,
-        horizon=10, num_rollouts=16, k=8, exploration_std=0.2, num_scenarios=2048,
+    "K=5, T=10, L=16, k=8": STRONG.replace(
+        num_arms=5, prior_std=1.5, noise_std=1.0,
+        num_rollouts=16, k=8, exploration_std=0.2, num_scenarios=1024,
     ),
 }  # fmt: skip
-"""Gaussian settings with different K, T, L, k, sigma and priors."""
-NO_SIGNAL = SETTING.replace(prior="constant", prior_mean=0.0)
+"""Gaussian settings with different K, T, L, k, sigma and priors, all with a signal that makes W precise."""
+NO_SIGNAL = STRONG.replace(prior="constant", prior_mean=0.0)
 """I.i.d. zero-mean rewards: nothing to learn."""
 
 
@@ -90,40 +93,28 @@ class Measured(NamedTuple):
 
 def measure(effort: Effort) -> Measured:
     """Runs the package's iteration in every setting."""
-    seeds = effort.times(8)
-    paths = {name: walk(config, NUM_ITERATIONS, seeds, effort) for name, config in SETTINGS.items()}
-    return Measured(paths, walk(NO_SIGNAL, NUM_ITERATIONS, effort.times(4), effort))
+    seeds = effort.times(10)
+    paths = {
+        name: walk(config, NUM_ITERATIONS, seeds, effort, stream=f"theorem 1, {name}")
+        for name, config in SETTINGS.items()
+    }
+    return Measured(paths, walk(NO_SIGNAL, NUM_ITERATIONS, effort.times(4), effort, stream="no signal"))
 
 
 def rows(measured: Measured) -> list[Row]:
-    """The diagonal, at its worst iteration and at the last, and the rest of the matrix."""
+    """The steps of W: on the diagonal, and beside it what is and what is not the same on both sides."""
     table = []
     for name, paths in measured.paths.items():
-        eta = step_per_iteration(SETTINGS[name])
-        diagonals = diagonal(paths)[:, 1:]
-        mean, errors = diagonals.mean(0), standard_error(diagonals)
-        counts = np.arange(1, NUM_ITERATIONS + 1)
-        worst_n = 1 + int(np.argmax(np.abs(mean / (eta * counts) - 1)))
-        for n, label in ((worst_n, "W_n, worst n"), (NUM_ITERATIONS, f"W_{NUM_ITERATIONS}")):
-            quantity = f"{name}: diagonal of {label}"
-            table.append(close("Theorem 1", quantity, n * eta, mean[n - 1], errors[n - 1], relative=0.03))
-        table.append(_rest(f"{name}: off-diagonal", paths))
-    drift = diagonal(measured.no_signal)[:, -1]
-    # The diagonal's mean is over entries as noisy as those beside it.
-    error = pooled_error(off_diagonal(measured.no_signal)[:, -1]) / np.sqrt(measured.no_signal.shape[-1])
-    label = f"i.i.d. zero-mean rewards: diagonal of W_{NUM_ITERATIONS}"
-    predicted = NUM_ITERATIONS * step_per_iteration(NO_SIGNAL)
-    table.append(close("Theorem 1", label, predicted, drift.mean(), error))
+        eta, steps = step_per_iteration(SETTINGS[name]), increments(paths)
+        table.append(equal("Theorem 1", f"{name}: step of the diagonal", eta, diagonal(steps)))
+        for sign, planted, label in ((1, _lopsided, "symmetric"), (-1, _turned, "antisymmetric")):
+            off = np.sqrt(2) * eta / 20 if planted() else 0.0
+            quantity = f"{name}: {label} steps beside the diagonal"
+            table.append(zeros("Theorem 1", quantity, mirrored(steps, sign), off))
+    drift = diagonal(increments(measured.no_signal))
+    predicted = step_per_iteration(NO_SIGNAL)
+    table.append(equal("Theorem 1", "i.i.d. zero-mean rewards: step of the diagonal", predicted, drift))
     return table
-
-
-def _rest(quantity: str, paths: Float[np.ndarray, "S n K K"]) -> Row:
-    """The worst entry beside the diagonal of the last W; all have one law, so their standard error is pooled."""
-    entries = off_diagonal(paths)[:, -1]
-    error = pooled_error(entries)
-    return worst(
-        "Theorem 1", f"{quantity} of W_{NUM_ITERATIONS}, worst entry", np.zeros(1), entries.mean(0), np.asarray(error)
-    )
 
 
 def draw(measured: Measured) -> Figure:

@@ -34,6 +34,8 @@ SETTING = RMFTConfig().replace(
     update="least_squares",
 )
 """The setting of the lemma and of theorem 1: full information, shared rewards, linear payoff, exact fit."""
+STRONG = SETTING.replace(prior_std=1.0, noise_std=0.3, horizon=10, exploration_std=0.1, num_scenarios=2048)
+"""Short horizons and a strong signal train cheaply and precisely; what is learned plays any horizon."""
 
 
 QUICK: dict[str, Any] | None = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
@@ -56,6 +58,7 @@ def walk(
     effort: Effort,
     start: Float[np.ndarray, "K K"] | None = None,
     read: Callable[[Params], Float[np.ndarray, "*shape"]] = lambda params: np.asarray(params["V"]),
+    stream: str = "",
 ) -> Float[np.ndarray, "S n *shape"]:
     """The value matrices `W_0 .. W_n` of `num_seeds` runs of `iterate`, from `start` or from 0.
 
@@ -66,10 +69,12 @@ def walk(
       effort: for its seed and its note.
       start: `W_0`.
       read: what is taken from the parameters in place of the value matrix.
+      stream: name of the random stream. Walks of one stream share their random numbers, which is for comparisons of
+        settings with each other; what is to be independent has a name of its own.
     """
-    paths = []
+    paths, key = [], effort.key(stream) if stream else jax.random.key(effort.seed)
     for seed in range(num_seeds):
-        state = init(config, jax.random.fold_in(jax.random.key(effort.seed), seed))
+        state = init(config, jax.random.fold_in(key, seed))
         if start is not None:
             params = {**state.params, "V": jnp.asarray(start, jnp.float32)}
             state = dataclasses.replace(state, params=params)
@@ -82,6 +87,11 @@ def walk(
     return np.stack(paths).astype(np.float64)
 
 
+def increments(paths: Float[np.ndarray, "S n K K"]) -> Float[np.ndarray, "N K K"]:
+    """All steps `W_n - W_{n-1}`, which are independent and have one law (theorem A1)."""
+    return np.diff(paths, axis=1).reshape(-1, *paths.shape[2:])
+
+
 def diagonal(paths: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]:
     """The mean of the diagonal."""
     return np.trace(paths, axis1=-2, axis2=-1) / paths.shape[-1]
@@ -91,3 +101,12 @@ def off_diagonal(paths: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*
     """The entries beside the diagonal."""
     size = paths.shape[-1]
     return paths[..., ~np.eye(size, dtype=bool)]
+
+
+def mirrored(paths: Float[np.ndarray, "*batch K K"], sign: float) -> Float[np.ndarray, "*batch E"]:
+    """Of pairs of entries across the diagonal the sum (`sign` 1) or the difference (-1), over the root of 2.
+
+    Where the law does not change with permutations and signs of the arms, these are uncorrelated.
+    """
+    rows, columns = np.triu_indices(paths.shape[-1], 1)
+    return (paths[..., rows, columns] + sign * paths[..., columns, rows]) / np.sqrt(2)

@@ -40,15 +40,15 @@ class SingleLayer(Policy):
 
     attention: Attention = "linear"
     """Weights of past rounds before round t: the scores themselves, their softmax, or (`anytime`) scores / sqrt(t)."""
-    play: Literal["euclidean", "metric"] = "euclidean"
-    """How the trained policy plays in a ball: the point nearest to the scores, or (`metric`) the nearest one in the
-    norm that V sets, which has a regret bound on every sequence, whatever the sampling errors of V."""
     key_size: int = 8
     """Size of keys and queries."""
     trained: Literal["value", "all"] = "value"
     """What gradient steps change: the value matrix V alone, as in the theorems, or every parameter."""
     init_std: float = 0.0
     """Standard deviation of Gaussian noise added to every parameter at the start; 0 is the theorems' start."""
+    play: Literal["euclidean", "metric"] = "euclidean"
+    """How the trained policy plays in a ball: the point nearest to the scores, or (`metric`) the nearest one in the
+    norm that V sets, which has a regret bound on every sequence, whatever the sampling errors of V."""
 
     paddable: ClassVar[bool] = True
 
