@@ -64,12 +64,12 @@ from .problems import Softmax as Softmax
 from .problems import Stationary as Stationary
 from .problems import get_environment as get_environment
 from .running.benchmark import bench_agents as bench_agents
+from .running.guarantees import certificate as certificate
 from .running.storage import RunDirectory as RunDirectory
 from .running.training import train as train
 from .running.weights import pretrained_names as pretrained_names
 from .statistics.bootstrap import mean_interval as mean_interval
 from .statistics.bootstrap import paired_difference as paired_difference
-from .statistics.certificate import certificate as certificate
 from .statistics.growth import growth_exponent as growth_exponent
 from .statistics.growth import regression_test as regression_test
 from .statistics.growth import trend_test as trend_test

@@ -54,7 +54,7 @@ def test_the_nearest_point_in_a_norm_is_that_of_an_optimizer(size, spread, reach
     if np.linalg.norm(inside) > radius:
         # The multiplier of the ball, by a method that is slow and sure.
         find = lambda l: np.linalg.norm(np.linalg.solve(inverse + l * np.eye(size), sums)) - radius  # noqa: E731, E741
-        inside = np.linalg.solve(inverse + optimize.brentq(find, 0, 1e6) * np.eye(size), sums)
+        inside = np.linalg.solve(inverse + optimize.root_scalar(find, bracket=(0, 1e6)).root * np.eye(size), sums)
     np.testing.assert_allclose(got, inside, atol=2e-4 * radius)
     assert np.linalg.norm(got) <= radius * (1 + 1e-6)
 

@@ -14,7 +14,7 @@ from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.method.rmft import iteration, play
 from rmft_jax.method.state import init, starting_from
 from rmft_jax.problems import Problem, Stationary
-from rmft_jax.statistics.drift import entropy_loss, heterozygosity
+from rmft_jax.statistics.drift import entropy_loss, explaining_step, heterozygosity
 from theory import drift, survivorship, tabular
 from theory.lemma import order_statistic_mean
 from theory.statement import sabotaged
@@ -309,3 +309,20 @@ def test_bad_input_of_the_drift_statistics_is_refused():
     with pytest.raises(ConfigError):
         heterozygosity(half, 10, 1, step=2.0)
     assert entropy_loss(1, 10) == 0
+
+
+def test_the_explaining_step_is_that_of_a_run_that_only_drifts():
+    rng, step, num_kept = np.random.default_rng(0), 0.3, 200
+    p, entropies = np.full((4000, 3), 1 / 3), []
+    for _ in range(4):
+        entropies.append(float(-np.sum(p * np.log(p), axis=1).mean()))
+        p = p + step * (rng.multinomial(num_kept, p) / num_kept - p)
+    assert explaining_step(np.asarray(entropies), 3, num_kept) == pytest.approx(step, rel=0.03)
+    assert explaining_step(np.asarray([1.0, 1.1]), 3, num_kept) == 0.0, "nothing was lost"
+    for entropy, num_arms, message in (
+        ([1.0], 3, "shape"),
+        ([1.0, np.nan], 3, "finite"),
+        ([1.0, 0.9], 1, "num_arms=1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            explaining_step(np.asarray(entropy), num_arms, num_kept)

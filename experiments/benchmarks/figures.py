@@ -18,12 +18,12 @@ from rmft_jax.plotting.style import (
     COLORS,
     DataFigure,
     column_figure,
-    field_label,
     grid_axes,
     plain_log_ticks,
     sheet,
     value_styles,
 )
+from rmft_jax.statistics.labels import field_label
 from rmft_jax.statistics.tables import markdown_table
 
 _NAMES = {

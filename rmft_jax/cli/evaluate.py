@@ -16,12 +16,12 @@ from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running import training
 from rmft_jax.running.files import writable
+from rmft_jax.running.guarantees import certificate
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import PREFIX, TrainedPolicy
 from rmft_jax.statistics import tables
-from rmft_jax.statistics.certificate import certificate
 from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis

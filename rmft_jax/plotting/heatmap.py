@@ -19,7 +19,6 @@ from rmft_jax.plotting.style import (
     SHEETS,
     DataFigure,
     StyleName,
-    field_label,
     figure_of,
     plain_log_ticks,
     sheet,
@@ -28,6 +27,7 @@ from rmft_jax.plotting.style import (
 )
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import open_dims, rows_of, sweep_dims, text_of
+from rmft_jax.statistics.labels import field_label
 from rmft_jax.statistics.report import regret_of
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}

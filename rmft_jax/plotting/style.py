@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from rmft_jax.config.checks import require
+from rmft_jax.statistics.labels import AGENT_LABELS, agent_label, value_label
 
 
 class Style(NamedTuple):
@@ -37,51 +38,40 @@ _SOLID, _DASH, _DOTS, _DASH_DOT = "-", "--", ":", "-."
 _LONG, _WIDE_DOTS, _DASH_DOT_DOT, _SHORT = (0, (6, 1)), (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 1))
 _UNKNOWN = (0, (7, 1, 2, 1)), (0, (3, 1, 3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1, 1, 1))
 # A colour is a family, a dash a member of it.
-STYLES = {
-    "rmft": Style("RMFT Transformer", _VERMILION, _SOLID),
-    "rmft_plain": Style("RMFT, whole trajectories", _VERMILION, _DASH),
-    "bayes_optimal": Style("Bayes-optimal", _BLACK, _SOLID),
-    "gittins": Style("Gittins index", _BLACK, _DASH),
-    "change_point_index": Style("change-point index", _BLACK, _DASH_DOT),
-    "posterior_index": Style("posterior index", SKY, _DASH_DOT_DOT),
-    "discounted_index": Style("discounted index", SKY, _LONG),
-    "thompson": Style("Thompson", _BLUE, _DASH),
-    "discounted_thompson": Style("discounted Thompson", _BLUE, _DASH_DOT),
-    "ucb1": Style("UCB1", _GREEN, _DASH_DOT),
-    "ucb": Style("UCB", _GREEN, _DASH),
-    "kl_ucb": Style("KL-UCB", _GREEN, _LONG),
-    "moss": Style("MOSS", _GREEN, _DOTS),
-    "discounted_ucb": Style("discounted UCB", _GREEN, _DASH_DOT_DOT),
-    "sliding_window_ucb": Style("sliding-window UCB", _PURPLE, _SHORT),
-    "greedy": Style("greedy", _PURPLE, _DOTS),
-    "epsilon_greedy": Style("ε-greedy", _ORANGE, _DASH_DOT_DOT),
-    "explore_then_commit": Style("explore-then-commit", _PURPLE, _DASH),
-    "exp3": Style("EXP3", _ORANGE, _DASH),
-    "exp3_ix": Style("EXP3-IX", _ORANGE, _LONG),
-    "exp3_p": Style("EXP3.P", _ORANGE, _DOTS),
-    "rexp3": Style("Rexp3", _ORANGE, _DASH_DOT),
-    "tsallis_inf": Style("Tsallis-INF", SKY, _DASH_DOT),
-    "hedge": Style("Hedge", SKY, _DASH),
-    "hedge_anytime": Style("Hedge, anytime", SKY, _DOTS),
-    "ftrl": Style("FTRL", _BLUE, _LONG),
-    "ftpl": Style("FTPL", _BLUE, _DOTS),
-    "follow_the_leader": Style("follow the leader", _PURPLE, _DASH_DOT),
-    "uniform": Style("uniform", _GREY, _WIDE_DOTS),
-    "best_fixed_arm": Style("best fixed arm", _GREY, _SOLID),
-    "best_arm": Style("best arm", _GREY, _DASH),
+_LOOKS: dict[str, tuple[str, Any]] = {
+    "rmft": (_VERMILION, _SOLID),
+    "rmft_plain": (_VERMILION, _DASH),
+    "bayes_optimal": (_BLACK, _SOLID),
+    "gittins": (_BLACK, _DASH),
+    "change_point_index": (_BLACK, _DASH_DOT),
+    "posterior_index": (SKY, _DASH_DOT_DOT),
+    "discounted_index": (SKY, _LONG),
+    "thompson": (_BLUE, _DASH),
+    "discounted_thompson": (_BLUE, _DASH_DOT),
+    "ucb1": (_GREEN, _DASH_DOT),
+    "ucb": (_GREEN, _DASH),
+    "kl_ucb": (_GREEN, _LONG),
+    "moss": (_GREEN, _DOTS),
+    "discounted_ucb": (_GREEN, _DASH_DOT_DOT),
+    "sliding_window_ucb": (_PURPLE, _SHORT),
+    "greedy": (_PURPLE, _DOTS),
+    "epsilon_greedy": (_ORANGE, _DASH_DOT_DOT),
+    "explore_then_commit": (_PURPLE, _DASH),
+    "exp3": (_ORANGE, _DASH),
+    "exp3_ix": (_ORANGE, _LONG),
+    "exp3_p": (_ORANGE, _DOTS),
+    "rexp3": (_ORANGE, _DASH_DOT),
+    "tsallis_inf": (SKY, _DASH_DOT),
+    "hedge": (SKY, _DASH),
+    "hedge_anytime": (SKY, _DOTS),
+    "ftrl": (_BLUE, _LONG),
+    "ftpl": (_BLUE, _DOTS),
+    "follow_the_leader": (_PURPLE, _DASH_DOT),
+    "uniform": (_GREY, _WIDE_DOTS),
+    "best_fixed_arm": (_GREY, _SOLID),
+    "best_arm": (_GREY, _DASH),
 }
-# What axes and legends call settings that have symbols in the papers.
-_FIELDS = {
-    "num_arms": ("number of arms K", "K"),
-    "horizon": ("horizon T", "T"),
-    "num_rollouts": ("rollouts of a scenario L", "L"),
-    "num_scenarios": ("scenarios M", "M"),
-    "k": ("trajectories kept k", "k"),
-    "num_iterations": ("RMFT iterations", "iterations"),
-    "exploration_std": ("noise on scores, standard deviation", "noise"),
-    "width": ("width of the network", "width"),
-    "num_layers": ("layers", "layers"),
-}
+STYLES = {name: Style(AGENT_LABELS[name], *look) for name, look in _LOOKS.items()}
 # Of series that are no agents; the first five also of agents that are not known here.
 COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 _COLORS = COLORS[:5]
@@ -137,7 +127,7 @@ class DataFigure(Figure):
 def style_of(name: str) -> Style:
     """The style of an agent; one that is not in `STYLES` has lines that those have not, and its name alone chooses."""
     number = zlib.crc32(name.encode())
-    unknown = Style(name.replace("_", " "), _COLORS[number % 5], _UNKNOWN[number // 5 % len(_UNKNOWN)])
+    unknown = Style(agent_label(name), _COLORS[number % 5], _UNKNOWN[number // 5 % len(_UNKNOWN)])
     return STYLES.get(name, unknown)
 
 
@@ -197,22 +187,6 @@ def grid_axes(figure: Figure, number: int) -> list[Axes]:
     for one in axes[number:]:  # Left over where the number is odd.
         one.set_axis_off()
     return axes[:number]
-
-
-def field_label(name: str) -> str:
-    """What an axis calls a setting, such as "number of arms K"."""
-    return _names_of(name)[0]
-
-
-def value_label(text: str) -> str:
-    """A setting and its value as a legend writes it, such as "K = 5" for "num_arms = 5"."""
-    name, between, value = text.partition(" = ")
-    return f"{_names_of(name)[1]}{between}{value}" if between else text
-
-
-def _names_of(name: str) -> tuple[str, str]:
-    plain = name.replace("_", " ")
-    return _FIELDS.get(name, (plain, plain))
 
 
 def title_of(text: str) -> str:

@@ -18,6 +18,7 @@ from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import TRAINED, is_numeric, open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.horizons import horizon_growth
+from rmft_jax.statistics.labels import field_label
 from rmft_jax.statistics.report import estimate_text, regret_of
 from rmft_jax.statistics.tables import NO_RIVALS
 
@@ -186,7 +187,7 @@ def _axis(axes: Axes, dataset: xr.Dataset, by: str) -> Float[np.ndarray, "X"]:
     """Sets up the horizontal axis; returns where the values are on it."""
     values = dataset[by].values
     labels = [text_of(value) for value in values]
-    axes.set_xlabel(house.field_label(by))
+    axes.set_xlabel(field_label(by))
     if not is_numeric(dataset, by):
         x = np.arange(len(values), dtype=float)
         slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _room_for_labels(dataset, by) else {}

@@ -6,7 +6,7 @@ what holds for a learned V, which is no multiple of the identity.
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,9 +16,6 @@ from rmft_jax.agents import FullInformationSingleLayer
 from rmft_jax.agents.single_layer import Attention
 from rmft_jax.config.checks import require, require_count
 from rmft_jax.problems import Ball, DecisionMap, Environment, Simplex, Softmax
-
-if TYPE_CHECKING:
-    from rmft_jax.running.weights import TrainedPolicy
 
 Matrix = Float[np.ndarray, "K K"]
 
@@ -54,21 +51,6 @@ class Certificate(NamedTuple):
     def __str__(self) -> str:
         low, high = self.rewards
         return f"regret is at most {self.regret:.4g} on every {self.horizon} rounds of rewards in [{low:g}, {high:g}]"
-
-
-def certificate(policy: "TrainedPolicy", horizon: int | None = None) -> Certificate:
-    """The guarantee of a trained policy for the rewards of its own problem, whatever they are.
-
-    Args:
-      policy: a single layer under full information.
-      horizon: rounds T; None: those of its training.
-
-    Raises:
-      ConfigError: if the policy is none that has a guarantee, or its rewards are not bounded.
-    """
-    environment = policy.config.rmft.environment
-    horizon = policy.config.rmft.horizon if horizon is None else horizon
-    return guarantee(policy.agent, bounded_rewards(environment), horizon)
 
 
 def bounded_rewards(environment: Environment) -> Rewards:

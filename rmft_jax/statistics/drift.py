@@ -53,6 +53,31 @@ def heterozygosity(p0: Float[np.ndarray, "K"], num_kept: int, num_iterations: in
     return float(1 - np.sum(start**2)) * (1 - step**2 / num_kept) ** num_iterations
 
 
+def explaining_step(entropy: Float[np.ndarray, "n"], num_arms: int, num_kept: int) -> float:
+    """The fit step at which chance alone would have lost the entropy that a run lost; 0 where it lost none.
+
+    A diagnostic of a run without a reference: `sqrt(2 N l / (K - 1))`, l the mean loss of an iteration. Where it is far
+    above what the update can move (1 for an exact fit, less for a few small gradient steps), selection has done the
+    work; where it is near, the fall of entropy says nothing. Of a network it is no more than a scale: C3 is proved of a
+    table.
+
+    Args:
+      entropy: `[n]` mean entropy of the rollouts' decisions in nats by iteration, such as a run's metrics hold.
+      num_arms: K.
+      num_kept: N, kept trajectories of an iteration, M k.
+
+    Raises:
+      ConfigError: if an argument cannot be.
+    """
+    values = np.asarray(entropy, np.float64)
+    ok = values.ndim == 1 and values.size >= 2 and bool(np.all(np.isfinite(values)))
+    require(ok, f"entropy of shape {values.shape}", "a finite number for each of at least two iterations", "its array")
+    require_count(num_arms, "num_arms", 2, 2)
+    _require_drift(num_kept, 1.0)
+    lost = max(0.0, float(values[0] - values[-1]) / (values.size - 1))
+    return float(np.sqrt(lost / entropy_loss(num_arms, num_kept)))
+
+
 def _require_drift(num_kept: int, step: float) -> None:
     require_count(num_kept, "num_kept", 1, 512)
     require_number(step, "step", "above 0 and at most 1", 0 < step <= 1, 1.0)

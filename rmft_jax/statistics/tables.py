@@ -12,6 +12,7 @@ from jaxtyping import Float
 from rmft_jax.config.checks import require
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import Interval, mean_interval, t_interval
+from rmft_jax.statistics.labels import agent_label, field_label, value_label
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
 Format = Literal["markdown", "latex", "csv"]
@@ -101,9 +102,7 @@ def table(
 
 
 def _words_of_figures() -> _Words:
-    from rmft_jax.plotting.style import field_label, style_of, value_label  # Late, for figures write tables too.
-
-    return _Words(lambda name: style_of(name).label, field_label, value_label)
+    return _Words(agent_label, field_label, value_label)
 
 
 def _of_sweep(
