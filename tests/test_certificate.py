@@ -174,6 +174,9 @@ def test_the_spread_of_rewards_is_that_of_the_worst_corner():
             "got attention that depends on the rewards",
         ),
         (lambda: bounded_rewards(Stationary(noise="gaussian")), "try noise='bernoulli'"),
+        # Their range is where most rewards lie, which is no bound.
+        (lambda: bounded_rewards(Stationary(prior="gaussian", noise="none")), "with noise='none'"),
+        (lambda: bounded_rewards(Stationary(prior="gaussian", noise="uniform")), "with noise='uniform'"),
     ],
 )  # fmt: skip
 def test_what_has_no_guarantee_is_refused(make, message):

@@ -379,6 +379,8 @@ def test_the_committed_results_are_those_of_today_s_statements():
     rows = [row for statement in check.STATEMENTS for row in statement.rows(IDEAL[statement.name]())]
     quantities = [(row["statement"], row["quantity"]) for row in committed["rows"][:-1]]
     assert quantities == [row[:2] for row in rows]
+    explored = {finding["exploration"] for finding in committed["beyond"]}
+    assert explored == {exploration.name for exploration in check.EXPLORATIONS}
     pages = "".join(page.read_text() for page in folder.glob("*.md"))
     for name in check.PARTS:
         assert (check.FIGURES / f"{name}.png").is_file()

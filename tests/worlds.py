@@ -4,6 +4,7 @@ import abc
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.agents import Transformer
@@ -54,3 +55,7 @@ class TableWorld:
     ) -> tuple[Float[Array, "K"], Outcome]:
         del key, decision
         return state, Outcome(mean_rewards=state, rewards=self.table[round])
+
+
+def variation(means: np.ndarray) -> np.ndarray:
+    return np.abs(np.diff(means, axis=1)).max(-1).sum(-1)

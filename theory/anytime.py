@@ -6,10 +6,9 @@ are in units of G here, by which W is divided in play: one policy meets all oppo
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,19 @@ from matplotlib.figure import Figure
 
 from rmft_jax.agents import FullInformationSingleLayer, SingleLayer
 from rmft_jax.agents.single_layer import Attention, AttentionMemory
-from rmft_jax.config import ScalarKey
-from rmft_jax.method.evaluation import in_threads, play_scenarios
+from rmft_jax.method.evaluation import in_threads
 from rmft_jax.plotting.style import COLORS, column_figure
-from rmft_jax.problems import Adaptive, Alternating, Ball, Environment, Problem, Sinusoidal, Stationary
+from rmft_jax.problems import Ball, Problem
 from rmft_jax.problems.types import Context
-from theory.attention import SETTINGS, attention_step, lengths
+from rmft_jax.statistics.certificate import lengths, metric_bound
+from theory.attention import SETTINGS, attention_step
+from theory.metric import HORIZONS
+from theory.play import EUCLIDEAN, METRIC, horizon_axis, regrets_of
 from theory.statement import Effort, Row, Statement, at_most, closed_form, equal, exact, structural_error
+from theory.theorem3 import OPPONENTS, RADIUS
 from theory.walks import QUICK, walk
 
-Play = Literal["euclidean", "metric"]
-RADIUS = 1.0
-HORIZONS = (50, 100, 200, 400, 800, 1600, 3200)
+Regrets = Float[np.ndarray, "S H N"]
 TUNED_FOR = 200
 """The horizon of the linear layer that is played for comparison."""
 SOFTMAX_STEP = 4.0
@@ -39,17 +39,6 @@ BEST = RADIUS / math.sqrt(2)
 """The step that makes the anytime bound least, for rewards of norm at most 1."""
 TRAINING = SETTINGS[3, "anytime"].replace(exploration_std=0.2)
 NUM_SEEDS = 4
-_ARMS = Stationary(num_arms=3, feedback="full")
-OPPONENTS: dict[str, tuple[Environment, float]] = {
-    "arms": (_ARMS, math.sqrt(3)),
-    "coins": (dataclasses.replace(_ARMS, prior="constant", prior_mean=0.5), math.sqrt(3)),
-    "sines": (Sinusoidal(num_arms=3, feedback="full"), math.sqrt(3)),
-    "alternating": (Alternating(num_arms=3, feedback="full", centred=True), math.sqrt(0.5)),
-    "favourite": (Adaptive(num_arms=3, feedback="full"), math.sqrt(2)),
-    "orthogonal": (Adaptive(num_arms=3, feedback="full", adversary="orthogonal"), 1.0),
-    "turning": (Adaptive(num_arms=3, feedback="full", adversary="turning"), 1.0),
-}
-"""Those of theorem 3, with the largest Euclidean norm of their rewards."""
 BY_NORM: tuple[str, ...] = ("orthogonal", "turning")
 """Those that play in the norm of W meets: the one that comes nearest to the bound, and the one that turns against W."""
 _half = structural_error("anytime_bound_half", "B2: the anytime bound without its second term")
@@ -89,11 +78,9 @@ def softmax_bound(horizon: int) -> float:
     return RADIUS * math.sqrt((horizon - 1) * (1.0 if _no_logarithm() else 2 + math.log(horizon - 1)))
 
 
-def metric_bound(value: Float[np.ndarray, "K K"], horizon: int) -> float:
-    """The bound of play in the norm of a symmetric W, from its least and its largest eigenvalue; likewise."""
-    eigenvalues = np.linalg.eigvalsh((value + value.T) / 2)
-    terms = (RADIUS**2 / (2 * eigenvalues[0]), 0.0 if _half() else eigenvalues[-1])
-    return float(sum(terms)) * (1.0 if _fixed() else math.sqrt(horizon))
+def own_bound(value: Float[np.ndarray, "K K"], horizon: int) -> float:
+    """The bound of play in the norm of W, from its eigenvalues, or what sabotage makes of it."""
+    return metric_bound(value, "anytime", RADIUS, 1.0, HORIZONS[0] if _fixed() else horizon)
 
 
 class Measured(NamedTuple):
@@ -111,39 +98,21 @@ class Measured(NamedTuple):
 
     values: Float[np.ndarray, "S K K"]
     iterations: int
-    anytime: dict[str, Float[np.ndarray, "S H N"]]
-    metric: dict[str, Float[np.ndarray, "S H N"]]
+    anytime: dict[str, Regrets]
+    metric: dict[str, Regrets]
     linear: Float[np.ndarray, "H"]
     constant: Float[np.ndarray, "H"]
     softmax: Float[np.ndarray, "2"]
 
 
-@functools.partial(jax.jit, static_argnums=4, compiler_options=QUICK)
-def _regrets(
-    agent: FullInformationSingleLayer,
-    values: Float[Array, "S K K"],
-    problem: Problem,
-    key: ScalarKey,
-    num_scenarios: int,
-) -> Float[Array, "S H N"]:
-    def play_one(value: Float[Array, "K K"]) -> Float[Array, "H N"]:
-        played = play_scenarios(agent.with_value(value), problem, key, num_scenarios)
-        return problem.regret(played)[:, np.asarray(HORIZONS) - 1].T
-
-    return jax.lax.map(play_one, values, batch_size=8)
-
-
-def regrets(play: Play, name: str, values: Float[np.ndarray, "S K K"], effort: Effort) -> Float[np.ndarray, "S H N"]:
+def regrets(policy: SingleLayer, name: str, values: Float[np.ndarray, "S K K"], effort: Effort) -> Regrets:
     """Regret of anytime layers of these matrices in the ball, in units of G, against one of the opponents."""
     environment, norm = OPPONENTS[name]
-    policy = SingleLayer(attention="anytime", key_size=1, play=play)
-    agent = FullInformationSingleLayer.create(jax.random.key(0), policy, values.shape[-1])
-    agent = dataclasses.replace(agent, score_map=Ball(0.0, RADIUS))
-    if play == "metric":  # As a trained policy is built.
-        values = (values + values.swapaxes(1, 2)) / 2
+    policy = dataclasses.replace(policy, attention="anytime")
     scaled, problem = jnp.asarray(values / norm, jnp.float32), Problem(environment, HORIZONS[-1], radius=RADIUS)
-    regret = _regrets(agent, scaled, problem, effort.key(f"anytime against {name}"), effort.times(32))
-    return np.asarray(regret, np.float64) / norm
+    key, count = effort.key(f"anytime against {name}"), effort.times(32)
+    regret = regrets_of(policy, scaled, Ball(0.0, RADIUS), problem, key, count, HORIZONS)
+    return np.asarray(regret, np.float64).swapaxes(1, 2) / norm
 
 
 @jax.jit(compiler_options=QUICK)
@@ -197,8 +166,8 @@ def measure(effort: Effort) -> Measured:
     iterations = round(BEST / attention_step(TRAINING))
     values = walk(TRAINING, iterations, effort.times(NUM_SEEDS, 2), effort, stream="anytime")[:, -1]
     effort.note("playing")
-    plays: list[tuple[Play, str]] = [
-        *(("euclidean", name) for name in OPPONENTS), *(("metric", name) for name in BY_NORM)
+    plays = [
+        *((EUCLIDEAN, name) for name in OPPONENTS), *((METRIC, name) for name in BY_NORM)
     ]  # fmt: skip
     results = in_threads(lambda play: regrets(*play, values, effort), plays)
     linear = known_regrets("linear", [RADIUS / math.sqrt(TUNED_FOR)], [alternating_sequence()])[0]
@@ -222,7 +191,7 @@ def rows(measured: Measured) -> list[Row]:
         h = int(np.argmax(largest / bounds))  # The horizon that comes nearest to its bound.
         quantity = f"anytime attention, {name}: regret / (rho G sqrt T), all T to {last}"
         table.append(at_most("Theorem B2", quantity, bounds[h] / roots[h], largest[h] / roots[h]))
-    own = np.asarray([[metric_bound(value, T) for T in HORIZONS] for value in measured.values])
+    own = np.asarray([[own_bound(value, T) for T in HORIZONS] for value in measured.values])
     for name, regret in measured.metric.items():
         quantity = f"the same in the norm of W, {name}: share of its own bound, all T"
         table.append(at_most("Theorem B2", quantity, 1.0, float(np.max(regret.max(axis=-1) / own))))
@@ -257,12 +226,9 @@ def draw(measured: Measured) -> Figure:
         axes.plot(HORIZONS, measured.constant / roots, "x-.", ms=4, color="black", label=label)
         axes.axhline(math.sqrt(2), color="black", lw=0.8, ls=":")
         axes.annotate("√2: bound", (HORIZONS[0], math.sqrt(2)), (0, 2), textcoords="offset points", fontsize=7)
-        axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(HORIZONS, [str(horizon) for horizon in HORIZONS])
-        axes.minorticks_off()
+        horizon_axis(axes, HORIZONS)
         axes.set_yticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
-        axes.set_xlabel("horizon T (rounds)")
         axes.set_ylabel("largest regret / (ρ G √T)")
         figure.legend(loc="outside upper center", ncols=2, fontsize=6)
         return figure

@@ -19,10 +19,11 @@ from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
 from rmft_jax.method.selection import select_lowest
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.plotting.style import COLORS, column_figure
+from rmft_jax.statistics.certificate import lengths
 from theory.lemma import order_statistic_mean
-from theory.statement import Effort, Row, Statement, closed_form, equal, structural_error, zeros
+from theory.statement import Effort, Row, Statement, closed_form, structural_error, zeros
 from theory.theorem1 import beta
-from theory.walks import QUICK, STRONG, diagonal, increments, mirrored, off_diagonal, walk
+from theory.walks import QUICK, STRONG, diagonal, increments, multiple_of_identity, off_diagonal, walk
 
 NAMES = "Theorem B1", "Theorem B4"
 NUM_ITERATIONS = 20
@@ -42,17 +43,7 @@ LIFTED = SHORT
 """The setting of B4, under linear attention."""
 VALUE = np.asarray([[0.2, -0.1, 0.3], [0.1, 0.3, 0.0], [-0.2, 0.1, -0.1]])
 """W of B4. It has neither symmetry nor a sign, because the statement asks for none."""
-_lopsided = structural_error("attention_lopsided", "B1: beside the diagonal of a step is 5% of it, on both sides")
-_turned = structural_error("attention_turned", "B1: a step turns by 5%: entries opposite across its diagonal")
-_mixing = structural_error("attention_mixing", "B4: arms are mixed by 5% of the step, on both sides of the diagonal")
-_turning = structural_error("attention_turning", "B4: the fitted matrix turns by 5% of the step")
 _even_part = structural_error("attention_even_part", "B4: the even features earn 5% of what the sums earn")
-
-
-def lengths(attention: Attention, horizon: int) -> Float[np.ndarray, "T"]:
-    """`g_1 .. g_T`. Under softmax attention `g_1` is that of round 2: `F_1 = 0` whatever it is."""
-    t = np.arange(1.0, horizon + 1)
-    return {"linear": np.ones(horizon), "anytime": np.sqrt(t), "softmax": np.maximum(t - 1, 1.0)}[attention]
 
 
 @closed_form
@@ -163,25 +154,12 @@ def rows(measured: Measured) -> list[Row]:
     table = []
     for (num_arms, attention), paths in measured.paths.items():
         eta, steps = attention_step(SETTINGS[num_arms, attention]), increments(paths)
-        planted = eta * _lopsided(), eta * _turned()
-        table += _multiple(NAMES[0], f"K={num_arms}, {attention} attention: step of W", eta, steps, planted)
+        table += multiple_of_identity(NAMES[0], f"K={num_arms}, {attention} attention: step of W", eta, steps)
     eta, (sums, even, size) = attention_step(LIFTED), measured.lifted
     name = "fit with all parameters free"
-    table += _multiple(NAMES[1], f"{name}: bV - W", eta, sums, (eta * _mixing(), eta * _turning()))
+    table += multiple_of_identity(NAMES[1], f"{name}: bV - W", eta, sums)
     planted = 0.05 * eta * size * _even_part()
     return [*table, zeros(NAMES[1], f"{name}: even features", even.reshape(len(even), -1), planted)]
-
-
-def _multiple(
-    statement: str, name: str, step: float, matrices: Float[np.ndarray, "N K K"], planted: tuple[float, float]
-) -> list[Row]:
-    """Rows that say that matrices are on average `step I`; sabotage plants 5% of two numbers beside the diagonal."""
-    both, turned = (0.05 * np.sqrt(2) * error for error in planted)
-    return [
-        equal(statement, f"{name}, diagonal", step, diagonal(matrices)),
-        zeros(statement, f"{name}, symmetric part of the rest", mirrored(matrices, 1), both),
-        zeros(statement, f"{name}, antisymmetric part", mirrored(matrices, -1), turned),
-    ]
 
 
 def draw(measured: Measured) -> Figure:

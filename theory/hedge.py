@@ -29,6 +29,8 @@ _all_arms = structural_error("dimension", "of centred rewards K dimensions count
 _sideways = structural_error("sideways", "beside I - 11'/K a twentieth of the step goes elsewhere")
 ARMS = 3
 CENTRING = centring(ARMS)
+# An orthonormal basis of the range of P, and the direction of ones.
+_BASIS = np.linalg.qr(np.column_stack([np.ones(ARMS), np.eye(ARMS)[:, :-1]]))[0].T
 SETTING_SOFTMAX = SETTING.replace(
     prior_mean=10.0,
     prior_std=1.0,
@@ -62,10 +64,6 @@ def rate(values: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]
 def measure(effort: Effort) -> Float[np.ndarray, "S n K K"]:
     """Paths of W."""
     return walk(SETTING_SOFTMAX, NUM_ITERATIONS, effort.times(10), effort, stream="hedge")
-
-
-# An orthonormal basis of the range of P, and the direction of ones.
-_BASIS = np.linalg.qr(np.column_stack([np.ones(ARMS), np.eye(ARMS)[:, :-1]]))[0].T
 
 
 def rows(paths: Float[np.ndarray, "S n K K"]) -> list[Row]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rmft_jax.plotting.style import COLORS, column_figure
 from rmft_jax.problems import Adaptive, Ball
 from rmft_jax.statistics.certificate import metric_bound
-from theory.play import EUCLIDEAN, METRIC, Opponent, play
+from theory.play import EUCLIDEAN, METRIC, Opponent, horizon_axis, play
 from theory.statement import Effort, Row, Statement, at_most, closed_form, exact, structural_error
 from theory.theorem3 import OPPONENTS, RADIUS, corollary, stopping_time, trained
 
@@ -126,10 +126,7 @@ def draw(measured: Measured) -> Figure:
                 HORIZONS, (bounds / unit).mean(axis=0), "--", lw=1, color=color, label=f"{label}: guarantee, mean"
             )
         axes.axhline(1, color="black", lw=0.8, ls=":")
-        axes.set_xscale("log")
-        axes.set_xticks(HORIZONS, [str(horizon) for horizon in HORIZONS])
-        axes.minorticks_off()
-        axes.set_xlabel("horizon T (rounds)")
+        horizon_axis(axes, HORIZONS)
         axes.set_ylabel("regret under turning / (ρ G √T)")
         axes.legend()
         return figure

@@ -1,13 +1,14 @@
 """Policies that training passed through, played on long horizons against sequences that they never saw."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmft_jax.agents import SingleLayer
@@ -43,7 +44,7 @@ class Played(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6), compiler_options=QUICK)
-def _regrets(
+def regrets_of(
     policy: SingleLayer,
     values: Float[Array, "P K K"],
     decision_map: DecisionMap,
@@ -52,6 +53,7 @@ def _regrets(
     num_scenarios: int,
     horizons: tuple[int, ...],
 ) -> Float[Array, "P N H"]:
+    """Regret of the policies of these value matrices at each horizon, on the same scenarios of one problem."""
     params = policy.init_params(jax.random.key(0), problem)
 
     def play_one(value: Float[Array, "K K"]) -> Float[Array, "N H"]:
@@ -86,7 +88,7 @@ def play(
         values = jnp.asarray(every.reshape(-1, *overtrained.shape[1:]), jnp.float32)
         problem = Problem(opponents[name].environment, horizons[-1], radius=radius)
         key = effort.key(f"{stream}, {name}") if stream else jax.random.key(effort.seed + 1)
-        regret = _regrets(policy, values, decision_map, problem, key, count, horizons)
+        regret = regrets_of(policy, values, decision_map, problem, key, count, horizons)
         return np.asarray(regret, np.float64).reshape(*every.shape[:2], *regret.shape[1:])
 
     results = Played({}, {})
@@ -122,6 +124,14 @@ def exponent(regret: Float[np.ndarray, "S H N"]) -> Exponent:
     return Exponent(float(slopes(curves.mean(axis=0), rounds)), float(np.hypot(scenarios, seeds)))
 
 
+def horizon_axis(axes: Axes, horizons: Sequence[int]) -> None:
+    """Horizons on a logarithmic axis, each with its number."""
+    axes.set_xscale("log")
+    axes.set_xticks(horizons, [str(horizon) for horizon in horizons])
+    axes.minorticks_off()
+    axes.set_xlabel("horizon T (rounds)")
+
+
 def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], label: str) -> Figure:
     """Largest regret over horizons as a share of its bound, with the exponents of the mean regret."""
     with column_figure(3.4) as (figure, axes):
@@ -132,12 +142,9 @@ def draw_shares(played: Played, bounds: Mapping[str, Float[np.ndarray, "H"]], la
         text = f"alternating, trained on: {exponent(late)}"
         axes.plot(HORIZONS, late.max(axis=(0, 2)) / bounds["alternating"], "s--", ms=3, color="black", label=text)
         axes.axhline(1, color="black", lw=0.8, ls=":")
-        axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(HORIZONS, [str(horizon) for horizon in HORIZONS])
-        axes.minorticks_off()
+        horizon_axis(axes, HORIZONS)
         axes.set_yticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
-        axes.set_xlabel("horizon T (rounds)")
         axes.set_ylabel(label)
         title = "opponent: exponent of mean regret in T, ± 2 SE"
         figure.legend(loc="outside upper center", fontsize=6, title=title, title_fontsize=6.5, ncols=2)

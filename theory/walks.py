@@ -15,7 +15,7 @@ from rmft_jax.method.rmft import iterate
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import TrainState, init
 from rmft_jax.problems import Stationary
-from theory.statement import Effort
+from theory.statement import Effort, Row, equal, structural_error, zeros
 
 SETTING = RMFTConfig().replace(
     environment=Stationary(
@@ -90,6 +90,27 @@ def walk(
 def increments(paths: Float[np.ndarray, "S n K K"]) -> Float[np.ndarray, "N K K"]:
     """All steps `W_n - W_{n-1}`, which are independent and have one law (theorem A1)."""
     return np.diff(paths, axis=1).reshape(-1, *paths.shape[2:])
+
+
+_lopsided = structural_error("lopsided", "beside the diagonal W has a twentieth of it, the same on both sides")
+_turned = structural_error("turned", "W turns: beside the diagonal it has a twentieth of it, of opposite signs")
+
+
+def multiple_of_identity(statement: str, name: str, size: float, matrices: Float[np.ndarray, "N K K"]) -> list[Row]:
+    """Rows that say that independent matrices of one law are on average `size I`.
+
+    Args:
+      statement: what they belong to.
+      name: of what the matrices are.
+      size: what is predicted.
+      matrices: the samples; in pairs across the diagonal, entries are uncorrelated (`mirrored`).
+    """
+    planted = np.sqrt(2) / 20 * size
+    return [
+        equal(statement, f"{name}, diagonal", size, diagonal(matrices)),
+        zeros(statement, f"{name}, symmetric part of the rest", mirrored(matrices, 1), planted * _lopsided()),
+        zeros(statement, f"{name}, antisymmetric part", mirrored(matrices, -1), planted * _turned()),
+    ]
 
 
 def diagonal(paths: Float[np.ndarray, "*batch K K"]) -> Float[np.ndarray, "*batch"]:

@@ -218,7 +218,8 @@ class SingleLayerAgent(abc.ABC):
         p = self.params
         score, value = jnp.dot(p["K"] @ seen + p["kappa"], p["Q"] @ p["c"] + p["q"]), p["V"] @ seen + p["v"]
         if self.config.attention != "softmax":
-            return dataclasses.replace(state, total=state.total + score * value, weight=state.weight + 1)
+            counted = state.weight + (self.config.attention == "anytime")
+            return dataclasses.replace(state, total=state.total + score * value, weight=counted)
         # Relative to the largest score, no exponential overflows and the newest or the largest weight is 1.
         largest = jnp.maximum(state.largest, jax.lax.stop_gradient(score))
         kept, added = jnp.exp(state.largest - largest), jnp.exp(score - largest)

@@ -59,8 +59,8 @@ def bounded_rewards(environment: Environment) -> Rewards:
     Raises:
       ConfigError: if they are not bounded.
     """
-    low, high = environment.reward_range
-    bounded = environment.noise != "gaussian" and math.isfinite(low) and math.isfinite(high)
+    low, high = environment.reward_range  # Where means or noise have no bounds, only where most rewards lie.
+    bounded = environment.noise != "gaussian" and all(map(math.isfinite, environment.mean_range))
     got = f"environment={environment.name!r} with noise={environment.noise!r}"
     require(bounded, got, "rewards between bounds, for which alone regret has one", "noise='bernoulli'")
     return Rewards(low, high)
@@ -97,7 +97,7 @@ def _of_play(
         norm, radius = rewards.norm(size), float(play.radius)
         in_ball = metric_bound if metric else euclidean_bound
         return min(in_ball(matrix, attention, radius, norm, horizon), 2 * radius * norm * horizon)
-    last, total = lengths(attention, horizon)
+    last, total = _last_and_total(attention, horizon)
     centring = np.eye(size) - 1 / size
 
     def bound(step: float) -> float:
@@ -113,22 +113,25 @@ def _of_play(
     return min(_least(bound, matrix), (rewards.high - rewards.low) * horizon)
 
 
-def lengths(attention: Attention, horizon: int) -> tuple[float, float]:
-    """`g_T`, and the sum over rounds of `1 / g_t`, of features `S_{t-1} / g_t`; g is 1, sqrt(t) or t - 1.
+def lengths(attention: Attention, horizon: int) -> Float[np.ndarray, "T"]:
+    """`g_1 .. g_T` of features `S_{t-1} / g_t`: 1, sqrt(t) or t - 1 (theory/attention.md).
 
-    Under softmax attention the first round counts like the second, from which the proof starts.
+    Under softmax attention `g_1` is that of round 2, from which the proof starts: `F_1 = 0` whatever it is.
     """
-    rounds = np.arange(1, horizon + 1)
-    if attention == "linear":
-        return 1.0, float(horizon)
-    g = np.sqrt(rounds) if attention == "anytime" else np.maximum(rounds - 1, 1)
+    t = np.arange(1.0, horizon + 1)
+    return {"linear": np.ones(horizon), "anytime": np.sqrt(t), "softmax": np.maximum(t - 1, 1.0)}[attention]
+
+
+def _last_and_total(attention: Attention, horizon: int) -> tuple[float, float]:
+    """`g_T`, and the sum over rounds of `1 / g_t`."""
+    g = lengths(attention, horizon)
     return float(g[-1]), float(np.sum(1 / g))
 
 
 def metric_bound(matrix: Matrix, attention: Attention, radius: float, norm: float, horizon: int) -> float:
     """`rho^2 g_T / (2 l_min) + l_max G^2 sum_t 1/g_t / 2` (A3): of play by the norm of W; infinite if W is no norm."""
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-    last, total = lengths(attention, horizon)
+    last, total = _last_and_total(attention, horizon)
     if values[0] <= 0:
         return math.inf
     return float(radius**2 * last / (2 * values[0]) + values[-1] * norm**2 * total / 2)
@@ -136,7 +139,7 @@ def metric_bound(matrix: Matrix, attention: Attention, radius: float, norm: floa
 
 def euclidean_bound(matrix: Matrix, attention: Attention, radius: float, norm: float, horizon: int) -> float:
     """The corollary of theorem 3 at its best step: of the Euclidean projection of `W F_t`."""
-    last, total = lengths(attention, horizon)
+    last, total = _last_and_total(attention, horizon)
 
     def bound(step: float) -> float:
         error = float(np.linalg.norm(matrix / step - np.eye(len(matrix)), 2))

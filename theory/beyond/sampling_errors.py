@@ -17,7 +17,7 @@ from rmft_jax.problems import Softmax
 from theory.beyond.exploration import Exploration, Finding, over_seeds
 from theory.hedge import CENTRING, rate
 from theory.hedge_regret import OPPONENTS, TRAINING, hedge_bound, stop
-from theory.play import HORIZONS, play
+from theory.play import HORIZONS, horizon_axis, play
 from theory.statement import Effort, standard_error
 from theory.walks import walk
 
@@ -76,10 +76,7 @@ def draw(measured: Measured) -> Figure:
             errors = 2 * standard_error(regret)
             axes.errorbar(LONG, regret.mean(axis=0), errors, fmt=line, ms=3, color=color, capsize=2, label=label)
         axes.axhline(1, color="black", lw=0.8, ls=":")
-        axes.set_xscale("log")
-        axes.set_xticks(LONG, [str(horizon) for horizon in LONG])
-        axes.minorticks_off()
-        axes.set_xlabel("horizon T (rounds)")
+        horizon_axis(axes, LONG)
         axes.set_ylabel("largest regret / √(T ln K / 2)")
         title = "training: scenarios, common mean; bars: ±2 SE"
         figure.legend(loc="outside upper center", ncols=2, fontsize=6, title=title, title_fontsize=6.5)
