@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmft_jax.method.rollout import NoiseStreams, rollout
+from rmft_jax.method.noise import NoiseStreams
+from rmft_jax.method.rollout import Rollout
 from rmft_jax.problems import Trajectory
 from worlds import TableWorld
 
@@ -33,7 +34,8 @@ def play_tables(agent: Any, tables: Any, means: Any, keys: Any, arm_mask: Any, f
         world: Any = TableWorld(mean, table, feedback)
         stream = NoiseStreams(pair := jnp.stack([key, key]), pair, jnp.zeros(2, jnp.int32))
         rounds = jnp.ones(len(table), bool)
-        return rollout(agent, world, world.reset(key, arm_mask, rounds), stream, arm_mask, rounds)
+        played = Rollout(agent, world, stream, arm_mask, rounds)
+        return played.trajectory(played.play(played.fresh(world.reset(key, arm_mask, rounds)), 0, len(table)))
 
     return jax.vmap(one)(tables, means, keys)
 

@@ -10,8 +10,9 @@ import pytest
 from rmft_jax.agents import UCB, BanditTransformer, Transformer, Uniform
 from rmft_jax.agents.base import segment_ends, state_bytes
 from rmft_jax.config import ConfigError, pytree, static_field
-from rmft_jax.method.rollout import NoiseStreams, RolloutKeys, rollout_block, rollout_scenarios
-from rmft_jax.problems import ObliviousEnvironment, Problem, Stationary, Trajectory
+from rmft_jax.method.noise import NoiseStreams, RolloutKeys
+from rmft_jax.method.rollout import rollout_block, rollout_scenarios
+from rmft_jax.problems import Adaptive, ObliviousEnvironment, Problem, Stationary, Trajectory
 
 WORLD = Stationary(num_arms=3, noise="gaussian")
 KEYS = RolloutKeys.create(jax.random.key(0))
@@ -130,6 +131,49 @@ def test_blocks_change_nothing():
         assert_same(whole, play(agent, block=block))
 
 
+@pytest.mark.parametrize("name", ["ucb", "network", "adaptive"])
+def test_a_past_that_is_played_once_changes_nothing(name, monkeypatch):
+    agent = network() if name == "network" else UCB()
+    problem = Problem(Adaptive(num_arms=3), HORIZON) if name == "adaptive" else PROBLEM
+    monkeypatch.setattr("rmft_jax.method.rollout._SEGMENT_ROUNDS", 3)
+    monkeypatch.setattr("rmft_jax.method.rollout._LANES", 4)
+    jax.clear_caches()  # Else programs of before would play.
+    branches = jax.random.randint(jax.random.key(1), (23,), 0, HORIZON)  # 23 scenarios do not fill their groups.
+    apart, together = (
+        play(agent, problem, num_scenarios=23, branch_rounds=branches, block=size) for size in (10**6, 12)
+    )
+    jax.clear_caches()
+    assert_same(apart, together)
+
+
+def test_rounds_that_nobody_plays_are_not_computed():
+    played = []
+
+    @pytree
+    class Counting(Uniform):
+        def act(self, key, state, context):
+            jax.debug.callback(lambda key: played.append(key), jax.random.key_data(key))
+            return super().act(key, state, context)
+
+    branches = jax.random.randint(jax.random.key(3), (64,), 0, HORIZON)
+    play(Counting(), num_scenarios=64, num_rollouts=8, branch_rounds=branches, block=32)
+    jax.effects_barrier()
+    needed = int(jnp.sum(branches + 8 * (HORIZON - branches)))
+    assert needed <= len(played) <= 1.15 * needed < 64 * 8 * HORIZON
+
+
+def test_programs_that_are_vmapped_together_play_as_alone():
+    """The branch rounds of one are not those of another."""
+    branches = jax.random.randint(jax.random.key(3), (2, 40), 0, HORIZON)
+    agent, options = network(), {"num_scenarios": 40, "num_rollouts": 4, "block": 8}
+    together = jax.jit(
+        jax.vmap(lambda rounds: rollout_scenarios(agent, PROBLEM, KEYS, branch_rounds=rounds, **options))
+    )
+    for index, played in enumerate(branches):
+        alone = play(agent, branch_rounds=played, **options)
+        assert_same(alone, jax.tree.map(lambda leaf, i=index: leaf[i], together(branches)))
+
+
 @pytest.mark.parametrize("position", ["none", "alibi"])
 def test_a_cache_that_grows_changes_nothing(position, monkeypatch):
     agent = network(position)
@@ -140,7 +184,7 @@ def test_a_cache_that_grows_changes_nothing(position, monkeypatch):
     )
     jax.clear_caches()  # Else the program of before would play.
     assert_same(play(agent), whole)
-    assert sizes == [HORIZON]  # Two segments of six.
+    assert sizes == [6, HORIZON]  # Two segments of six.
 
 
 @pytest.mark.parametrize(

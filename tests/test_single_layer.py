@@ -10,7 +10,8 @@ import pytest
 from playing import play, slow_attention, slow_estimates
 from rmft_jax.agents import FTRL, BanditSingleLayer, FullInformationSingleLayer, Hedge, SingleLayer
 from rmft_jax.config import ConfigError
-from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.problems import Ball, Problem, Simplex, Softmax, Stationary, Trajectory
 
 ARMS, HORIZON, RUNS = 3, 7, 8

@@ -15,7 +15,8 @@ from rmft_jax.agents import FullInformationSingleLayer, SingleLayer
 from rmft_jax.agents.single_layer import Attention
 from rmft_jax.config import ScalarKey
 from rmft_jax.method.evaluation import in_threads
-from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.selection import select_lowest
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.plotting.style import COLORS, column_figure

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from scipy import integrate, stats
 
 from rmft_jax.agents import FullInformationSingleLayer
-from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.selection import select_lowest
 from rmft_jax.plotting.style import COLORS, column_figure
 from theory.statement import Effort, Row, Statement, closed_form, equal, standard_error, structural_error

@@ -17,7 +17,8 @@ from rmft_jax.method.devices import AXIS, Shares, on_mesh
 from rmft_jax.method.fine_tuning import Fit
 from rmft_jax.method.judging import Judged, judge, take_rollouts, training_data
 from rmft_jax.method.objectives import entropy
-from rmft_jax.method.rollout import RolloutKeys, rollout_scenarios
+from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.state import IterationKeys, TrainState, make_player
 from rmft_jax.problems import Extent, Problem, Trajectory
 from rmft_jax.statistics import diagnostics
@@ -96,12 +97,13 @@ def play_rollouts(
       branch, those before the branch round are the past that all of them share.
     """
     config = state.config
-    branch_rounds = jnp.zeros(config.num_scenarios, jnp.int32)
+    branch_rounds, own_rounds = None, jnp.ones((config.num_scenarios, problem.horizon), bool)
     if config.branching == "uniform":
         branch_rounds = jax.random.randint(keys.branch, (1, config.num_scenarios), 0, problem.rounds)[0]
+        own_rounds = jnp.arange(problem.horizon)[None, :] >= branch_rounds[:, None]
 
     def play(
-        shares: Shares, state: TrainState, problem: Problem, keys: IterationKeys, branch_rounds: Int[Array, "M"]
+        shares: Shares, state: TrainState, problem: Problem, keys: IterationKeys, branch_rounds: Int[Array, "M"] | None
     ) -> Trajectory:
         shares.require_even(config.num_scenarios, "num_scenarios")
         return rollout_scenarios(
@@ -117,7 +119,7 @@ def play_rollouts(
         )
 
     played = on_mesh(mesh, play, state, problem, keys, branch_rounds, out=PartitionSpec(AXIS))
-    return played, jnp.arange(problem.horizon)[None, :] >= branch_rounds[:, None]
+    return played, own_rounds
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -1,15 +1,21 @@
-"""Agent x environment -> Trajectory: a scan over rounds, vmapped over rollouts and scenarios."""
+"""Agent x environment -> Trajectory: a loop over rounds, vmapped over rollouts and scenarios.
 
+Rollouts that branch share their past, which is played once: see `rollout_scenarios`.
+"""
+
+import dataclasses
+import functools
 import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Shaped
 
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
-from rmft_jax.config import ConfigError, ScalarKey, pytree
+from rmft_jax.config import ConfigError, pytree
 from rmft_jax.config.checks import block_of, require_shape
+from rmft_jax.method.noise import NoiseStreams, RolloutKeys, fold_each
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.base import Environment
 from rmft_jax.problems.types import Context, Trajectory
@@ -18,55 +24,10 @@ from rmft_jax.problems.types import Context, Trajectory
 _SEGMENT_ROUNDS = 25
 # A core's share of the last level of cache, about.
 _CACHE_BYTES = 8_000_000
-
-
-@pytree
-class NoiseStreams:
-    """Where the randomness of one rollout comes from, round by round: that of the policy, then that of the rewards.
-
-    Before its `split_round` each is the stream that all rollouts of the scenario share, from there on the rollout's
-    own. Keys are indexed by scenario, rollout and round, never by the shape of a batch. Both streams are derived in
-    one call, because every call of the generator takes a compiler long.
-
-    shared: `[2]` keys of the scenario's shared streams.
-    own: `[2]` keys of the rollout's own streams.
-    split_rounds: `[2]` first rounds that draw from the own streams.
-    """
-
-    shared: Key[Array, "2"]
-    own: Key[Array, "2"]
-    split_rounds: Int[Array, "2"]
-
-    @classmethod
-    def create(
-        cls, scenario_keys: Key[Array, "2"], rollout: Int[Array, ""], split_rounds: Int[Array, "2"]
-    ) -> "NoiseStreams":
-        """The streams of one rollout. Rollout 0 lends its own as the shared ones."""
-        keys = fold_each(jnp.tile(scenario_keys, 2), jnp.repeat(jnp.stack([jnp.zeros_like(rollout), rollout]), 2))
-        return cls(keys[:2], keys[2:], split_rounds)
-
-    def keys(self, round: Int[Array, ""]) -> Key[Array, "2"]:
-        """The policy's and the rewards' key of one round."""
-        return fold_each(jnp.where(round < self.split_rounds, self.shared, self.own), jnp.full(2, round))
-
-
-def fold_each(keys: Key[Array, "n"], data: Int[Array, "n"]) -> Key[Array, "n"]:
-    """`jax.random.fold_in`, pair by pair."""
-    return jax.vmap(jax.random.fold_in)(keys, data)
-
-
-@pytree
-class RolloutKeys:
-    """One key per purpose: the problems, the agent's own draws, and the reward noise."""
-
-    scenario: ScalarKey
-    policy: ScalarKey
-    reward: ScalarKey
-
-    @classmethod
-    def create(cls, key: ScalarKey) -> "RolloutKeys":
-        """Three independent keys."""
-        return cls(*jax.random.split(key, 3))
+# Into how many groups scenarios are sorted by their branch rounds. A group starts with the first of its own.
+_GROUPS = 16
+# Rollouts that are stepped together where scenarios are few, at least.
+_LANES = 64
 
 
 def require_feedback(agent: Agent, feedback: Feedback) -> None:
@@ -78,54 +39,111 @@ def require_feedback(agent: Agent, feedback: Feedback) -> None:
         )
 
 
-def rollout(
-    agent: Agent,
-    environment: Environment,
-    scenario: Any,
-    noise: NoiseStreams,
-    arm_mask: Bool[Array, "K"],
-    round_mask: Bool[Array, "T"],
-) -> Trajectory:
-    """One agent plays one scenario once.
+@pytree
+class Standing:
+    """Where a rollout stands before a round.
 
-    Args:
-      agent: who plays.
-      environment: the world.
-      scenario: a state of the environment, fresh from its `reset`.
-      noise: randomness of the agent and of the rewards.
-      arm_mask: `[K]` true where the arm exists.
-      round_mask: `[T]` true where the round is played, the first ones. The others are gone through too, so that
-        trajectories of several lengths have one shape; they change nothing of what came before.
-
-    Raises:
-      ConfigError: if the agent or the environment returns arrays of other shapes than their protocols say.
+    agent, world: states of the agent and of the environment.
+    record: what `Trajectory` holds of every round, `[T, ...]` each; of rounds that are still to come, zeros.
     """
-    num_rounds, horizon = round_mask.shape[0], jnp.sum(round_mask)
 
-    def play_round(carry: tuple[Any, Any], round: Int[Array, ""]) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
-        agent_state, world = carry
-        context = Context(round, horizon, arm_mask, environment.mean_rewards(world, round))
-        policy_key, reward_key = noise.keys(round)
-        decision, agent_state = agent.act(policy_key, agent_state, context)
-        world, outcome = environment.step(reward_key, world, decision, round)
+    agent: Any
+    world: Any
+    record: tuple[Shaped[Array, "..."] | None, ...]
+
+
+@pytree
+class Rollout:
+    """One agent on one scenario, once.
+
+    agent: who plays.
+    environment: the world.
+    noise: randomness of the agent and of the rewards.
+    arm_mask: `[K]` true where the arm exists.
+    round_mask: `[T]` true where the round is played, the first ones. The others are gone through too, so that
+      trajectories of several lengths have one shape; they change nothing of what came before.
+    """
+
+    agent: Agent
+    environment: Environment
+    noise: NoiseStreams
+    arm_mask: Bool[Array, "K"]
+    round_mask: Bool[Array, "T"]
+
+    def fresh(self, scenario: Any) -> Standing:
+        """Before the first round.
+
+        Args:
+          scenario: a state of the environment, fresh from its `reset`.
+
+        Raises:
+          ConfigError: if the agent or the environment returns arrays of other shapes than their protocols say.
+        """
+        horizon = len(self.round_mask)
+        start = Standing(self.agent.init(self.environment.num_arms, horizon), scenario, ())
+        rows = jax.eval_shape(self._round, jnp.zeros((), jnp.int32), start)[1]
+        record = jax.tree.map(lambda row: jnp.zeros((horizon, *row.shape), row.dtype), rows)
+        return dataclasses.replace(start, record=record)
+
+    def play(
+        self, standing: Standing, start: Int[Array, ""] | int, end: Int[Array, ""] | int, every: int = 1
+    ) -> Standing:
+        """Plays the rounds from `start` on and before `end`.
+
+        A state that grows with the rounds played is read as a whole in each: in between it has room for no more rounds
+        than it needs. It is given and returned with room for all.
+
+        Args:
+          standing: before round `start`.
+          start, end: rounds.
+          every: after how many segments of rounds such a state grows. Each time the round is compiled anew.
+        """
+        horizon = len(self.round_mask)
+        ends = segment_ends(horizon, _SEGMENT_ROUNDS) if isinstance(self.agent, GrowingAgent) else [horizon]
+        ends = ends[::-every][::-1]
+        now = self._with_room(standing, ends[0])
+        for begin, stop in itertools.pairwise([0, *ends]):
+            if begin:
+                now = self._with_room(now, stop)
+                if not isinstance(start, int):
+                    # Until it begins to play, all that it knows is what it was given.
+                    given = self._with_room(standing, stop)
+                    now = jax.tree.map(lambda old, new, begun=begin > start: jnp.where(begun, new, old), given, now)
+            now = jax.lax.fori_loop(_max(start, begin), _min(end, stop), self._recorded, now)
+        return now
+
+    def trajectory(self, standing: Standing) -> Trajectory:
+        """What was played."""
+        return Trajectory(*standing.record, arm_mask=self.arm_mask, round_mask=self.round_mask)
+
+    def _with_room(self, standing: Standing, rounds: int) -> Standing:
+        if not isinstance(self.agent, GrowingAgent):
+            return standing
+        return dataclasses.replace(standing, agent=self.agent.grow(standing.agent, rounds))
+
+    def _recorded(self, round: Int[Array, ""], standing: Standing) -> Standing:
+        """The standing after one more round."""
+        after, rows = self._round(round, standing)
+        write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=round, axis=0)
+        record = jax.tree.map(lambda table, row: write(table, row), standing.record, rows)
+        return dataclasses.replace(after, record=record)
+
+    def _round(self, round: Int[Array, ""], standing: Standing) -> tuple[Standing, tuple[Any, ...]]:
+        """Plays a round; what is recorded of it comes apart."""
+        agent, environment, arm_mask = self.agent, self.environment, self.arm_mask
+        means = environment.mean_rewards(standing.world, round)
+        context = Context(round, jnp.sum(self.round_mask), arm_mask, means)
+        policy_key, reward_key = self.noise.keys(round)
+        decision, agent_state = agent.act(policy_key, standing.agent, context)
+        world, outcome = environment.step(reward_key, standing.world, decision, round)
         _require_shapes(agent, decision, action=(), probabilities=arm_mask.shape)
         _require_shapes(environment, outcome, mean_rewards=arm_mask.shape, rewards=arm_mask.shape)
         means, rewards = (jnp.where(arm_mask, table, 0.0) for table in (outcome.mean_rewards, outcome.rewards))
         reward = rewards[decision.action]
         seen = rewards if environment.feedback == "full" else reward
         agent_state = agent.observe(agent_state, decision.action, seen, context)
-        record = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
-        return (agent_state, world), record
-
-    ends = segment_ends(num_rounds, _SEGMENT_ROUNDS) if isinstance(agent, GrowingAgent) else [num_rounds]
-    state, world, records = agent.init(environment.num_arms, ends[0]), scenario, []
-    for begin, end in itertools.pairwise([0, *ends]):
-        if begin and isinstance(agent, GrowingAgent):
-            state = agent.grow(state, end)
-        (state, world), record = jax.lax.scan(play_round, (state, world), jnp.arange(begin, end))
-        records.append(record)
-    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *records)
-    return Trajectory(*joined, arm_mask=arm_mask, round_mask=round_mask)
+        rows = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
+        return Standing(agent_state, world, standing.record), rows
 
 
 def rollout_scenarios(
@@ -141,6 +159,8 @@ def rollout_scenarios(
     block: int = 0,
 ) -> Trajectory:
     """Draws `num_scenarios` scenarios and plays each of them `num_rollouts` times.
+
+    Where rollouts branch, the rounds before are played once for all of a scenario, if they are played in blocks.
 
     Args:
       agent: who plays.
@@ -169,20 +189,118 @@ def rollout_scenarios(
     environment, horizon, mask, rounds = problem.environment, problem.horizon, problem.arm_mask, problem.round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
 
-    def play(number: Int[Array, ""]) -> Trajectory:
-        row, rollout_index = number // num_rollouts, number % num_rollouts
+    def begin(row: Int[Array, ""], index: Int[Array, ""] | int) -> tuple[Rollout, Standing]:
         own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, first_scenario + row))
         scenario = environment.reset(own_keys[0], mask, rounds)
         reward_split = jnp.full_like(branches[row], horizon) if shared_reward_noise else branches[row]
-        noise = NoiseStreams.create(own_keys[1:], rollout_index, jnp.stack([branches[row], reward_split]))
-        return rollout(agent, environment, scenario, noise, mask, rounds)
+        noise = NoiseStreams.create(own_keys[1:], jnp.asarray(index), jnp.stack([branches[row], reward_split]))
+        played = Rollout(agent, environment, noise, mask, rounds)
+        return played, played.fresh(scenario)
 
     total = num_scenarios * num_rollouts
     block = block or rollout_block(agent, environment.num_arms, horizon) or total
+    together = Grouping.of(num_scenarios, num_rollouts, block)
+    if branch_rounds is not None and num_rollouts > 1 and together.num_groups > 1:
+        return together.play(begin, branches, horizon)
+
+    def play(number: Int[Array, ""]) -> Trajectory:
+        played, start = begin(number // num_rollouts, number % num_rollouts)
+        return played.trajectory(played.play(start, 0, horizon))
+
     # One axis for all rollouts: beside an axis of length 1, XLA copies what a scan carries. A remainder would be
     # compiled as a program of its own.
     played = jax.lax.map(play, jnp.arange(total), batch_size=block_of(total, block))
     return jax.tree.map(lambda leaf: leaf.reshape(num_scenarios, num_rollouts, *leaf.shape[1:]), played)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """How scenarios whose rollouts branch are played: sorted by their branch rounds, in groups that start together.
+
+    Of every scenario of a group, rollout 0 plays the rounds before the first branch round of the group. All its L
+    rollouts go on from there, those of some scenarios at a time. Rounds that nobody plays are not computed.
+
+    num_scenarios, num_rollouts: M and L.
+    num_groups: of equal size; the last one is filled up.
+    num_parts: of a group, of equal size.
+    part: scenarios of each.
+    """
+
+    num_scenarios: int
+    num_rollouts: int
+    num_groups: int
+    num_parts: int
+    part: int
+
+    @classmethod
+    def of(cls, num_scenarios: int, num_rollouts: int, block: int) -> "Grouping":
+        """For up to `block` rollouts at a time."""
+        fewest = max(1, min(num_scenarios, _LANES // num_rollouts))
+        part = max(1, min(block // num_rollouts, max(num_scenarios // _GROUPS, fewest)))
+        # A group plays its past in one batch, which should not be small, and has no axis of length 1.
+        num_parts = max(round(num_scenarios / _GROUPS / part), 1 if part > 1 else 2)
+        return cls(num_scenarios, num_rollouts, -(-num_scenarios // (part * num_parts)), num_parts, part)
+
+    def play(self, begin: Any, branch_rounds: Int[Array, "M"], horizon: int) -> Trajectory:
+        """All rollouts, `[M, L]`.
+
+        Args:
+          begin: from the number of a scenario and of its rollout to the rollout and its standing before round 0.
+          branch_rounds: `[M]` first rounds that the rollouts of a scenario play on their own.
+          horizon: T.
+        """
+        order = jnp.argsort(branch_rounds)
+        places = jnp.arange(self.num_groups * self.num_parts * self.part)
+        groups = order[jnp.minimum(places, self.num_scenarios - 1)].reshape(self.num_groups, -1)
+        indices = jnp.tile(jnp.arange(self.num_rollouts), self.part)
+
+        def group(rows: Int[Array, "n"]) -> Trajectory:
+            start = common_start(jnp.min(branch_rounds[rows]))
+
+            def past(row: Int[Array, ""]) -> Standing:
+                played, fresh = begin(row, 0)
+                return played.play(fresh, 0, start, every=2)  # It is little of the work: less to compile.
+
+            def own(row: Int[Array, ""], index: Int[Array, ""], past: Standing) -> Trajectory:
+                played, _ = begin(row, index)
+                return played.trajectory(played.play(past, start, horizon))
+
+            def part(given: tuple[Int[Array, "p"], Standing]) -> Trajectory:
+                # One axis for all rollouts: beside an axis of length 1, XLA copies what a loop carries.
+                rows, pasts = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.num_rollouts, axis=0), given)
+                return jax.vmap(own)(rows, indices, pasts)
+
+            parts = jax.tree.map(
+                lambda leaf: leaf.reshape(self.num_parts, self.part, *leaf.shape[1:]), (rows, jax.vmap(past)(rows))
+            )
+            return jax.lax.map(part, parts)
+
+        back, shape = jnp.argsort(order), (-1, self.num_rollouts)
+        played = jax.lax.map(group, groups)
+        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[3:])[back], played)
+
+
+@jax.custom_batching.custom_vmap
+def common_start(start: Int[Array, ""]) -> Int[Array, ""]:
+    """The round from which rollouts go on; of programs that are vmapped together the first of theirs.
+
+    A loop that ended at another round for each of them would copy in every round all that it carries.
+    """
+    return start
+
+
+@common_start.def_vmap
+def _(size: int, batched: list[bool], starts: Int[Array, "n"]) -> tuple[Int[Array, ""], bool]:
+    del size, batched
+    return common_start(jnp.min(starts)), False
+
+
+def _max(a: Int[Array, ""] | int, b: int) -> Int[Array, ""] | int:
+    return max(a, b) if isinstance(a, int) else jnp.maximum(a, b)
+
+
+def _min(a: Int[Array, ""] | int, b: int) -> Int[Array, ""] | int:
+    return min(a, b) if isinstance(a, int) else jnp.minimum(a, b)
 
 
 def _require_shapes(maker: Any, made: Any, **expected: tuple[int, ...]) -> None:
