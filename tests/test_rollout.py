@@ -152,7 +152,7 @@ def test_rounds_that_nobody_plays_are_not_computed():
     @pytree
     class Counting(Uniform):
         def act(self, key, state, context):
-            jax.debug.callback(lambda key: played.append(key), jax.random.key_data(key))
+            jax.debug.callback(played.append, jax.random.key_data(key))
             return super().act(key, state, context)
 
     branches = jax.random.randint(jax.random.key(3), (64,), 0, HORIZON)

@@ -24,8 +24,8 @@ from scipy import integrate, special, stats
 
 from rmft_jax.config import ScalarKey
 from rmft_jax.method.judging import judge, training_data
-from rmft_jax.method.rmft import iterate
 from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.rmft import iterate
 from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.selection import select_lowest
 from rmft_jax.method.settings import RMFTConfig

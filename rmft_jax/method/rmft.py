@@ -16,8 +16,8 @@ from rmft_jax.config import pytree
 from rmft_jax.method.devices import AXIS, Shares, on_mesh
 from rmft_jax.method.fine_tuning import Fit
 from rmft_jax.method.judging import Judged, judge, take_rollouts, training_data
-from rmft_jax.method.objectives import entropy
 from rmft_jax.method.noise import RolloutKeys
+from rmft_jax.method.objectives import entropy
 from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.state import IterationKeys, TrainState, make_player
 from rmft_jax.problems import Extent, Problem, Trajectory

@@ -95,7 +95,8 @@ class Rollout:
 
         Args:
           standing: before round `start`.
-          start, end: rounds.
+          start: first round to be played.
+          end: first round not to be.
           every: after how many segments of rounds such a state grows. Each time the round is compiled anew.
         """
         horizon = len(self.round_mask)
@@ -125,7 +126,7 @@ class Rollout:
         """The standing after one more round."""
         after, rows = self._round(round, standing)
         write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=round, axis=0)
-        record = jax.tree.map(lambda table, row: write(table, row), standing.record, rows)
+        record = jax.tree.map(write, standing.record, rows)
         return dataclasses.replace(after, record=record)
 
     def _round(self, round: Int[Array, ""], standing: Standing) -> tuple[Standing, tuple[Any, ...]]:
@@ -234,7 +235,9 @@ class Grouping:
 
     @classmethod
     def of(cls, num_scenarios: int, num_rollouts: int, block: int) -> "Grouping":
-        """For up to `block` rollouts at a time."""
+        """For up to `block` rollouts at a time; where that is all, in one group, which starts at the first round."""
+        if block >= num_scenarios * num_rollouts:
+            return cls(num_scenarios, num_rollouts, 1, 1, num_scenarios)
         fewest = max(1, min(num_scenarios, _LANES // num_rollouts))
         part = max(1, min(block // num_rollouts, max(num_scenarios // _GROUPS, fewest)))
         # A group plays its past in one batch, which should not be small, and has no axis of length 1.

@@ -23,9 +23,9 @@ from rmft_jax.config import Params, ScalarKey
 from rmft_jax.method import rmft
 from rmft_jax.method.fine_tuning import Fit
 from rmft_jax.method.judging import KeptBatch, judge, training_data
+from rmft_jax.method.noise import NoiseStreams, RolloutKeys, fold_each
 from rmft_jax.method.objectives import entropy
 from rmft_jax.method.rmft import IterationMetrics
-from rmft_jax.method.noise import NoiseStreams, RolloutKeys, fold_each
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import IterationKeys, TrainState, init
 from rmft_jax.problems import Decision, Trajectory
