@@ -1,7 +1,9 @@
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Many tests compile the same small program, in this process or in one that they start; once is enough.
@@ -9,11 +11,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
     _cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     # Programs of tests compile for longer than they run: without optimization that takes a third of the time. A flag
-    # that another version of XLA does not know would end the process.
+    # that another version of XLA does not know would end the process. Accelerators are tested as they are used.
     _quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     _environment = os.environ | {"XLA_FLAGS": f"{_quick} {os.environ.get('XLA_FLAGS', '')}"}
     if not subprocess.run(
-        [sys.executable, "-c", "import jax; jax.devices()"], env=_environment, check=False
+        [sys.executable, "-c", "import jax, sys; sys.exit(jax.default_backend() != 'cpu')"],
+        env=_environment,
+        check=False,
     ).returncode:
         os.environ["XLA_FLAGS"] = _environment["XLA_FLAGS"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -51,6 +55,15 @@ def _forget_programs():
     """Thousands of compiled programs in one process exhaust the memory maps that it may have."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _exact_products(request: pytest.FixtureRequest) -> Iterator[None]:
+    """By default accelerators round the factors of a product to 8 or 11 bits, too few for what must equal another."""
+    marked = request.node.get_closest_marker("accelerator") is not None
+    exact = marked and jax.default_backend() != "cpu"
+    with jax.default_matmul_precision("highest") if exact else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="module")

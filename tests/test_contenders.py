@@ -51,6 +51,7 @@ def packages_iterations(name: str) -> list:
     return results
 
 
+@pytest.mark.accelerator
 @CASES
 def test_obvious_rollouts_are_the_packages_own(config):
     state = start(config)

@@ -18,6 +18,7 @@ def dataset():
     return evaluate(make_baselines(PROBLEM, QUICK), PROBLEM, num_scenarios=300, key=KEY)
 
 
+@pytest.mark.accelerator
 def test_every_agent_meets_the_same_problems(dataset):
     assert dict(dataset.sizes) == {"agent": 5, "scenario": 300, "round": 20, "arm": 4}
     means = dataset["mean_rewards"].to_numpy()
@@ -33,6 +34,7 @@ def test_the_result_of_an_agent_does_not_depend_on_its_company(dataset):
     np.testing.assert_allclose(final, dataset["regret"].sel(agent="ucb1").isel(round=-1), atol=1e-5)
 
 
+@pytest.mark.accelerator
 def test_uniform_play_loses_the_mean_gap_every_round(dataset):
     means = dataset["mean_rewards"].to_numpy()
     expected = 20 * (means.max(1) - means.mean(1))

@@ -25,6 +25,7 @@ def numbers(state: TrainState):
     return jax.tree.map(np.asarray, (state.params, state.opt_state, state.iteration))
 
 
+@pytest.mark.accelerator
 def test_one_compilation_serves_every_iteration():
     program: Any = rmft.iterate
     state, _ = rmft.iterate(init(SMALL, KEY))
@@ -37,6 +38,7 @@ def test_one_compilation_serves_every_iteration():
     assert program._cache_size() == compiled
 
 
+@pytest.mark.accelerator
 def test_the_second_chunk_does_not_recompile():
     state, _ = rmft.iterate_chunk(init(SMALL, KEY), 2)
     chunk: Any = rmft.iterate_chunk
@@ -58,6 +60,7 @@ def test_the_given_state_is_donated():
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.accelerator
 def test_a_chunk_equals_its_iterations_one_by_one():
     state, losses = init(SMALL, KEY), []
     for _ in range(3):
@@ -68,6 +71,7 @@ def test_a_chunk_equals_its_iterations_one_by_one():
     np.testing.assert_allclose(metrics.loss, losses, rtol=1e-5)
 
 
+@pytest.mark.accelerator
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
     first, _ = rmft.iterate_chunk(init(SMALL, KEY), 2)
     again, _ = rmft.iterate_chunk(init(SMALL, KEY), 2)
@@ -322,7 +326,7 @@ def test_the_configuration_is_checked_before_anything_is_built():
         init(SMALL.replace(k=5), KEY)
 
 
-@pytest.mark.parametrize("arms", ["one_hot", "token"])
+@pytest.mark.parametrize("arms", [pytest.param("one_hot", marks=pytest.mark.accelerator), "token"])
 def test_it_learns_to_tell_two_certain_arms_apart(arms):
     """A probe with a known answer: one arm always pays, one never does; one look settles it."""
     config = PROBE.replace(arms=arms)

@@ -41,6 +41,7 @@ def assert_same(a: Trajectory, b: Trajectory) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
 
 
+@pytest.mark.accelerator
 def test_the_trajectory_is_what_was_played():
     played = play(UCB())
     table = np.asarray(played.reward_table)
@@ -124,6 +125,7 @@ def test_a_shorter_horizon_is_a_prefix():
     np.testing.assert_allclose(short.reward_table, long.reward_table[..., :5, :], atol=2e-6)
 
 
+@pytest.mark.accelerator
 def test_blocks_change_nothing():
     agent = network()
     whole = play(agent, block=10**6)

@@ -72,6 +72,7 @@ def test_both_paths_agree(kind, arms, position, num_layers, num_heads):
     np.testing.assert_allclose(stepwise_probabilities(agent, past), at_once, atol=1e-5)
 
 
+@pytest.mark.accelerator
 @kinds
 def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     horizon = 64

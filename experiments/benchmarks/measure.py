@@ -1,10 +1,11 @@
 """How the benchmarks measure: interleaved repeats, the machine's own limit, and counted operations."""
 
+import contextlib
 import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from rmft_jax.method.settings import RMFTConfig
 
 GEMM_SIZE = 2048
 READ_BYTES, READ_TIMES = 8_000_000, 50
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,18 +122,49 @@ def read_bytes(config: RMFTConfig) -> float:
     return env_steps(config) * policy.num_layers * 8 * policy.width * (config.horizon + 1) / 2
 
 
-def reading(mesh: Mesh | None) -> Callable[[], None]:
-    """Every device reads `READ_BYTES`, about the states of a block of rollouts, `READ_TIMES` times: x'v, with new v."""
-    rows = jnp.ones((READ_BYTES // 256, 64))
+def reading(mesh: Mesh | None, num_bytes: int = READ_BYTES) -> Callable[[], None]:
+    """Every device reads an array `READ_TIMES` times: x'v, with new v; on accelerators the sum of x'v.
 
-    def program(shares: Shares, rows: Float[Array, "n 64"]) -> Float[Array, "64"]:
+    Args:
+      mesh: the devices; None: one.
+      num_bytes: of the array. By default about the states of a block of rollouts, which a CPU's cache holds; the memory
+        itself is measured by arrays that no cache holds.
+    """
+    # A CPU reads fastest by a product with a vector. How an accelerator's libraries do that is their choice; a sum is a
+    # plain pass over the memory.
+    on_cpu = jax.default_backend() == "cpu"
+    width = 64 if on_cpu else 1024
+    rows = jnp.ones((num_bytes // (4 * width), width))
+
+    def program(shares: Shares, rows: Float[Array, "n d"]) -> Float[Array, "d"]:
         del shares
 
-        def once(_: int, vector: Float[Array, "64"]) -> Float[Array, "64"]:
-            return vector + 1e-30 * (rows @ vector)[:64]
+        def once(_: int, vector: Float[Array, "d"]) -> Float[Array, "d"]:
+            return vector + 1e-30 * ((rows @ vector)[:width] if on_cpu else jnp.sum(rows * vector[None]))
 
-        return jax.lax.fori_loop(0, READ_TIMES, once, jnp.ones(64))
+        return jax.lax.fori_loop(0, READ_TIMES, once, jnp.ones(width))
 
     given = replicated(rows, mesh)
     compiled = jax.jit(functools.partial(on_mesh, mesh, program)).lower(given).compile(program_options(mesh))
     return lambda: jax.block_until_ready(compiled(given))
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[float]]:
+    """The seconds of every program that XLA compiles inside the block, or has from a cache on file."""
+    found: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED:
+            found.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def error_line(error: BaseException) -> str:
+    """An error in one line: its kind, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}".removesuffix(": ")

@@ -7,12 +7,9 @@ results themselves.
     python -m experiments.benchmarks.sweep [--json experiments/benchmarks/results/sweep.json] [--every 1]
 """
 
-import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +17,7 @@ import tyro
 import xarray as xr
 from rich.progress import track
 
+from experiments.benchmarks.measure import compilations
 from rmft_jax import Sweep, load_sweep
 from rmft_jax.running.files import write_json
 from rmft_jax.running.provenance import provenance
@@ -40,23 +38,6 @@ SWEEP = Sweep(
         "num_test_scenarios": 1024,
     },
 )
-_EVENT = "/jax/core/compile/backend_compile_duration"
-
-
-@contextlib.contextmanager
-def compilations() -> Iterator[list[float]]:
-    """The seconds of every program that XLA compiles inside the block."""
-    found: list[float] = []
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        if event == _EVENT:
-            found.append(duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def alone(cell: Cell) -> tuple[xr.Dataset, float, int]:

@@ -23,8 +23,9 @@ import tyro
 from experiments.benchmarks import measure
 from experiments.benchmarks.contenders.obvious import ObviousJax
 from experiments.benchmarks.contenders.unfused import Unfused
-from experiments.benchmarks.measure import Spread
+from experiments.benchmarks.measure import Spread, error_line
 from rmft_jax.agents import Transformer
+from rmft_jax.config import ConfigError
 from rmft_jax.method import rmft
 from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
 from rmft_jax.method.settings import RMFTConfig
@@ -66,21 +67,45 @@ class Package:
         self.state, _ = jax.block_until_ready(self._iterate(self.state, None))
 
 
-def sized(width: int, horizon: int) -> RMFTConfig:
-    """The configuration of a size."""
+def sized(width: int, horizon: int, rollouts: int = 0) -> RMFTConfig:
+    """The configuration of a size, with M * L rollouts an iteration; 0: as many as fit two CPU cores."""
     base = RMFTConfig()
-    rollouts = _ROLLOUTS.get((width, horizon), _DEFAULT_ROLLOUTS)
+    rollouts = rollouts or _ROLLOUTS.get((width, horizon), _DEFAULT_ROLLOUTS)
     scenarios = rollouts // base.num_rollouts
     return base.replace(width=width, num_heads=width // 16, horizon=horizon, num_scenarios=scenarios)
 
 
+def contenders_of(config: RMFTConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """The package and those beside it, compiled and tried; and of those that do not work here, why, by name."""
+    makers: dict[str, Callable[[RMFTConfig], Any]] = {"obvious_jax": ObviousJax, "unfused": Unfused}
+    if importlib.util.find_spec("torch") is not None:
+        makers["pytorch"] = _pytorch
+    found: dict[str, Any] = {"rmft_jax": Package(config)}
+    missing: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            one = make(config)
+            for part in ("rollout", "iteration"):
+                getattr(one, part, lambda: None)()
+            found[name] = one
+        except Exception as error:  # Of many kinds: memory, compilers, libraries that do not go together.
+            missing[name] = error_line(error)
+    return found, missing
+
+
+def _pytorch(config: RMFTConfig) -> Any:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    from experiments.benchmarks.contenders.pytorch import PyTorchContender
+
+    if jax.default_backend() != "cpu" and not torch.cuda.is_available():
+        raise ConfigError("got a PyTorch without CUDA, need one that sees the accelerator; try another build of it")
+    return PyTorchContender(config, compiled=True)
+
+
 def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, Any]:
     """Everything that the table says of one size."""
-    contenders = {"rmft_jax": Package(config), "obvious_jax": ObviousJax(config), "unfused": Unfused(config)}
-    if importlib.util.find_spec("torch") is not None:
-        from experiments.benchmarks.contenders.pytorch import PyTorchContender
-
-        contenders["pytorch"] = PyTorchContender(config, compiled=True)
+    contenders, missing = contenders_of(config)
     tasks: dict[str, _Task] = {"gemm": measure.gemm()}
     for part in ("rollout", "iteration"):
         tasks |= {f"{part} {name}": getattr(one, part) for name, one in contenders.items() if hasattr(one, part)}
@@ -92,6 +117,7 @@ def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, 
         "width": policy.width,
         "horizon": config.horizon,
         "rollouts": config.num_scenarios * config.num_rollouts,
+        "missing": missing,
         "compile_seconds": package.compile_seconds,
         "peak_memory_bytes": package.peak_memory,
         "gemm_flops_per_second": dataclasses.asdict(_rate(2 * measure.GEMM_SIZE**3, found["gemm"])),
@@ -115,14 +141,16 @@ def _rate(work: float, times: list[float]) -> Spread:
     return Spread.of([work / time for time in times])
 
 
-def _line(result: dict[str, Any], part: str) -> str:
+def line(result: dict[str, Any], part: str) -> str:
+    """What was measured of rollouts or iterations of a size, in words; of contenders that do not work, why."""
     speedups = ", ".join(
         f"{one['median']:.1f}x {name} [{one['low']:.1f}, {one['high']:.1f}]"
         for name, one in result[f"{part}_speedup"].items()
     )
     fraction, own = result[f"gemm_fraction_{part}"], result[part]["rmft_jax"]
     size = f"{result['width']}x{result['horizon']}"
-    return f"{size} {part}: {own:,.0f} env-steps/s, {fraction:.2f} of the GEMM rate; {speedups}"
+    missing = "".join(f"; no {name}: {why}" for name, why in result["missing"].items())
+    return f"{size} {part}: {own:,.0f} env-steps/s, {fraction:.2f} of the GEMM rate; {speedups}{missing}"
 
 
 def main(
@@ -144,7 +172,7 @@ def main(
     for size in sizes:
         width, horizon = (int(number) for number in size.split("x"))
         results.append(measure_size(sized(width, horizon), repeats, seconds))
-        print(_line(results[-1], "rollout"), _line(results[-1], "iteration"), sep="\n", flush=True)
+        print(line(results[-1], "rollout"), line(results[-1], "iteration"), sep="\n", flush=True)
         gc.collect()
         jax.clear_caches()
     if json is not None:

@@ -24,13 +24,15 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def parse(kind: type[_T], command: str, argv: list[str], default: Any = tyro.MISSING_NONPROP) -> _T:
-    """Parses arguments with tyro; what it has to complain about becomes one line."""
+def parse(
+    kind: type[_T], command: str, argv: list[str], default: Any = tyro.MISSING_NONPROP, program: str = "rmft"
+) -> _T:
+    """Parses the arguments of a command of a program with tyro; what it has to complain about becomes one line."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             config = (tyro.conf.OmitArgPrefixes,)
-            return tyro.cli(kind, prog=f"rmft {command}", args=argv, config=config, default=default)
+            return tyro.cli(kind, prog=f"{program} {command}", args=argv, config=config, default=default)
     except SystemExit as error:
         if error.code in (0, None):
             raise
@@ -38,7 +40,7 @@ def parse(kind: type[_T], command: str, argv: list[str], default: Any = tyro.MIS
         rows = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
         rows = itertools.dropwhile(lambda row: not _has_words(row), rows)
         text = " ".join(itertools.takewhile(_has_words, rows))
-        raise ConfigError(f"{text.rstrip('.')}; try `rmft {command} --help`") from None
+        raise ConfigError(f"{text.rstrip('.')}; try `{program} {command} --help`") from None
 
 
 def without_imports(argv: list[str]) -> tuple[list[str], list[str]]:

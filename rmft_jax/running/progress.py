@@ -21,6 +21,12 @@ class Bar:
         """Says what is running."""
         self._bar.update(self._task, figures=words)
 
+    def say(self, words: str) -> None:
+        """The same, as a line of its own where there is no terminal."""
+        self.figures(words)
+        if not self._console.is_terminal:
+            self._console.print(words, soft_wrap=True, markup=False)
+
     def update(self, done: int, validation_regret: float, regret: float, entropy: float) -> None:
         """Moves the bar of a run to `done` iterations."""
         self._move(
@@ -36,9 +42,16 @@ class Bar:
         self._console.print(f"failed: {label}: {message}", soft_wrap=True, markup=False)
         self._move(self._done + 1, f"{label} · failed")
 
-    def _move(self, done: int, figures: str) -> None:
+    def step(self, words: str, seconds_left: float) -> None:
+        """Counts what ended, with a line about it; how much time is left is said by whoever knows."""
+        if self._console.is_terminal:
+            self._console.print(words, soft_wrap=True, markup=False)
+        self._move(self._done + 1, words, max(seconds_left, 0.0))
+
+    def _move(self, done: int, figures: str, seconds_left: float | None = None) -> None:
         self._done = done
         seconds = (time.perf_counter() - self._started) / (done - self._start) * (self._total - done)
+        seconds = seconds if seconds_left is None else seconds_left
         left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
         self._bar.update(self._task, completed=done, figures=figures, left=left)
         if not self._console.is_terminal:
