@@ -201,8 +201,8 @@ def test_a_block_fits_into_the_cache():
     config = Transformer(num_layers=2, width=64, num_heads=4)
     agent = BanditTransformer.create(jax.random.key(1), config, 3, 100)
     assert state_bytes(agent, 3, 100) == 2 * 2 * 100 * 64 * 4 + 4 * 7  # Keys and values, and a token.
-    assert rollout_block(agent, 3, 100) * state_bytes(agent, 3, 100) <= 8_000_000
-    assert rollout_block(agent, 3, 100) == 78
+    assert rollout_block(agent, 3, 100) * state_bytes(agent, 3, 100) <= 4_000_000
+    assert rollout_block(agent, 3, 100) == 39
     assert rollout_block(Uniform(), 3, 100) == 256
 
 

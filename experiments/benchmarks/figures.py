@@ -28,6 +28,7 @@ from rmft_jax.statistics.tables import markdown_table
 
 _NAMES = {
     "rmft_jax": "rmft_jax",
+    "own_pasts": "rmft_jax, no shared past",
     "pytorch": "PyTorch",
     "unfused": "three programs",
     "obvious_jax": "obvious JAX",
@@ -49,7 +50,7 @@ def draw_throughput(found: dict[str, Any]) -> DataFigure:
         places = np.arange(len(found["sizes"]))
         for i, (name, label) in enumerate(_NAMES.items()):
             rates = [size["iteration"].get(name, np.nan) for size in found["sizes"]]
-            axes.bar(places + (i - 1.5) * 0.2, rates, 0.19, label=label, color=styles[name].color)
+            axes.bar(places + (i - (len(_NAMES) - 1) / 2) * 0.17, rates, 0.16, label=label, color=styles[name].color)
             for size, rate in zip(found["sizes"], rates, strict=True):
                 rows.append({"size": _size(size), "contender": name, "env_steps_per_second": rate})
         axes.set_yscale("log")
@@ -135,12 +136,13 @@ def _draw_axis(axes: Axes, lines: dict[str, dict[str, Any]]) -> None:
 def table(found: dict[str, Any]) -> str:
     """Rates and ratios of all sizes, in Markdown."""
     heads = ["width × T", "rollouts", "env-steps/s", "of GEMM", "× PyTorch", "× obvious JAX", "× three programs"]
-    lines = []
+    heads += ["× no shared past"]
+    lines, beside = [], ("pytorch", "obvious_jax", "unfused", "own_pasts")
     for part in ("rollout", "iteration"):
         for size in found["sizes"]:
             ratios = [
                 f"{one['median']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" if one else "–"
-                for one in (size[f"{part}_speedup"].get(name) for name in ("pytorch", "obvious_jax", "unfused"))
+                for one in (size[f"{part}_speedup"].get(name) for name in beside)
             ]
             rate, share = size[part]["rmft_jax"], size[f"gemm_fraction_{part}"]
             lines.append(

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from rmft_jax.agents import Transformer
+from rmft_jax.method import rollout
 from rmft_jax.method.devices import Shares, on_mesh, program_options, replicated
 from rmft_jax.method.fine_tuning import GradientSteps
 from rmft_jax.method.settings import RMFTConfig
@@ -163,6 +165,15 @@ def compilations() -> Iterator[list[float]]:
         yield found
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@contextlib.contextmanager
+def own_pasts() -> Iterator[None]:
+    """Inside it, programs are traced in which rollouts that branch do not share the rounds before."""
+    with mock.patch.object(rollout, "_GROUPS", 1):  # One group starts at the first round.
+        jax.clear_caches()  # JAX remembers what it traced.
+        yield
+    jax.clear_caches()
 
 
 def error_line(error: BaseException) -> str:

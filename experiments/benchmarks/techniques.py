@@ -68,6 +68,8 @@ def variants(config: RMFTConfig) -> tuple[dict[str, Callable[[], None]], dict[st
     if mesh is not None:
         rollouts["one device"] = play(config, None)
     rollouts["all rollouts at once"] = play(everything, mesh)
+    with measure.own_pasts():
+        rollouts["every rollout plays its own past"] = play(config, mesh)
     with without(rollout, "_SEGMENT_ROUNDS"):
         rollouts["caches of full length"] = play(config, mesh)
     iterations = {"package": iterate(config, mesh)}

@@ -1,7 +1,8 @@
 """Environment steps per second, beside the obvious JAX, PyTorch, and the machine's own rate of matrix products.
 
 For each size, a width and a horizon, all contenders play the same problem with the same network: rollouts alone, and
-whole iterations. They take turns in one process. The configuration is the default one (two layers, heads of
+whole iterations. They take turns in one process. The package also plays without sharing the past of rollouts that
+branch. The configuration is the default one (two layers, heads of
 16, five Bernoulli arms, branching, 8 rollouts per scenario of which 2 are kept).
 
     python -m experiments.benchmarks.throughput [--json OUT] [--sizes 32x50 64x100 128x200 64x1000] [--repeats 5]
@@ -13,7 +14,7 @@ import dataclasses
 import gc
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from experiments.benchmarks.contenders.unfused import Unfused
 from experiments.benchmarks.measure import Spread, error_line
 from rmft_jax.agents import Transformer
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import require
 from rmft_jax.method import rmft
 from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
 from rmft_jax.method.settings import RMFTConfig
@@ -67,6 +69,14 @@ class Package:
         self.state, _ = jax.block_until_ready(self._iterate(self.state, None))
 
 
+class OwnPasts(Package):
+    """The package, but that each rollout plays its own past, as those of the contenders do."""
+
+    def __init__(self, config: RMFTConfig, seed: int = 0):
+        with measure.own_pasts():
+            super().__init__(config, seed)
+
+
 def sized(width: int, horizon: int, rollouts: int = 0) -> RMFTConfig:
     """The configuration of a size, with M * L rollouts an iteration; 0: as many as fit two CPU cores."""
     base = RMFTConfig()
@@ -75,11 +85,19 @@ def sized(width: int, horizon: int, rollouts: int = 0) -> RMFTConfig:
     return base.replace(width=width, num_heads=width // 16, horizon=horizon, num_scenarios=scenarios)
 
 
-def contenders_of(config: RMFTConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """The package and those beside it, compiled and tried; and of those that do not work here, why, by name."""
-    makers: dict[str, Callable[[RMFTConfig], Any]] = {"obvious_jax": ObviousJax, "unfused": Unfused}
-    if importlib.util.find_spec("torch") is not None:
-        makers["pytorch"] = _pytorch
+def contenders_of(config: RMFTConfig, only: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """The package and those beside it, compiled and tried; and of those that do not work here, why, by name.
+
+    Raises:
+      ConfigError: if `only` names somebody whom nobody knows.
+    """
+    makers: dict[str, Callable[[RMFTConfig], Any]] = dict(_MAKERS)
+    for name in only:
+        require(name in makers, f"contender {name!r}", f"one of {', '.join(makers)}", "--only pytorch")
+    if importlib.util.find_spec("torch") is None:
+        del makers["pytorch"]
+    if only:
+        makers = {name: make for name, make in makers.items() if name in only}
     found: dict[str, Any] = {"rmft_jax": Package(config)}
     missing: dict[str, str] = {}
     for name, make in makers.items():
@@ -103,9 +121,17 @@ def _pytorch(config: RMFTConfig) -> Any:
     return PyTorchContender(config, compiled=True)
 
 
-def measure_size(config: RMFTConfig, repeats: int, seconds: float) -> dict[str, Any]:
+_MAKERS: dict[str, Callable[[RMFTConfig], Any]] = {
+    "own_pasts": OwnPasts,
+    "obvious_jax": ObviousJax,
+    "unfused": Unfused,
+    "pytorch": _pytorch,
+}
+
+
+def measure_size(config: RMFTConfig, repeats: int, seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the table says of one size."""
-    contenders, missing = contenders_of(config)
+    contenders, missing = contenders_of(config, only)
     tasks: dict[str, _Task] = {"gemm": measure.gemm()}
     for part in ("rollout", "iteration"):
         tasks |= {f"{part} {name}": getattr(one, part) for name, one in contenders.items() if hasattr(one, part)}
@@ -158,6 +184,7 @@ def main(
     sizes: tuple[str, ...] = ("32x50", "64x100", "128x200", "64x1000"),
     repeats: int = 5,
     seconds: float = 1.0,
+    only: tuple[str, ...] = (),
 ) -> None:
     """Measures every size and prints the table.
 
@@ -166,12 +193,13 @@ def main(
       sizes: width x horizon.
       repeats: turns of every contender.
       seconds: length of a turn, about.
+      only: the contenders beside the package, by name; by default all.
     """
     use_cores()
     results = []
     for size in sizes:
         width, horizon = (int(number) for number in size.split("x"))
-        results.append(measure_size(sized(width, horizon), repeats, seconds))
+        results.append(measure_size(sized(width, horizon), repeats, seconds, only))
         print(line(results[-1], "rollout"), line(results[-1], "iteration"), sep="\n", flush=True)
         gc.collect()
         jax.clear_caches()
