@@ -167,13 +167,14 @@ def test_rounds_that_nobody_plays_are_not_computed():
 def test_programs_that_are_vmapped_together_play_as_alone():
     """The branch rounds of one are not those of another."""
     branches = jax.random.randint(jax.random.key(3), (2, 40), 0, HORIZON)
-    agent, options = network(), {"num_scenarios": 40, "num_rollouts": 4, "block": 8}
-    together = jax.jit(
-        jax.vmap(lambda rounds: rollout_scenarios(agent, PROBLEM, KEYS, branch_rounds=rounds, **options))
-    )
-    for index, played in enumerate(branches):
-        alone = play(agent, branch_rounds=played, **options)
-        assert_same(alone, jax.tree.map(lambda leaf, i=index: leaf[i], together(branches)))
+    agent = network()
+
+    def one(branch_rounds):
+        return play(agent, num_scenarios=40, num_rollouts=4, block=8, branch_rounds=branch_rounds)
+
+    together = jax.jit(jax.vmap(one))(branches)
+    for index, rounds in enumerate(branches):
+        assert_same(one(rounds), jax.tree.map(lambda leaf, i=index: leaf[i], together))
 
 
 @pytest.mark.parametrize("position", ["none", "alibi"])

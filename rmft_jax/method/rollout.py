@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int
 
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, pytree
@@ -50,7 +50,7 @@ class Standing:
 
     agent: Any
     world: Any
-    record: tuple[Shaped[Array, "..."] | None, ...]
+    record: Any
 
 
 @pytree
