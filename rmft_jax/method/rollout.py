@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, Key
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, ScalarKey, pytree
 from rmft_jax.config.checks import block_of, require_shape
+from rmft_jax.method.devices import platform
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.base import Environment
 from rmft_jax.problems.types import Context, Trajectory
@@ -194,6 +195,6 @@ def _require_shapes(maker: Any, made: Any, **expected: tuple[int, ...]) -> None:
 
 def rollout_block(agent: Agent, num_arms: int, horizon: int) -> int:
     """Trajectories whose states fit into a core's share of the cache; 0, for all, where there is no such cache."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return 0
     return min(max(_CACHE_BYTES // max(state_bytes(agent, num_arms, horizon), 1), 8), 256)
