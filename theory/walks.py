@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.config import Params
-from rmft_jax.method.devices import platform
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.evaluation import quick_to_compile
 from rmft_jax.method.rmft import iterate
 from rmft_jax.method.settings import RMFTConfig

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from rmft_jax.config.checks import ConfigError, largest_divisor, require, require_count
+from rmft_jax.config.platforms import platform
 
 AXIS = "scenarios"
 """Name of the only axis of a mesh."""
@@ -64,20 +65,6 @@ class Shares:
 
 ALONE = Shares()
 """One device."""
-
-
-def platform(mesh: Mesh | None = None) -> str:
-    """Of the devices that a program runs on, "cpu", "gpu" or "tpu": what blocks and compiler options are chosen by.
-
-    The devices are those of its mesh; else the default device that JAX was told, `with jax.default_device("tpu")` say,
-    or its name, so that a program can be lowered for a device that this process does not have; else JAX's own choice.
-    """
-    if mesh is not None:
-        return mesh.devices.flat[0].platform
-    told = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if told is None:
-        return jax.default_backend()
-    return told if isinstance(told, str) else told.platform
 
 
 def all_devices() -> list[Any]:

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import Agent, BestFixedArm, reference_agent
 from rmft_jax.config import ScalarKey, pytree
-from rmft_jax.method.devices import Shares, on_mesh, platform
+from rmft_jax.config.platforms import platform
+from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.rollout import RolloutKeys, require_feedback, rollout_scenarios
 from rmft_jax.problems import Problem

@@ -15,7 +15,8 @@ from rmft_jax.agents import SingleLayer, SingleLayerAgent, TrainedAgent
 from rmft_jax.agents.base import state_bytes
 from rmft_jax.config import Choice, Params, ScalarKey, pytree
 from rmft_jax.config.checks import block_of, largest_divisor, require, require_count, require_number
-from rmft_jax.method.devices import Shares, on_mesh, platform
+from rmft_jax.config.platforms import platform
+from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.judging import KeptBatch
 
 if TYPE_CHECKING:

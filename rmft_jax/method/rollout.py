@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int, Key
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, ScalarKey, pytree
 from rmft_jax.config.checks import block_of, require_shape
-from rmft_jax.method.devices import platform
+from rmft_jax.config.platforms import platform
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.base import Environment
 from rmft_jax.problems.types import Context, Trajectory

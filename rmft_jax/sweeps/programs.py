@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from rmft_jax.agents import Agent
 from rmft_jax.config import Params, ScalarKey, pytree
+from rmft_jax.config.platforms import platform
 from rmft_jax.method import rmft
-from rmft_jax.method.devices import platform
 from rmft_jax.method.evaluation import Play, final_regret, measure, quick_to_compile
 from rmft_jax.method.rmft import IterationMetrics
 from rmft_jax.method.settings import RMFTConfig

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 
 from rmft_jax.config.checks import require_count
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.contract import require_contract
-from rmft_jax.method.devices import platform
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.files import RunError, remove
