@@ -2,9 +2,10 @@
 #   make quickstart   train, evaluate and plot a small Transformer in runs/quickstart
 #   make test         the tests
 #   make test-slow    the slow tests
+#   make test-accelerators    whole programs compiled for GPUs and TPUs that are not there, in an environment of its own
 #   make theory       the statements of the theory, checked on the code that trains
 #   make lint         ruff and pyright
-#   make clean        remove .venv
+#   make clean        remove .venv and .venv-aot
 # PYTHON=python3.12 chooses the interpreter; LOCK= installs the newest versions instead of the locked ones.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
 SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name py.typed) README.md LICENSE
 
-.PHONY: quickstart test test-slow theory lint clean
+.PHONY: quickstart test test-slow test-accelerators theory lint clean
 
 quickstart: .venv/.package
 	$(BIN)/rmft train quickstart --out runs/quickstart --resume
@@ -25,6 +26,10 @@ test: .venv/.test .venv/.package
 test-slow: .venv/.test .venv/.package
 	$(BIN)/pytest -m slow
 
+# One process: the compilers of both kinds of device work on all cores.
+test-accelerators: .venv-aot/.package
+	JAX_PLATFORMS=cpu .venv-aot/bin/pytest -m aot -n 0 tests/test_aot.py
+
 theory: .venv/.package
 	$(BIN)/python -m theory.check
 
@@ -34,7 +39,7 @@ lint: .venv/.dev .venv/.package
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-aot
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,4 +61,14 @@ clean:
 # The package is installed, not linked: what runs and is tested is what a user gets.
 .venv/.package: .venv/.run $(SOURCES)
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# Apart from .venv: without a driver the plugins of GPUs and TPUs warn whenever JAX starts.
+.venv-aot/.test: .venv/bin/python pyproject.toml $(LOCK)
+	.venv/bin/python -m venv .venv-aot
+	.venv-aot/bin/python -m pip --disable-pip-version-check -q install $(CONSTRAINTS) hatchling '.[test,aot]'
+	@touch $@
+
+.venv-aot/.package: .venv-aot/.test $(SOURCES)
+	.venv-aot/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
 	@touch $@

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.config import Params
+from rmft_jax.config.platforms import platform
+from rmft_jax.method.evaluation import quick_to_compile
 from rmft_jax.method.rmft import iterate
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import TrainState, init
@@ -38,7 +40,7 @@ STRONG = SETTING.replace(prior_std=1.0, noise_std=0.3, horizon=10, exploration_s
 """Short horizons and a strong signal train cheaply and precisely; what is learned plays any horizon."""
 
 
-QUICK: dict[str, Any] | None = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+QUICK = quick_to_compile(platform())
 """Compiler options for programs that compile for about as long as they run; on CPU they were no slower."""
 _programs: dict[Any, Callable[[TrainState], tuple[TrainState, Any]]] = {}
 

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from rmft_jax.config.checks import ConfigError, largest_divisor, require, require_count
+from rmft_jax.config.platforms import platform
 
 AXIS = "scenarios"
 """Name of the only axis of a mesh."""
@@ -107,12 +108,15 @@ def make_mesh(num_devices: int | None = None, num_scenarios: int = 0) -> Mesh | 
 
 def on_mesh(mesh: Mesh | None, program: Callable[..., _R], *inputs: Any, out: P = _EVERYWHERE) -> _R:
     """Runs `program(shares, *inputs)`, on every device of a mesh if there is one; all hold the inputs, and the outputs
-    unless `out` says otherwise.
+    unless `out` says otherwise. The program may ask for its `platform()`, which is that of the mesh.
     """
     if mesh is None:
         return program(ALONE, *inputs)
     sharded = functools.partial(program, Shares(mesh.size))
-    return jax.shard_map(sharded, mesh=mesh, in_specs=_EVERYWHERE, out_specs=out, check_vma=False)(*inputs)
+    # Told only where it differs: JAX compiles anew for another default device.
+    other = platform(mesh) != platform()
+    with jax.default_device(mesh.devices.flat[0]) if other else contextlib.nullcontext():
+        return jax.shard_map(sharded, mesh=mesh, in_specs=_EVERYWHERE, out_specs=out, check_vma=False)(*inputs)
 
 
 def replicated(tree: _T, mesh: Mesh | None) -> _T:
@@ -140,7 +144,7 @@ def program_options(mesh: Mesh | None) -> dict[str, Any]:
 
     On CPU, where every core is a device, single operations are not split over threads that are busy with others.
     """
-    on_cores = mesh is not None and mesh.devices.flat[0].platform == "cpu"
+    on_cores = mesh is not None and platform(mesh) == "cpu"
     return {"xla_cpu_multi_thread_eigen": False} if on_cores else {}
 
 
@@ -163,7 +167,7 @@ def num_cores() -> int:
 
 def device_name(mesh: Mesh | None = None) -> str:
     """What computes, in words: the kind of device, and how many of them in how many processes if more than one."""
-    device = jax.devices()[0]
+    device = jax.devices(platform())[0] if mesh is None else mesh.devices.flat[0]
     words = [f"{os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind]
     words += [f"{mesh.size} devices"] if mesh is not None else []
     words += [f"{jax.process_count()} processes"] if jax.process_count() > 1 else []

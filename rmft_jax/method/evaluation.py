@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import Agent, BestFixedArm, reference_agent
 from rmft_jax.config import ScalarKey, pytree
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
@@ -99,20 +100,23 @@ def final_regret(
 
 def play_and_measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:
     """Plays one agent and reduces its trajectories to what an evaluation keeps; compiled."""
-    return _compiled_measure(jax.default_backend())(agent, problem, key, num_scenarios)
+    return _compiled_measure(platform())(agent, problem, key, num_scenarios)
 
 
 @functools.cache
-def _compiled_measure(backend: str) -> Callable[..., Play]:
-    return jax.jit(measure, static_argnums=3, compiler_options=quick_to_compile(backend))
+def _compiled_measure(on: str) -> Callable[..., Play]:
+    return jax.jit(measure, static_argnums=3, compiler_options=quick_to_compile(on))
 
 
-def quick_to_compile(backend: str) -> dict[str, Any] | None:
+def quick_to_compile(on: str) -> dict[str, Any] | None:
     """Compiler options of programs that run for about as long as they compile, such as one agent's evaluation.
 
     On CPU the compiler's lowest level of optimization takes two thirds of the time, and the programs were no slower.
+
+    Args:
+      on: the `platform` of their devices.
     """
-    return {"xla_backend_optimization_level": 1} if backend == "cpu" else None
+    return {"xla_backend_optimization_level": 1} if on == "cpu" else None
 
 
 def measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:

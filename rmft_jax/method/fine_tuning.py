@@ -15,6 +15,7 @@ from rmft_jax.agents import SingleLayer, SingleLayerAgent, TrainedAgent
 from rmft_jax.agents.base import state_bytes
 from rmft_jax.config import Choice, Params, ScalarKey, pytree
 from rmft_jax.config.checks import block_of, largest_divisor, require, require_count, require_number
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.judging import KeptBatch
 
@@ -216,7 +217,7 @@ class LeastSquares(Update):
 
 def _block(config: "RMFTConfig", agent: TrainedAgent) -> int:
     """Trajectories whose activations fit into a core's own cache; 0, for all, where there is none."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return 0
     size = state_bytes(agent, config.environment.num_arms, config.horizon)
     return min(max(_CACHE_BYTES // max(size, 1), 2), 64)

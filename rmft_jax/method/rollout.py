@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Int
 from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
 from rmft_jax.config import ConfigError, pytree
 from rmft_jax.config.checks import block_of, require_shape
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.noise import NoiseStreams, RolloutKeys, fold_each
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.base import Environment
@@ -22,8 +23,8 @@ from rmft_jax.problems.types import Context, Trajectory
 
 # Rounds that are played before a growing state grows, at least.
 _SEGMENT_ROUNDS = 25
-# A core's share of the last level of cache, about: of 1, 2, 4 and 8 MB the fastest by a fifth where two cores see 32 MB,
-# which others use too.
+# A core's share of the last level of cache, about: of 1, 2, 4 and 8 MB the fastest by a fifth, where two cores see 32 MB
+# that others use too.
 _CACHE_BYTES = 4_000_000
 # Into how many groups scenarios are sorted by their branch rounds. A group starts with the first of its own.
 _GROUPS = 16
@@ -316,6 +317,6 @@ def _require_shapes(maker: Any, made: Any, **expected: tuple[int, ...]) -> None:
 
 def rollout_block(agent: Agent, num_arms: int, horizon: int) -> int:
     """Trajectories whose states fit into a core's share of the cache; 0, for all, where there is no such cache."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return 0
     return min(max(_CACHE_BYTES // max(state_bytes(agent, num_arms, horizon), 1), 8), 256)

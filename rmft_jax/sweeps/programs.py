@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from rmft_jax.agents import Agent
 from rmft_jax.config import Params, ScalarKey, pytree
+from rmft_jax.config.platforms import platform
 from rmft_jax.method import rmft
 from rmft_jax.method.evaluation import Play, final_regret, measure, quick_to_compile
 from rmft_jax.method.rmft import IterationMetrics
@@ -67,7 +68,7 @@ class Programs:
             jax.tree.map(lambda *sizes: np.asarray(sizes, np.int32), *map(_extent, cells)),
         )
         function = jax.vmap(functools.partial(_start, sizes))
-        return self._call(function, *inputs, name="start", compiler_options=quick_to_compile(jax.default_backend()))
+        return self._call(function, *inputs, name="start", compiler_options=quick_to_compile(platform()))
 
     def advance(self, batch: Batch, run: bool) -> tuple[Batch, IterationMetrics, Float[Array, "B N"], Bool[Array, "B"]]:
         """Runs one chunk of iterations, or none if `run` is false, and validates what came out.
@@ -84,7 +85,7 @@ class Programs:
         function = functools.partial(_evaluate, cell.config.num_test_scenarios)
         problem = padded_config(cell, self._group).problem(_extent(cell))
         problem = jax.tree.map(lambda leaf: np.int32(leaf) if isinstance(leaf, int) else np.float32(leaf), problem)
-        options = quick_to_compile(jax.default_backend())
+        options = quick_to_compile(platform())
         plays = jax.device_get(
             self._call(function, dict(agents), problem, key, name="evaluate", compiler_options=options)
         )

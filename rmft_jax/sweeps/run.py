@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from rmft_jax.config.checks import require_count
+from rmft_jax.config.platforms import platform
 from rmft_jax.method.contract import require_contract
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig
@@ -167,11 +168,11 @@ def batch_size(config: RunConfig) -> int:
     On CPU one: its cores are busy with the rollouts of a single cell. Elsewhere as many as fit, by the memory that
     their trajectories take.
     """
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return 1
     rmft = config.rmft
     numbers = rmft.num_scenarios * rmft.num_rollouts * rmft.horizon * (3 * rmft.environment.num_arms + 3)
-    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 8e9)
+    memory = (jax.local_devices(backend=platform())[0].memory_stats() or {}).get("bytes_limit", 8e9)
     return max(1, int(_MEMORY_SHARE * memory / (4 * numbers)))
 
 
