@@ -234,5 +234,5 @@ if __name__ == "__main__":
         print(error, file=sys.stderr)
         sys.exit(_REFUSED)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped" if "--part" in sys.argv else "stopped; the same command goes on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

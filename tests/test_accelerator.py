@@ -158,15 +158,18 @@ def test_a_part_that_crashes_has_failed_with_its_last_line(tmp_path, monkeypatch
     assert (tmp_path / "map.log").read_text() == "going\n"
 
 
-def test_a_part_that_does_not_end_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerator, "_GRACE", 0.2)
-    child = (
-        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('on', flush=True); time.sleep(999)"
-    )
-    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    told, found = run_instead(monkeypatch, tmp_path, program, seconds=3.0)
+def test_a_part_that_does_not_end_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(accelerator, "_GRACE", 0.5)
+    beat = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    beat += f"; out = open({str(tmp_path / 'beat')!r}, 'a')"
+    beat += "\nwhile True: print('on', file=out, flush=True); time.sleep(0.01)"
+    both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {beat!r}])\n{beat}"
+    told, found = run_instead(monkeypatch, tmp_path, both, seconds=3.0)
     assert told == "unfinished; map: its 3 s were over"
     assert found["status"] == "unfinished"
+    beats = (tmp_path / "beat").stat().st_size
+    time.sleep(0.5)
+    assert (tmp_path / "beat").stat().st_size == beats > 0
 
 
 def test_a_refused_part_keeps_what_was_there(tmp_path, monkeypatch):
