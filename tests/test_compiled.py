@@ -66,6 +66,23 @@ def test_loops_and_launches_of_a_text():
     assert not hlo.Program(TEXT).host_traffic()
 
 
+def test_a_trip_count_is_read_from_the_condition_where_it_is_a_number():
+    head, _, rest = TEXT.partition("%condition (p: (s32[], f32[2])) -> pred[] {\n")
+    compared = """  %p = (s32[]{:T(128)}, f32[2]{0:T(128)}) parameter(0)
+  %fifty = s32[]{:T(128)} constant(50), metadata={op_name="length"}
+  %other = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %round = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%round, %LIMIT), direction=LT, metadata={op_name="lt"}
+}
+"""
+    rest = rest.partition("}\n")[2]
+    for limit, trips, launches in (("fifty", 50, 3), ("other", None, 4)):
+        whole = hlo.Program(
+            f"{head}%condition (p: (s32[], f32[2])) -> pred[] {{\n{compared.replace('LIMIT', limit)}{rest}"
+        ).whole
+        assert whole.loops[0].loops == (hlo.Loop("rollout", trips, launches, ()),)
+
+
 def test_of_two_branches_the_larger_counts():
     def program(flag, x):
         return jax.lax.cond(flag, lambda x: jax.lax.fori_loop(0, 9, lambda _, x: jnp.sort(x * 2), x), lambda x: x, x)
