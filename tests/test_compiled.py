@@ -1,5 +1,7 @@
 """What is read from the text of compiled programs, on programs for CPUs, which are at hand everywhere."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -57,6 +59,10 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 """
 
 
+def read(lowered: Any) -> hlo.Program:
+    return hlo.Program(lowered.compile().as_text())
+
+
 def test_loops_and_launches_of_a_text():
     whole = hlo.Program(TEXT).whole
     # A gather, a product, a fusion, and the condition, at which the host looks.
@@ -87,8 +93,7 @@ def test_of_two_branches_the_larger_counts():
     def program(flag, x):
         return jax.lax.cond(flag, lambda x: jax.lax.fori_loop(0, 9, lambda _, x: jnp.sort(x * 2), x), lambda x: x, x)
 
-    text = jax.jit(program).lower(True, jnp.arange(300.0)).compile().as_text()
-    (loop,) = hlo.Program(text).whole.loops
+    (loop,) = read(jax.jit(program).lower(True, jnp.arange(300.0))).whole.loops
     assert loop.trips == 9
     assert loop.launches > 0
 
@@ -123,13 +128,12 @@ def test_a_callback_is_found_in_a_program_of_jax():
         jax.debug.callback(lambda x: None, x)
         return jax.lax.fori_loop(0, 3, lambda _, x: jnp.sin(x), x)
 
-    assert hlo.Program(jax.jit(program).lower(jnp.ones(3)).compile().as_text()).host_traffic()
+    assert read(jax.jit(program).lower(jnp.ones(3))).host_traffic()
 
 
 def test_an_iteration_is_counted_by_its_loops():
     config = TINY.replace(horizon=6, num_minibatches=2)
-    text = rmft.iterate_chunk.lower(abstract_state(config), compiled.ITERATIONS).compile().as_text()
-    program = hlo.Program(text)
+    program = read(rmft.iterate_chunk.lower(abstract_state(config), compiled.ITERATIONS))
     counts = compiled.counted(program.whole, config.horizon)
     assert not program.host_traffic()
     assert {"rollout", "fine_tuning"} <= {loop.source for loop in program.whole.all()}
