@@ -1,4 +1,4 @@
-"""Puts the tables of `docs/results.md` and of the README in, from what the experiments left in `experiments/results`.
+"""Puts the tables of the pages and of the README in, from what the experiments left in `experiments/results`.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`. The text around it is written by hand, but for numbers
 between `<!--= FILE PATH -->` and `<!-- -->`, where PATH are the keys in FILE.json, parted by slashes, and the last may
@@ -18,6 +18,7 @@ import tyro
 
 from experiments import beside, regret_by_round
 from experiments import comparison as comparisons
+from experiments.accelerators import compiled
 from experiments.beside import TUNED
 from experiments.common import HINDSIGHT, RESULTS, interval
 from experiments.comparison import GROUPS, target_name
@@ -31,7 +32,7 @@ from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
 FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "accelerators.md", ROOT / "README.md")
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 _NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
 
@@ -217,6 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
     **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},
     "pretrained": pretrained,
+    "accelerators": lambda: compiled.table(result("accelerators")),
 }
 
 if __name__ == "__main__":

@@ -7,12 +7,17 @@ from experiments.accelerators.targets import TARGETS
 
 pytestmark = pytest.mark.aot
 
-# What a device is given to do at most, a fifth above what is in `experiments/results/accelerators.json`, which
+# What a device is given to do at most; `experiments/results/accelerators.json` has what it is, which
 # `python -m experiments.accelerators.compiled --json experiments/results/accelerators.json` makes anew.
+# Before every pass of a loop whose trip count is unknown, a GPU's host waits for all that came before.
 BOUNDS: dict[str, dict[str, int]] = {
+    # Today 41 to 48 a round, 168 to 189 an update.
     "h100": {"launches_per_round": 60, "launches_per_update": 240, "unknown_loops": 0},
-    "v5e": {"launches_per_round": 130, "launches_per_update": 400, "unknown_loops": 0},
+    # Today 64 to 115 a round, 187 to 398 an update; scalars and prefetching count.
+    "v5e": {"launches_per_round": 140, "launches_per_update": 480, "unknown_loops": 0},
 }
+# An update in four blocks; today 566 and 672.
+IN_BLOCKS = {"h100": {"launches_per_update": 700}, "v5e": {"launches_per_update": 840}}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -23,5 +28,12 @@ def test_a_program_compiles_stays_on_its_device_and_fits(name, target, capsys):
         print(f"\n{compiled.table({'programs': {name: {target: found}}}).splitlines()[-1]}")
     assert not found["host_traffic"]
     assert found["peak_bytes"] <= TARGETS[target].memory
-    over = {what: found[what] for what, most in BOUNDS[target].items() if found[what] > most}
-    assert not over, f"more than {BOUNDS[target]}"
+    bounds = BOUNDS[target] | (IN_BLOCKS[target] if "blocks" in name else {})
+    over = {what: found[what] for what, most in bounds.items() if found[what] > most}
+    assert not over, f"more than {bounds}"
+
+
+def test_an_h100_needs_no_flag_where_tiles_fit_the_horizon():
+    """The flag of the others is for compiling without a device (`targets._h100_options`)."""
+    found = compiled.apart(compiled.measured, "mab", "h100", {"horizon": 64, "num_scenarios": 64})
+    assert not found["options"]

@@ -1,5 +1,7 @@
 """What is read from the text of compiled programs, on programs for CPUs, which are at hand everywhere."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -57,6 +59,10 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 """
 
 
+def read(lowered: Any) -> hlo.Program:
+    return hlo.Program(lowered.compile().as_text())
+
+
 def test_loops_and_launches_of_a_text():
     whole = hlo.Program(TEXT).whole
     # A gather, a product, a fusion, and the condition, at which the host looks.
@@ -66,12 +72,28 @@ def test_loops_and_launches_of_a_text():
     assert not hlo.Program(TEXT).host_traffic()
 
 
+def test_a_trip_count_is_read_from_the_condition_where_it_is_a_number():
+    head, _, rest = TEXT.partition("%condition (p: (s32[], f32[2])) -> pred[] {\n")
+    compared = """  %p = (s32[]{:T(128)}, f32[2]{0:T(128)}) parameter(0)
+  %fifty = s32[]{:T(128)} constant(50), metadata={op_name="length"}
+  %other = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %round = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%round, %LIMIT), direction=LT, metadata={op_name="lt"}
+}
+"""
+    rest = rest.partition("}\n")[2]
+    for limit, trips, launches in (("fifty", 50, 3), ("other", None, 4)):
+        whole = hlo.Program(
+            f"{head}%condition (p: (s32[], f32[2])) -> pred[] {{\n{compared.replace('LIMIT', limit)}{rest}"
+        ).whole
+        assert whole.loops[0].loops == (hlo.Loop("rollout", trips, launches, ()),)
+
+
 def test_of_two_branches_the_larger_counts():
     def program(flag, x):
         return jax.lax.cond(flag, lambda x: jax.lax.fori_loop(0, 9, lambda _, x: jnp.sort(x * 2), x), lambda x: x, x)
 
-    text = jax.jit(program).lower(True, jnp.arange(300.0)).compile().as_text()
-    (loop,) = hlo.Program(text).whole.loops
+    (loop,) = read(jax.jit(program).lower(True, jnp.arange(300.0))).whole.loops
     assert loop.trips == 9
     assert loop.launches > 0
 
@@ -106,13 +128,12 @@ def test_a_callback_is_found_in_a_program_of_jax():
         jax.debug.callback(lambda x: None, x)
         return jax.lax.fori_loop(0, 3, lambda _, x: jnp.sin(x), x)
 
-    assert hlo.Program(jax.jit(program).lower(jnp.ones(3)).compile().as_text()).host_traffic()
+    assert read(jax.jit(program).lower(jnp.ones(3))).host_traffic()
 
 
 def test_an_iteration_is_counted_by_its_loops():
     config = TINY.replace(horizon=6, num_minibatches=2)
-    text = rmft.iterate_chunk.lower(abstract_state(config), compiled.ITERATIONS).compile().as_text()
-    program = hlo.Program(text)
+    program = read(rmft.iterate_chunk.lower(abstract_state(config), compiled.ITERATIONS))
     counts = compiled.counted(program.whole, config.horizon)
     assert not program.host_traffic()
     assert {"rollout", "fine_tuning"} <= {loop.source for loop in program.whole.all()}

@@ -37,7 +37,7 @@ def main(
     json: Path | None = None,
     targets: Sequence[str] = tuple(TARGETS),
     programs: Sequence[str] = tuple(PROGRAMS),
-    scenarios: int = 0,
+    texts: Path | None = None,
 ) -> None:
     """Compiles, counts, and prints a table.
 
@@ -45,13 +45,12 @@ def main(
       json: where the numbers go too; what is there of other programs and devices stays.
       targets: devices.
       programs: programs.
-      scenarios: of an iteration; 0: as the preset has it. With few the compiler works no less.
+      texts: folder for what was compiled, as text.
     """
     found = read(json)
-    change = {"num_scenarios": scenarios} if scenarios else {}
     for name in programs:
         for target in targets:
-            found["programs"].setdefault(name, {})[target] = apart(measured, name, target, change)
+            found["programs"].setdefault(name, {})[target] = apart(measured, name, target, {}, texts)
             print(table({"programs": {name: {target: found["programs"][name][target]}}}).splitlines()[-1], flush=True)
             if json is not None:
                 write_json(json, found)
@@ -89,23 +88,28 @@ def _default_flags() -> Iterator[None]:
         os.environ |= before
 
 
-def measured(name: str, target: str, change: Mapping[str, Value]) -> dict[str, Any]:
+def measured(name: str, target: str, change: Mapping[str, Value], texts: Path | None = None) -> dict[str, Any]:
     """What is known of a program once it is compiled for a device.
 
     Args:
       name: of `PROGRAMS`.
       target: of `TARGETS`.
       change: settings that differ from the preset's.
+      texts: folder for what was compiled.
 
     Raises:
       ConfigError: if the compiler for the device is not installed.
     """
     job, device = PROGRAMS[name](change), TARGETS[target]
-    lowered, options = job.lowered(device), device.options()
+    lowered, options = job.lowered(device), device.options(job.config.horizon)
     started, busy = time.perf_counter(), time.process_time()
     compiled = lowered.compile(options)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy
-    program, memory = Program(compiled.as_text()), compiled.memory_analysis()
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    program = Program(text)
+    if texts is not None:
+        texts.mkdir(parents=True, exist_ok=True)
+        (texts / f"{target} {name}.txt").write_text(text, encoding="utf-8")
     found = {
         "options": options,
         "compile_seconds": seconds,

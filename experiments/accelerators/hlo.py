@@ -101,12 +101,10 @@ class Program:
         launches, loops = 0, []
         for operation in self.computations[name]:
             if operation.opcode == "while":
-                trips = _TRIPS.search(operation.text)
-                source = self._frames.source(operation.text)
+                source, trips = self._frames.source(operation.text), self._trips(operation)
                 # Where the number of passes is known, nobody looks at the condition.
-                parts = ("body",) if trips else ("condition", "body")
-                names = [part for part in map(operation.named, parts) if part]
-                loops.append(self._loop(source, int(trips[1]) if trips else None, names))
+                parts = ("condition", "body") if trips is None else ("body",)
+                loops.append(self._loop(source, trips, [name for name in map(operation.named, parts) if name]))
             elif operation.opcode in ("call", "conditional"):
                 choices = [self._counted(choice) for choice in _called(operation)]
                 # Of branches, the one that starts most.
@@ -115,6 +113,19 @@ class Program:
             else:
                 launches += _starts(operation)
         return launches, loops
+
+    def _trips(self, loop: Operation) -> int | None:
+        """How often the body of a loop runs: as XLA says, or by its condition, `round < 50`; JAX counts from 0."""
+        if told := _TRIPS.search(loop.text):
+            return int(told[1])
+        condition = self.computations[loop.named("condition") or ""]
+        root = next(operation.text for operation in condition if operation.text.startswith("ROOT "))
+        if limit := re.search(r" compare\(.*%([\w.\-]+)\), direction=LT", root):
+            for operation in condition:
+                value = re.search(r" constant\((\d+)\)", operation.text)
+                if value and operation.text.startswith(f"%{limit[1]} = "):
+                    return int(value[1])
+        return None
 
     def host_traffic(self) -> list[str]:
         """The operations that reach for the host: callbacks, feeds, transfers, and arrays in its memory."""

@@ -51,9 +51,10 @@ class Job:
             return self.lower(devices)
 
 
-def chunk(preset: str, change: _Change, number: int = 1) -> Job:
-    """The fused chunk of a preset, its scenarios shared by a number of devices."""
-    config = get_preset(preset).replace(**change).rmft
+def chunk(preset: str, change: _Change, number: int = 1, blocks: tuple[int, int] = (0, 0)) -> Job:
+    """The fused chunk of a preset, its scenarios shared by devices, in given blocks of rollouts and of an update."""
+    settings = {"rollout_block": blocks[0], "update_block": blocks[1], **change}
+    config = get_preset(preset).replace(**settings).rmft
     state = abstract_state(config)
 
     def lower(devices: list[Any]) -> Any:
@@ -93,6 +94,7 @@ PROGRAMS: Mapping[str, Callable[[_Change], Job]] = {
     "mab": functools.partial(chunk, "mab"),
     "mab-k5": functools.partial(chunk, "mab-k5"),
     "fol": functools.partial(chunk, "fol"),
+    "mab, blocks of 4,096 and 64": functools.partial(chunk, "mab", blocks=(4096, 64)),
     "mab, four devices": functools.partial(chunk, "mab", number=4),
     "mab, four cells of a sweep": functools.partial(sweep, "mab"),
 }

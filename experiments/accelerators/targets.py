@@ -1,7 +1,6 @@
 """Accelerators that programs are compiled for where there is none: what XLA must know of them, and their limits."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +50,7 @@ class Target:
     launch_seconds: the least and the most that a host takes to start an operation; None where a whole program is handed
       over at once.
     devices: as many of them as asked for, known to the compiler only.
-    options: compiler options without which what a device would compile is refused here.
+    options: compiler options without which a program of so many rounds compiles with a device, but not here.
     """
 
     label: str
@@ -59,7 +58,7 @@ class Target:
     bandwidth: float
     launch_seconds: tuple[float, float] | None
     devices: Callable[[int], list[Any]]
-    options: Callable[[], dict[str, Any]]
+    options: Callable[[int], dict[str, Any]]
 
 
 def _v5e(number: int) -> list[Any]:
@@ -77,18 +76,18 @@ def _h100(number: int) -> list[Any]:
     return topologies.get_topology_desc(name, platform="cuda", target_config=_H100, topology=topology).devices
 
 
-@functools.cache
-def _h100_options() -> dict[str, Any]:
+def _h100_options(horizon: int) -> dict[str, Any]:
     """No products by Triton, if the compiler cannot do without a device what it can do with one.
 
-    With a device, XLA compiles every tiling of a product, and the library's one, drops those that do not compile, and
-    takes the fastest. Without a device it takes Triton's first tiling, whether it compiles or not. It does not where a
-    transpose in front of the product is merged with it, and an axis of the tiles spans two of the transposed array, of
-    which the inner one is neither a divisor nor a multiple of the tile: the gradient in front of queries, keys and
-    values, transposed from [B, 3D, T] to [B T, 3D], at T = 50, but not at T = 64. The product alone shows it.
+    With a device XLA compiles a product in many tilings, and as a library call, leaves out what does not compile, and
+    takes the fastest. Without one it takes Triton's first tiling, whether it compiles or not. That one does not where a
+    transpose is merged into the product, and an axis of its tiles, of 16, spans two axes of the transposed array, the
+    inner one of a length that 16 does not divide: the gradient of queries, keys and values, [B, 3D, T], made [B T, 3D].
+    It is compiled here by itself. At T = 50 it fails, at T = 64 it does not, and neither does a whole program.
     """
     place = jax.sharding.SingleDeviceSharding(_h100(1)[0])
-    rows, weights = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in ((32, 96, 50), (32, 96)))
+    shapes = ((32, 96, horizon), (32, 96))
+    rows, weights = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes)
     try:
         jax.jit(lambda rows, weights: jnp.einsum("bft,df->btd", rows, weights)).lower(rows, weights).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -100,7 +99,7 @@ def _h100_options() -> dict[str, Any]:
 
 TARGETS = {
     "h100": Target("NVIDIA H100 (80 GB, SXM)", 80 * 2**30, 3.35e12, (2e-6, 4e-6), _h100, _h100_options),
-    "v5e": Target("TPU v5e", 16 * 2**30, 0.82e12, None, _v5e, dict),
+    "v5e": Target("TPU v5e", 16 * 2**30, 0.82e12, None, _v5e, lambda horizon: {}),
 }
 """By name."""
 

@@ -23,7 +23,7 @@ from rmft_jax.problems.types import Context, Trajectory
 
 # Rounds that are played before a growing state grows, at least.
 _SEGMENT_ROUNDS = 25
-# A core's share of the last level of cache, about: of 1, 2, 4 and 8 MB the fastest by a fifth where two cores have 32 MB
+# A core's share of the last level of cache, about; the fastest of 1, 2, 4 and 8 MB where two cores have 32 MB
 # that others use too.
 _CACHE_BYTES = 4_000_000
 # Into how many groups scenarios are sorted by their branch rounds. A group starts with the first of its own.
