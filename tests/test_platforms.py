@@ -62,7 +62,7 @@ def test_only_cpus_play_and_learn_in_blocks(other):
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_program_lowered_here_for_another_device_is_what_would_run_there(other):
-    state = abstract_state(TINY.replace(num_scenarios=512))  # 8 blocks of 256 rollouts on CPU
+    state = abstract_state(TINY.replace(num_scenarios=512))  # 16 groups on CPU
     here = rmft.play.trace(state)
     with jax.default_device(other):
         there = rmft.play.trace(state)
@@ -70,7 +70,7 @@ def test_a_program_lowered_here_for_another_device_is_what_would_run_there(other
     def loops(traced):
         return set(re.findall(r"length=(\d+)", str(traced.jaxpr)))
 
-    assert loops(here) - loops(there) == {"8"}
+    assert loops(here) - loops(there) == {"16"}
     lowered = there.lower(lowering_platforms=("cuda" if other == "gpu" else other,))
     assert "stablehlo.while" in lowered.as_text()
 
