@@ -18,7 +18,7 @@ import tyro
 
 from experiments import beside, regret_by_round
 from experiments import comparison as comparisons
-from experiments.accelerators import compiled
+from experiments.aot import compiled
 from experiments.beside import TUNED
 from experiments.common import HINDSIGHT, RESULTS, interval
 from experiments.comparison import GROUPS, target_name

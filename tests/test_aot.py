@@ -2,13 +2,13 @@
 
 import pytest
 
-from experiments.accelerators import compiled
-from experiments.accelerators.targets import TARGETS
+from experiments.aot import compiled
+from experiments.aot.targets import TARGETS
 
 pytestmark = pytest.mark.aot
 
 # What a device is given to do at most; `experiments/results/accelerators.json` has what it is, which
-# `python -m experiments.accelerators.compiled --json experiments/results/accelerators.json` makes anew.
+# `python -m experiments.aot.compiled --json experiments/results/accelerators.json` makes anew.
 # Before every pass of a loop whose trip count is unknown, a GPU's host waits for all that came before.
 BOUNDS: dict[str, dict[str, int]] = {
     # Today 41 to 48 a round, 168 to 189 an update, 2,956 to 5,884 an iteration.

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.accelerators import compiled, hlo
-from experiments.accelerators.targets import TARGETS
+from experiments.aot import compiled, hlo
+from experiments.aot.targets import TARGETS
 from rmft_jax.method import rmft
 from rmft_jax.method.state import abstract_state
 from worlds import TINY

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rmft_jax.agents import UCB, BanditTransformer, Transformer, Uniform
 from rmft_jax.agents.base import segment_ends, state_bytes
 from rmft_jax.config import ConfigError, pytree, static_field
 from rmft_jax.method.noise import NoiseStreams, RolloutKeys
-from rmft_jax.method.rollout import rollout_block, rollout_scenarios
+from rmft_jax.method.rollout import Grouping, rollout_block, rollout_scenarios
 from rmft_jax.problems import Adaptive, ObliviousEnvironment, Problem, Stationary, Trajectory
 
 WORLD = Stationary(num_arms=3, noise="gaussian")
@@ -141,11 +143,24 @@ def test_a_past_that_is_played_once_changes_nothing(name, monkeypatch):
     monkeypatch.setattr("rmft_jax.method.rollout._LANES", 4)
     jax.clear_caches()  # Else programs of before would play.
     branches = jax.random.randint(jax.random.key(1), (23,), 0, HORIZON)  # 23 scenarios do not fill their groups.
-    apart, together = (
-        play(agent, problem, num_scenarios=23, branch_rounds=branches, block=size) for size in (10**6, 12)
+    apart, *together = (
+        play(agent, problem, num_scenarios=23, branch_rounds=branches, block=size) for size in (10**6, 12, 3)
     )
     jax.clear_caches()
-    assert_same(apart, together)
+    for played in together:  # In blocks of three scenarios, and of three of the four rollouts of one.
+        assert_same(apart, played)
+
+
+@given(scenarios=st.integers(1, 3000), rollouts=st.integers(2, 40), block=st.integers(1, 600))
+def test_groups_hold_every_scenario_and_no_more_states_than_a_block(scenarios, rollouts, block):
+    groups = Grouping.of(scenarios, rollouts, block)
+    size = groups.num_parts * groups.part
+    assert scenarios <= groups.num_groups * size < scenarios + size
+    if block >= scenarios * rollouts:
+        assert groups.num_groups == 1
+    else:
+        assert groups.part * rollouts <= max(block, rollouts)  # The rollouts of one scenario are played in blocks.
+        assert 2 <= size <= max(block, 2)
 
 
 def test_rounds_that_nobody_plays_are_not_computed():

@@ -170,7 +170,13 @@ def compilations() -> Iterator[list[float]]:
 @contextlib.contextmanager
 def own_pasts() -> Iterator[None]:
     """Inside it, programs are traced in which rollouts that branch do not share the rounds before."""
-    with mock.patch.object(rollout, "_GROUPS", 1):  # One group starts at the first round.
+
+    def one_group(num_scenarios: int, num_rollouts: int, block: int) -> rollout.Grouping:
+        return rollout.Grouping(
+            num_scenarios, num_rollouts, block, 1, 1, num_scenarios
+        )  # It begins at the first round.
+
+    with mock.patch.object(rollout.Grouping, "of", one_group):
         jax.clear_caches()  # JAX remembers what it traced.
         yield
     jax.clear_caches()

@@ -163,7 +163,7 @@ def rollout_scenarios(
 ) -> Trajectory:
     """Draws `num_scenarios` scenarios and plays each of them `num_rollouts` times.
 
-    Where rollouts branch, the rounds before are played once for all of a scenario, if they are played in blocks.
+    Where rollouts branch, the rounds before are played once for all of a scenario, on CPU and in blocks.
 
     Args:
       agent: who plays.
@@ -192,23 +192,24 @@ def rollout_scenarios(
     environment, horizon, mask, rounds = problem.environment, problem.horizon, problem.arm_mask, problem.round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
 
-    def begin(row: Int[Array, ""], index: Int[Array, ""] | int) -> tuple[Rollout, Standing]:
+    def seat(row: Int[Array, ""], index: Int[Array, ""] | int) -> tuple[Rollout, Any]:
         own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, first_scenario + row))
         scenario = environment.reset(own_keys[0], mask, rounds)
         reward_split = jnp.full_like(branches[row], horizon) if shared_reward_noise else branches[row]
         noise = NoiseStreams.create(own_keys[1:], jnp.asarray(index), jnp.stack([branches[row], reward_split]))
-        played = Rollout(agent, environment, noise, mask, rounds)
-        return played, played.fresh(scenario)
+        return Rollout(agent, environment, noise, mask, rounds), scenario
 
     total = num_scenarios * num_rollouts
     block = block or rollout_block(agent, environment.num_arms, horizon) or total
-    together = Grouping.of(num_scenarios, num_rollouts, block)
-    if branch_rounds is not None and num_rollouts > 1 and together.num_groups > 1:
-        return together.play(begin, branches, horizon)
+    # A loop whose end is found out while it runs lets an accelerator wait for its host in every round.
+    if branch_rounds is not None and num_rollouts > 1 and platform() == "cpu":
+        together = Grouping.of(num_scenarios, num_rollouts, block)
+        if together.num_groups > 1:
+            return together.play(seat, branches, horizon)
 
     def play(number: Int[Array, ""]) -> Trajectory:
-        played, start = begin(number // num_rollouts, number % num_rollouts)
-        return played.trajectory(played.play(start, 0, horizon))
+        played, scenario = seat(number // num_rollouts, number % num_rollouts)
+        return played.trajectory(played.play(played.fresh(scenario), 0, horizon))
 
     # One axis for all rollouts: beside an axis of length 1, XLA copies what a scan carries. A remainder would be
     # compiled as a program of its own.
@@ -224,6 +225,7 @@ class Grouping:
     rollouts go on from there, those of some scenarios at a time. Rounds that nobody plays are not computed.
 
     num_scenarios, num_rollouts: M and L.
+    block: rollouts that are stepped together, at most.
     num_groups: of equal size; the last one is filled up.
     num_parts: of a group, of equal size.
     part: scenarios of each.
@@ -231,6 +233,7 @@ class Grouping:
 
     num_scenarios: int
     num_rollouts: int
+    block: int
     num_groups: int
     num_parts: int
     part: int
@@ -239,18 +242,19 @@ class Grouping:
     def of(cls, num_scenarios: int, num_rollouts: int, block: int) -> "Grouping":
         """For up to `block` rollouts at a time; where that is all, in one group, which starts at the first round."""
         if block >= num_scenarios * num_rollouts:
-            return cls(num_scenarios, num_rollouts, 1, 1, num_scenarios)
+            return cls(num_scenarios, num_rollouts, block, 1, 1, num_scenarios)
         fewest = max(1, min(num_scenarios, _LANES // num_rollouts))
         part = max(1, min(block // num_rollouts, max(num_scenarios // _GROUPS, fewest)))
         # A group plays its past in one batch, which should not be small, and has no axis of length 1.
-        num_parts = max(-(-num_scenarios // (_GROUPS * part)), 1 if part > 1 else 2)
-        return cls(num_scenarios, num_rollouts, -(-num_scenarios // (part * num_parts)), num_parts, part)
+        parts = min(-(-num_scenarios // (_GROUPS * part)), block // part)
+        num_parts = max(parts, 1 if part > 1 else 2)
+        return cls(num_scenarios, num_rollouts, block, -(-num_scenarios // (part * num_parts)), num_parts, part)
 
-    def play(self, begin: Any, branch_rounds: Int[Array, "M"], horizon: int) -> Trajectory:
+    def play(self, seat: Any, branch_rounds: Int[Array, "M"], horizon: int) -> Trajectory:
         """All rollouts, `[M, L]`.
 
         Args:
-          begin: from the number of a scenario and of its rollout to the rollout and its standing before round 0.
+          seat: from the number of a scenario and of its rollout to the rollout and a fresh state of the environment.
           branch_rounds: `[M]` first rounds that the rollouts of a scenario play on their own.
           horizon: T.
         """
@@ -263,17 +267,19 @@ class Grouping:
             start = common_start(jnp.min(branch_rounds[rows]))
 
             def past(row: Int[Array, ""]) -> Standing:
-                played, fresh = begin(row, 0)
-                return played.play(fresh, 0, start, every=2)  # It is little of the work: less to compile.
+                played, scenario = seat(row, 0)
+                # It is little of the work: less to compile.
+                return played.play(played.fresh(scenario), 0, start, every=2)
 
-            def own(row: Int[Array, ""], index: Int[Array, ""], past: Standing) -> Trajectory:
-                played, _ = begin(row, index)
+            def own(given: tuple[Int[Array, ""], Int[Array, ""], Standing]) -> Trajectory:
+                row, index, past = given
+                played, _ = seat(row, index)
                 return played.trajectory(played.play(past, start, horizon))
 
             def part(given: tuple[Int[Array, "p"], Standing]) -> Trajectory:
                 # One axis for all rollouts: beside an axis of length 1, XLA copies what a loop carries.
                 rows, pasts = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.num_rollouts, axis=0), given)
-                return jax.vmap(own)(rows, indices, pasts)
+                return jax.lax.map(own, (rows, indices, pasts), batch_size=block_of(len(rows), self.block))
 
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(self.num_parts, self.part, *leaf.shape[1:]), (rows, jax.vmap(past)(rows))

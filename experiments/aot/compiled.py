@@ -2,7 +2,7 @@
 
 Each program is compiled in a process of its own, with the flags that XLA has by default.
 
-    python -m experiments.accelerators.compiled [--targets h100 v5e] [--programs mab fol] [--json OUT]
+    python -m experiments.aot.compiled [--targets h100 v5e] [--programs mab fol] [--json OUT]
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import tyro
 
-from experiments.accelerators.hlo import Loop, Program
-from experiments.accelerators.programs import ITERATIONS, PROGRAMS, Job
-from experiments.accelerators.targets import TARGETS, Target
+from experiments.aot.hlo import Loop, Program
+from experiments.aot.programs import ITERATIONS, PROGRAMS, Job
+from experiments.aot.targets import TARGETS, Target
 from experiments.benchmarks import measure
 from rmft_jax.config import Value
 from rmft_jax.running.files import write_json
-from rmft_jax.running.provenance import versions
+from rmft_jax.running.provenance import provenance, versions
 from rmft_jax.statistics.tables import markdown_table
 
 _P = ParamSpec("_P")
@@ -111,6 +111,7 @@ def measured(name: str, target: str, change: Mapping[str, Value], texts: Path | 
         texts.mkdir(parents=True, exist_ok=True)
         (texts / f"{target} {name}.txt").write_text(text, encoding="utf-8")
     found = {
+        "git_commit": provenance()["git_commit"],
         "options": options,
         "compile_seconds": seconds,
         "compile_cpu_seconds": cpu_seconds,

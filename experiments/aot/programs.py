@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from experiments.accelerators.targets import Target, get_devices
+from experiments.aot.targets import Target, get_devices
 from rmft_jax.config import Value
 from rmft_jax.method import rmft
 from rmft_jax.method.devices import AXIS
