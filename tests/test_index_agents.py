@@ -25,6 +25,7 @@ from rmft_jax.agents import (
     SlidingWindowUCB,
     Uniform,
 )
+from rmft_jax.agents.beta_draws import log_odds
 from rmft_jax.agents.statistics import ArmStatistics
 from rmft_jax.problems import Context
 
@@ -73,7 +74,7 @@ def gaussian_index(s: Seen) -> float:
 
 
 def beta_draws(key, pulls, sums):
-    return np.asarray(jax.random.beta(key, 1.0 + jnp.asarray(sums), 1.0 + jnp.asarray(pulls) - jnp.asarray(sums)))
+    return np.asarray(log_odds(key, 1.0 + jnp.asarray(sums), 1.0 + jnp.asarray(pulls) - jnp.asarray(sums), 1.0))
 
 
 def gaussian_draws(key, pulls, sums):
@@ -215,7 +216,7 @@ def test_discounted_thompson_samples_the_discounted_posterior():
         state = agent.observe(state, jnp.asarray(action), jnp.asarray(reward), context(t, 100, 2))
         counts *= 1 - math.sqrt(9 / 100) / 4
         counts[action] += [reward, 1 - reward]
-    expected = jax.random.beta(key, 1 + jnp.asarray(counts[:, 0]), 1 + jnp.asarray(counts[:, 1]))
+    expected = log_odds(key, 1 + jnp.asarray(counts[:, 0]), 1 + jnp.asarray(counts[:, 1]), 1.0)
     np.testing.assert_allclose(agent._index(key, state, context(4, 100, 2)), expected, rtol=1e-4)
 
 

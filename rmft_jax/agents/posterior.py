@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rmft_jax.agents.beta_draws import log_odds
 from rmft_jax.agents.statistics import ArmStatistics, StatisticsAgent
 from rmft_jax.config import Number, ScalarKey, pytree
 from rmft_jax.problems.types import Context
@@ -36,7 +37,8 @@ class BetaThompson(StatisticsAgent):
     beta: Number = 1.0
 
     def _index(self, key: ScalarKey, state: ArmStatistics, context: Context) -> Float[Array, "K"]:
-        return jax.random.beta(key, *beta_posterior(state, self.alpha, self.beta))
+        # Odds grow with what is drawn, and near 1, where draws are rounded to 1, they still differ.
+        return log_odds(key, *beta_posterior(state, self.alpha, self.beta), jnp.minimum(self.alpha, self.beta))
 
 
 @pytree
