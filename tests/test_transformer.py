@@ -89,6 +89,37 @@ def test_both_paths_agree_in_outputs_at_a_longer_horizon(kind):
     np.testing.assert_allclose(jnp.stack(one_by_one), at_once, atol=1e-5)
 
 
+@kinds
+@pytest.mark.parametrize("arms", ["one_hot", "token"])
+def test_rounded_caches_hold_bfloat16_and_both_paths_see_them(kind, arms):
+    rounded, exact = (make_agent(kind, arms=arms, cache_dtype=dtype) for dtype in ("bfloat16", "float32"))
+    state = rounded.init(ARMS, HORIZON)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.memory)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded.grow(state, 2 * HORIZON).memory)} == {jnp.dtype("bfloat16")}
+    past = history()
+    at_once = outputs(rounded, past)
+    assert at_once.dtype == jnp.float32
+    np.testing.assert_allclose(stepwise_probabilities(rounded, past), jax.nn.softmax(at_once), atol=1e-5)
+    # Eight bits of mantissa: the outputs of round 0, of one key and value alone, differ, and none by much.
+    apart = np.abs(at_once - outputs(exact, past)).max(axis=-1)
+    assert (apart > 0).all()
+    assert apart.max() < 0.02 * np.abs(at_once).max()
+
+
+def test_weights_learn_through_rounded_caches():
+    past = history()
+
+    def loss(params, dtype):
+        agent = dataclasses.replace(make_agent(cache_dtype=dtype), params=params)
+        return -jax.nn.log_softmax(agent.outputs(past))[jnp.arange(HORIZON), past.actions].mean()
+
+    params = make_agent().params
+    rounded, exact = (jax.grad(loss)(params, dtype) for dtype in ("bfloat16", "float32"))
+    for found, expected in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize(("arms", "position"), [("one_hot", "none"), ("one_hot", "alibi"), ("token", "none")])
 def test_a_long_trajectory_is_read_in_parts_as_in_one(arms, position, monkeypatch):
     agent, past = make_agent(arms=arms, position=position), history()

@@ -94,6 +94,7 @@ PROGRAMS: Mapping[str, Callable[[_Change], Job]] = {
     "mab": functools.partial(chunk, "mab"),
     "mab-k5": functools.partial(chunk, "mab-k5"),
     "fol": functools.partial(chunk, "fol"),
+    "mab-k5, caches in bfloat16": lambda change: chunk("mab-k5", {"cache_dtype": "bfloat16", **change}),
     "mab, blocks of 4,096 and 64": functools.partial(chunk, "mab", blocks=(4096, 64)),
     "mab, four devices": functools.partial(chunk, "mab", number=4),
     "mab, four cells of a sweep": functools.partial(sweep, "mab"),

@@ -121,7 +121,8 @@ def read_bytes(config: RMFTConfig) -> float:
     """Bytes of keys and values that all rollouts of an iteration must read: those of the rounds up to each."""
     policy = config.policy
     assert isinstance(policy, Transformer)
-    return env_steps(config) * policy.num_layers * 8 * policy.width * (config.horizon + 1) / 2
+    size = jnp.dtype(policy.cache_dtype).itemsize
+    return env_steps(config) * policy.num_layers * 2 * size * policy.width * (config.horizon + 1) / 2
 
 
 def reading(mesh: Mesh | None, num_bytes: int = READ_BYTES) -> Callable[[], None]:

@@ -43,6 +43,9 @@ class NetworkSettings(Policy):
     arms: Literal["one_hot", "token"] = "one_hot"
     """How a round is told: as one token that lists the arms, or as a token per arm, with weights that all arms share.
     With `token` the policy treats all arms alike and plays any number of them, at K times the cost."""
+    cache_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What keys and values are rounded to, in play and in training alike. All arithmetic is in float32; `bfloat16`
+    halves what an accelerator reads in every round, and saves nothing on CPU."""
 
     def validate(self) -> None:
         super().validate()
@@ -69,7 +72,9 @@ def empty_cache(config: NetworkSettings, num_arms: int, horizon: int) -> list[La
     heads = (config.num_heads,) if config.num_heads > 1 else ()
     streams = (num_arms,) if config.arms == "token" else ()
     shape = (*streams, *heads, horizon, config.width // config.num_heads)
-    return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.num_layers)]
+    return [
+        (jnp.zeros(shape, config.cache_dtype), jnp.zeros(shape, config.cache_dtype)) for _ in range(config.num_layers)
+    ]
 
 
 class SelfAttention(nnx.Module):
@@ -115,8 +120,10 @@ class CausalSelfAttention(SelfAttention):
         Where the compiler knows `start`, a long window is cut into parts that read the cache only up to their own ends.
         """
         q_HxWxh, k_HxWxh, v_HxWxh = self._heads(x_WxD)
-        k_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[0], k_HxWxh, start, axis=-2)
-        v_HxTxh = jax.lax.dynamic_update_slice_in_dim(cache[1], v_HxWxh, start, axis=-2)
+        k_HxTxh, v_HxTxh = (
+            jax.lax.dynamic_update_slice_in_dim(past, window.astype(past.dtype), start, axis=-2)
+            for past, window in zip(cache, (k_HxWxh, v_HxWxh), strict=True)
+        )
         if not isinstance(start, int):
             mixed_HxWxh = self._attend(q_HxWxh, k_HxTxh, v_HxTxh, start)
         else:
@@ -137,6 +144,7 @@ class CausalSelfAttention(SelfAttention):
         v_HxTxh: Float[Array, "*H T h"],
         start: Int[Array, ""] | int,
     ) -> Float[Array, "*H W h"]:
+        k_HxTxh, v_HxTxh = k_HxTxh.astype(jnp.float32), v_HxTxh.astype(jnp.float32)
         scores_HxWxT = jnp.einsum("...Wh,...Th->...WT", q_HxWxh, k_HxTxh) / math.sqrt(q_HxWxh.shape[-1])
         age_WxT = start + jnp.arange(q_HxWxh.shape[-2])[:, None] - jnp.arange(k_HxTxh.shape[-2])[None, :]
         if self.position == "alibi":
