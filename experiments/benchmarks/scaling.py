@@ -3,7 +3,7 @@
 Every size of an axis is compiled first; then all take turns. An exponent is the slope of a straight line through the
 logarithms of the median cost per env-step.
 
-    python -m experiments.benchmarks.scaling [--json OUT] [--repeats 5]
+    python -m experiments.benchmarks.scaling [--json OUT] [--only softmax] [--repeats 5]
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Spread
 from rmft_jax.agents import catalogue
 from rmft_jax.agents.base import state_bytes
+from rmft_jax.config.checks import require
 from rmft_jax.method import rmft
 from rmft_jax.method.devices import device_name, make_mesh, program_options, replicated, use_cores
 from rmft_jax.method.evaluation import final_regret
@@ -30,7 +31,7 @@ from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import abstract_state, init
 from rmft_jax.problems import Problem, Stationary
 from rmft_jax.running.files import write_json
-from rmft_jax.running.provenance import versions
+from rmft_jax.running.provenance import provenance
 
 _Task = Callable[[], None]
 # Env-steps of a measurement, about.
@@ -157,17 +158,20 @@ def _stepping(step: Any, state: Any) -> _Task:
     return once
 
 
-def main(json: Path | None = None, repeats: int = 5, seconds: float = 1.0) -> None:
+def main(json: Path | None = None, only: tuple[str, ...] = (), repeats: int = 5, seconds: float = 1.0) -> None:
     """Measures every axis and prints its exponent.
 
     Args:
       json: where the numbers go too.
+      only: of the axes, those with one of these words in their names; by default all.
       repeats: turns of every size.
       seconds: length of a turn, about.
     """
     use_cores()
-    result: dict[str, Any] = {"device": device_name(make_mesh()), "versions": versions(), "axes": {}}
-    for name, sizes in AXES.items():
+    result: dict[str, Any] = {**provenance(), "device": device_name(make_mesh()), "axes": {}}
+    chosen = {name: sizes for name, sizes in AXES.items() if not only or any(word in name for word in only)}
+    require(bool(chosen), f"only={' '.join(only)}", f"words of {'; '.join(AXES)}", "--only softmax")
+    for name, sizes in chosen.items():
         result["axes"][name] = found = measure_axis(sizes, _FITTED.get(name, np.inf), repeats, seconds)
         costs = ", ".join(
             f"{size}: {1e6 * cost['median']:.3g}"

@@ -27,7 +27,7 @@ from rmft_jax.method.devices import device_name, make_mesh, program_options, rep
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import init
 from rmft_jax.running.files import write_json
-from rmft_jax.running.provenance import versions
+from rmft_jax.running.provenance import provenance
 
 _LONG = 10**9
 _PLAY = inspect.unwrap(rmft.play)
@@ -113,7 +113,7 @@ def main(
         gc.collect()
         jax.clear_caches()
     if json is not None:
-        write_json(json, {"device": device_name(make_mesh()), "versions": versions(), "sizes": results})
+        write_json(json, {**provenance(), "device": device_name(make_mesh()), "sizes": results})
 
 
 if __name__ == "__main__":

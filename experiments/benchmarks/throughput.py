@@ -33,7 +33,7 @@ from rmft_jax.method.devices import device_name, make_mesh, program_options, rep
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import init
 from rmft_jax.running.files import write_json
-from rmft_jax.running.provenance import versions
+from rmft_jax.running.provenance import provenance
 
 # Rollouts M * L of an iteration, fewer where one would take minutes.
 _ROLLOUTS = {(128, 200): 1024, (64, 1000): 256}
@@ -204,7 +204,7 @@ def main(
         gc.collect()
         jax.clear_caches()
     if json is not None:
-        found = {"device": device_name(make_mesh()), "versions": versions()}
+        found = {**provenance(), "device": device_name(make_mesh())}
         limit = max(result["gemm_flops_per_second"]["median"] for result in results)
         write_json(json, found | {"gemm_flops_per_second": limit, "sizes": results})
 
