@@ -137,7 +137,7 @@ def test_blocks_change_nothing():
 
 @pytest.mark.parametrize("name", ["ucb", "network", "adaptive"])
 def test_a_past_that_is_played_once_changes_nothing(name, monkeypatch):
-    agent = network() if name == "network" else UCB()
+    agent = UCB() if name == "ucb" else network()  # Against an adversary UCB has ties, which rounding breaks.
     problem = Problem(Adaptive(num_arms=3), HORIZON) if name == "adaptive" else PROBLEM
     monkeypatch.setattr("rmft_jax.method.rollout._SEGMENT_ROUNDS", 3)
     monkeypatch.setattr("rmft_jax.method.rollout._LANES", 4)

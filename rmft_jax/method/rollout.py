@@ -286,9 +286,19 @@ class Grouping:
             )
             return jax.lax.map(part, parts)
 
-        back, shape = jnp.argsort(order), (-1, self.num_rollouts)
-        played = jax.lax.map(group, groups)
-        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[3:])[back], played)
+        def put(number: Int[Array, ""], played: Trajectory) -> Trajectory:
+            rows = groups[number]
+            # At their places at once: sorted back at the end, all trajectories would be held twice.
+            return jax.tree.map(
+                lambda all, own: all.at[rows].set(own.reshape(len(rows), self.num_rollouts, *all.shape[2:])),
+                played,
+                group(rows),
+            )
+
+        one = jax.eval_shape(group, groups[0])
+        shape = self.num_scenarios, self.num_rollouts
+        empty = jax.tree.map(lambda leaf: jnp.zeros((*shape, *leaf.shape[2:]), leaf.dtype), one)
+        return jax.lax.fori_loop(0, self.num_groups, put, empty)
 
 
 @jax.custom_batching.custom_vmap
