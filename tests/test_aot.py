@@ -11,14 +11,14 @@ pytestmark = pytest.mark.aot
 # `python -m experiments.aot.compiled --json experiments/results/accelerators.json` makes anew.
 # Before every pass of a loop whose trip count is unknown, a GPU's host waits for all that came before.
 BOUNDS: dict[str, dict[str, int]] = {
-    # Today 41 to 48 a round, 168 to 189 an update, 2,956 to 5,884 an iteration.
+    # Today 42 to 51 a round, 168 to 189 an update, 2,998 to 6,064 an iteration.
     "h100": {
         "launches_per_round": 60,
         "launches_per_update": 240,
         "launches_per_iteration": 7_200,
         "unknown_loops": 0,
     },
-    # Today 64 to 115 a round, 187 to 398 an update, 4,522 to 12,273 an iteration; scalars and prefetching count.
+    # Today 69 to 109 a round, 187 to 398 an update, 4,643 to 12,910 an iteration; scalars and prefetching count.
     "v5e": {
         "launches_per_round": 140,
         "launches_per_update": 480,
@@ -26,7 +26,7 @@ BOUNDS: dict[str, dict[str, int]] = {
         "unknown_loops": 0,
     },
 }
-# Eight blocks of rollouts, four of an update: today 566 and 21,252, and 672 and 32,685.
+# Eight blocks of rollouts, four of an update: today 566 and 21,595, and 672 and 34,269.
 IN_BLOCKS = {
     "h100": {"launches_per_update": 700, "launches_per_iteration": 26_000},
     "v5e": {"launches_per_update": 840, "launches_per_iteration": 40_000},
