@@ -63,7 +63,8 @@ def value_of(hint: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(hint) is Literal:
         return st.sampled_from(typing.get_args(hint))
     floats = st.floats(-(2.0**100), 2.0**100, allow_subnormal=False, width=32)
-    return {bool: st.booleans(), int: st.integers(0, 9), float: floats}[hint]
+    names = st.sampled_from(["policy", "ucb1", "nobody"])
+    return {bool: st.booleans(), int: st.integers(0, 9), float: floats, str: names}[hint]
 
 
 @st.composite
