@@ -26,7 +26,7 @@ def tellings(number: int = 600, num_arms: int = 4, horizon: int = 25, **settings
 def dialogue(telling: Telling, *, named=False) -> str:
     """Every piece of text that a telling can give, in an order in which they can follow each other."""
     text = telling.intro
-    for value, arm in itertools.product(VALUES, range(len(telling.names))):
+    for value, arm in zip(VALUES, itertools.cycle(range(len(telling.names))), strict=False):
         text += telling.think + thoughts()[arm].format(arm=telling.names[arm])
         text += telling.ask + f" {telling.names[arm]}" + telling.told(arm, value, named=named)
         text += telling.ask + f" {telling.names[arm]}" + telling.revealed + telling.listed(arm, value)
@@ -235,7 +235,8 @@ def test_every_word_of_the_vocabulary_is_used():
                     telling.listed(0, 0.123),
                 )
                 texts += [telling.intro, *pieces, *told, *rows]
-                texts += [telling.amount(step / 50 - 1) for step in range(101)]  # exactly one euro, star, ...
+                top = telling.unit.top
+                texts += [telling.amount(1.0 if top is None else 2 / top - 1)]  # exactly one euro, star, ...
     used = {word for text in set(texts) for word in split_words(re.sub(r"\{arm\}", "", text))}
     assert used == set(vocabulary())
     assert vocabulary() == sorted(set(vocabulary()))
