@@ -232,7 +232,7 @@ def test_every_word_of_the_vocabulary_is_used():
                     telling.summed_arm(0),
                     telling.summed_pulls(1),
                     telling.summed_pulls(2),
-                    telling.listed(0, 0.123),
+                    telling.listed(0, 0.77),
                 )
                 texts += [telling.intro, *pieces, *told, *rows]
                 top = telling.unit.top

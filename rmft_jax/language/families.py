@@ -130,7 +130,7 @@ TRAINED: Mapping[str, Family] = {
         nouns="doses",
         verb="give",
         openers=(
-            "You are a doctor. Each patient gets one dose and feels better by {paid}.",
+            "You are a doctor. Each patient gets one dose and answers with {paid}.",
             "A medicine is tested. Every patient takes one dose, and its effect is told as {paid}.",
             "Patients with the same illness come. The effect of a dose counts {paid}.",
         ),
