@@ -110,7 +110,8 @@ class ByteBPETokenizer:
             pairs = [tuple(merge.split(" ")) for merge in merges]
             model = tokenizers.models.BPE(vocabulary, pairs, ignore_merges=split == "llama-bpe")
         except Exception as error:  # `tokenizers` raises bare exceptions
-            message = f"got merges in {source} that do not fit ({first_line(error)}), need merges of its tokens; try to get it again"
+            got = f"merges in {source} that do not fit ({first_line(error)})"
+            message = f"got {got}, need merges of its tokens; try to get it again"
             raise ConfigError(message) from error
         tokenizer = tokenizers.Tokenizer(model)
         tokenizer.pre_tokenizer = _splitter(tokenizers, split, source)
@@ -172,6 +173,7 @@ def _list(metadata: Mapping[str, Any], key: str, source: str) -> list[Any]:
 def _splitter(tokenizers: Any, name: Any, source: str) -> Any:
     """What splits text before it is encoded."""
     parts = tokenizers.pre_tokenizers
+    name = name if isinstance(name, str) else repr(name)
     if name in _SPLITS:
         split = parts.Split(tokenizers.Regex(_SPLITS[name]), "isolated")
         return parts.Sequence([split, parts.ByteLevel(add_prefix_space=False, use_regex=False)])
