@@ -98,11 +98,11 @@ def _config(described: Mapping[str, Any], source: str) -> DecoderConfig:
         ok = value == plain or value is None
         require(ok, f"{key}={value!r} in {source}", f"{key}={plain!r} or none given", "another model")
     layers = described.get("layer_types") or []
-    ok = set(layers) <= {"full_attention"}
-    require(ok, f"layer_types={sorted(set(layers))} in {source}", "full attention", "another model")
+    ok = isinstance(layers, list) and all(layer == "full_attention" for layer in layers)
+    require(ok, f"layer_types={layers!r} in {source}", "full attention in every layer", "another model")
 
     def number(key: str, kinds: tuple[type, ...], default: float | None = None) -> Any:
-        value = described.get(key)
+        value: Any = described.get(key)
         value = default if value is None else value
         good = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
         wanted = "a positive whole number" if kinds == (int,) else "a positive number"
@@ -137,7 +137,8 @@ def _config(described: Mapping[str, Any], source: str) -> DecoderConfig:
 def _rope(described: Mapping[str, Any], source: str) -> tuple[float, tuple[float, float, float, int] | None]:
     """The base of rotary frequencies and how they are stretched; newer files keep both in `rope_parameters`."""
     given = described.get("rope_parameters") or described.get("rope_scaling") or {}
-    require(isinstance(given, dict), f"RoPE settings {given!r} in {source}", "their names and values", "another file")
+    flat = isinstance(given, dict) and not any(isinstance(value, dict) for value in given.values())
+    require(flat, f"RoPE settings {given!r} in {source}", "one set of names and values", "another model")
 
     def number(key: str, value: Any) -> float:
         ok = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
@@ -164,7 +165,7 @@ def _tokenizer(path: Path, described: Mapping[str, Any]) -> ByteBPETokenizer:
     written = _read_json(config) if config.is_file() else {}
 
     def token(name: str) -> int | str | None:
-        value = written.get(f"{name}_token")
+        value: Any = written.get(f"{name}_token")
         value = value.get("content") if isinstance(value, dict) else value
         value = described.get(f"{name}_token_id") if value is None else value
         value = value[0] if isinstance(value, list) and value else value

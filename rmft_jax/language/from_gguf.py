@@ -71,9 +71,8 @@ def _config(file: GGUFFile) -> DecoderConfig:
     architecture = file.metadata.get("general.architecture")
     need = f"one of {', '.join(ARCHITECTURES)}"
     require(architecture in ARCHITECTURES, f"{source} of architecture {architecture!r}", need, "another model")
-    require(
-        file.metadata.get("split.count", 1) <= 1, f"{source}, one of many parts", "the whole model", "to merge them"
-    )
+    parts = file.metadata.get("split.count", 0)
+    require(parts in (0, 1), f"{source}, one of {parts} parts", "the whole model", "to merge them")
     metadata = {str(key).removeprefix(f"{architecture}."): value for key, value in file.metadata.items()}
 
     def number(key: str, kinds: tuple[type, ...], default: float | None = None) -> Any:

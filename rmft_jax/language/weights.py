@@ -56,6 +56,10 @@ def assemble(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
       ConfigError: if a tensor is missing, is one more than the decoder has, has another shape than the settings say,
         or holds numbers that are not finite.
     """
+    heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_size
+    got = f"{heads} heads of {size} numbers with {kv_heads} heads of keys in {weights.source}"
+    fits = heads % kv_heads == 0 and size % 2 == 0
+    require(fits, got, "as many heads for each head of keys, of pairs of numbers", "the settings of a whole model")
     whole = {"embed": (config.vocab_size, config.width), "norm": (config.width,)}
     if not config.tied:
         whole["head"] = (config.width, config.vocab_size)
