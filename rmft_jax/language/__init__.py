@@ -1,0 +1,1 @@
+"""Bandit problems told in words, and language models that play them."""
