@@ -143,7 +143,14 @@ class ByteBPETokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens; special ones leave nothing behind."""
+        """The text of tokens.
+
+        Special tokens leave nothing behind, and neither do numbers from `vocab_size` on, which an embedding may have.
+
+        Raises:
+          ConfigError: if a number is negative.
+        """
+        require(all(token >= 0 for token in ids), "a negative token", "tokens from 0 on", "those of `encode`")
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
 
 

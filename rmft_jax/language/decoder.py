@@ -174,7 +174,9 @@ def _scaled(frequency: np.ndarray, factor: float, low: float, high: float, origi
     return frequency * (kept + (1 - kept) / factor)
 
 
-def _rotated(x: Float[Array, "N H h"], rotary: tuple[Float[Array, "N h"], Float[Array, "N h"]]) -> Float[Array, "N H h"]:
+def _rotated(
+    x: Float[Array, "N H h"], rotary: tuple[Float[Array, "N h"], Float[Array, "N h"]]
+) -> Float[Array, "N H h"]:
     cos, sin = (table[:, None, :] for table in rotary)
     first, second = jnp.split(x, 2, axis=-1)
     return (x * cos + jnp.concatenate([-second, first], axis=-1) * sin).astype(x.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rmft_jax.config.checks import ConfigError, require
-from rmft_jax.language.decoder import DecoderConfig
+from rmft_jax.language.decoder import DecoderConfig, layer_shapes, param_shapes
 
 Reader = Callable[[str], Float[np.ndarray, "..."]]
 
@@ -28,27 +28,6 @@ class Weights:
     """Whether a tensor is nothing that a decoder needs, though it is there."""
 
 
-def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of one layer, inputs first."""
-    width, heads, kv_heads = config.width, config.num_heads * config.head_size, config.num_kv_heads * config.head_size
-    shapes = {
-        "attention_norm": (width,),
-        "q": (width, heads),
-        "k": (width, kv_heads),
-        "v": (width, kv_heads),
-        "o": (heads, width),
-        "mlp_norm": (width,),
-        "gate": (width, config.mlp_width),
-        "up": (width, config.mlp_width),
-        "down": (config.mlp_width, width),
-    }
-    if config.qkv_bias:
-        shapes |= {"q_bias": (heads,), "k_bias": (kv_heads,), "v_bias": (kv_heads,)}
-    if config.qk_norm:
-        shapes |= {"q_norm": (config.head_size,), "k_norm": (config.head_size,)}
-    return shapes
-
-
 def assemble(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     """The parameters of a decoder, each tensor read once into its place.
 
@@ -60,9 +39,7 @@ def assemble(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     got = f"{heads} heads of {size} numbers with {kv_heads} heads of keys in {weights.source}"
     fits = heads % kv_heads == 0 and size % 2 == 0
     require(fits, got, "as many heads for each head of keys, of pairs of numbers", "the settings of a whole model")
-    whole = {"embed": (config.vocab_size, config.width), "norm": (config.width,)}
-    if not config.tied:
-        whole["head"] = (config.width, config.vocab_size)
+    whole = {key: shape for key, shape in param_shapes(config).items() if key != "layers"}
     layer = layer_shapes(config)
     _require_all(config, weights, whole, layer)
     params: dict[str, Any] = {}
