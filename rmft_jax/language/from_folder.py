@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _config(described: Mapping[str, Any], source: str) -> DecoderConfig:
     def number(key: str, kinds: tuple[type, ...], default: float | None = None) -> Any:
         value: Any = described.get(key)
         value = default if value is None else value
-        good = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+        good = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < math.inf
         wanted = "a positive whole number" if kinds == (int,) else "a positive number"
         require(good, f"{key}={value!r} in {source}", wanted, "another file")
         return value
@@ -141,7 +142,7 @@ def _rope(described: Mapping[str, Any], source: str) -> tuple[float, tuple[float
     require(flat, f"RoPE settings {given!r} in {source}", "one set of names and values", "another model")
 
     def number(key: str, value: Any) -> float:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
         require(ok, f"{key}={value!r} for RoPE in {source}", "a positive number", "another file")
         return float(value)
 

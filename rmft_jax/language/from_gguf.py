@@ -1,5 +1,6 @@
 """Models in GGUF files, the format of llama.cpp."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _config(file: GGUFFile) -> DecoderConfig:
 
     def number(key: str, kinds: tuple[type, ...], default: float | None = None) -> Any:
         value = metadata.get(key, default)
-        ok = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+        ok = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < math.inf
         wanted = "a positive whole number" if kinds == (int,) else "a positive number"
         require(ok, f"{architecture}.{key}={value!r} in {source}", wanted, "another file")
         return value
