@@ -60,7 +60,7 @@ def random_params(config: DecoderConfig) -> dict[str, Any]:
 
 def tiny_tokenizer() -> Any:
     """A byte-level BPE tokenizer with an end of text; 300 tokens at most."""
-    import tokenizers  # noqa: PLC0415
+    import tokenizers
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -111,7 +111,7 @@ def write_folder(
     path: Path, config: DecoderConfig, params: dict[str, Any], kind: str, *, dtype: str = "F32", shards: int = 0
 ) -> Path:
     """Writes a model as it is published, in one file or in several with an index."""
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    from safetensors.numpy import save_file
 
     path.mkdir()
     tensors = {name: tensor.astype(DTYPES[dtype]) for name, tensor in hf_tensors(config, params).items()}
@@ -170,7 +170,7 @@ def write_gguf(
     path: Path, kind: str, values: dict[str, Any], tensors: dict[str, np.ndarray], *, quantized: str = "F32"
 ) -> Path:
     """Writes a GGUF file; matrices are quantized, vectors are float32. Values that are None are left out."""
-    import gguf  # noqa: PLC0415
+    import gguf
 
     writer = gguf.GGUFWriter(path, kind)
     for key, value in values.items():

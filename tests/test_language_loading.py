@@ -183,7 +183,6 @@ def test_special_and_padding_tokens_leave_nothing_behind(tmp_path: Path):
     model = load_model(str(tiny_folder(tmp_path)))
     ids = model.tokenizer.encode("red")
     assert model.tokenizer.decode([*ids, model.tokenizer.eos, model.config.vocab_size - 1]) == "red"
-    assert model.tokenizer.decode(np.asarray(ids)) == "red"
     with pytest.raises(ConfigError, match="negative"):
         model.tokenizer.decode([-1])
 
@@ -199,7 +198,7 @@ def test_special_and_padding_tokens_leave_nothing_behind(tmp_path: Path):
 )
 def test_numbers_are_split_as_the_file_says(tmp_path: Path, split: str, pieces: list[str]):
     # Every piece is one token, if it stays whole.
-    merges = ["1 2", "12 3", "123 4", "Ġ 1", "Ġ1 2", "Ġ12 3", "Ġ123 4"]
+    merges = ["Ġ 1", "Ġ1 2", "Ġ12 3", "Ġ123 4", "1 2", "12 3", "123 4"]
     tokens = [*gguf_values(tiny_config("llama"), "llama")["tokenizer.ggml.tokens"][:257]]
     tokens += [merge.replace(" ", "") for merge in merges]
     prefix = "tokenizer.ggml."
@@ -233,10 +232,11 @@ def test_text_that_the_vocabulary_cannot_write_is_refused(tmp_path: Path):
 def test_llama_3_scaling_is_found_again(tmp_path: Path):
     frequencies = 500000.0 ** (-np.arange(0, 64, 2) / 64)
     factors = llama3_factors(frequencies, SCALING).astype(np.float32)
-    # As published for Llama 3.1 8B: the fastest as they were, the slowest eight times slower.
-    assert factors[0] == 1
-    assert factors[-1] == 8
-    assert ((factors > 1) & (factors < 8)).sum() == 6
+    for frequency, factor in zip(frequencies, factors, strict=True):
+        length = 2 * np.pi / frequency
+        smooth = (8192 / length - 1) / (4 - 1)
+        want = 1 if length < 8192 / 4 else 8 if length > 8192 else 1 / ((1 - smooth) / 8 + smooth)
+        assert factor == pytest.approx(want)
     sizes: dict[str, Any] = {"num_heads": 1, "num_kv_heads": 1, "head_size": 64, "rope_theta": 500000.0}
     model = load_model(str(tiny_gguf(tmp_path, tensors={"rope_freqs.weight": factors}, **sizes)))
     assert model.config == tiny_config("llama", rope_scaling=SCALING, **sizes)
