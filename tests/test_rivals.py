@@ -14,7 +14,8 @@ from rmft_jax.config import ConfigError
 from rmft_jax.method import rmft
 from rmft_jax.method.advantages import grpo_advantages, regret_to_go, reinforce_advantages
 from rmft_jax.method.judging import KeptBatch
-from rmft_jax.method.objectives import best_arm_loss, clipped_loss
+from rmft_jax.method.objectives import GRPO, best_arm_loss
+from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import TrainState, abstract_state, init, make_agent, make_player
 from rmft_jax.problems import Adaptive, Sinusoidal, Stationary, Trajectory
 from rmft_jax.running.checkpoints import Checkpoints
@@ -77,7 +78,8 @@ def test_an_absent_arm_is_never_the_best():
 def test_the_clipped_loss_equals_its_slow_twin():
     row, log_probs = past(), log_softmax(OUTPUTS)
     advantages = np.asarray([2.0, -1.0, 0.5, -3.0, 1.0])
-    losses, ratios = clipped_loss(OUTPUTS, row, jnp.asarray(advantages)), []
+    kept = KeptBatch(row, jnp.ones(HORIZON), jnp.asarray(advantages))
+    losses, ratios = GRPO().losses(OUTPUTS, kept, RMFTConfig()), []
     for t, action in enumerate(np.asarray(row.actions)):
         ratio = np.exp(log_probs[t, action]) / float(row.probabilities[t, action])
         ratios.append(ratio)

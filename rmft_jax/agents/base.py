@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.config import Params, ScalarKey
-from rmft_jax.problems import Feedback
+from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
 State = TypeVar("State")
@@ -54,6 +54,41 @@ class GrowingAgent(Agent[State], Protocol):
         ...
 
 
+@runtime_checkable
+class TellingAgent(Agent[State], Protocol):
+    """An agent to whom problems are told in one of several ways: which one is drawn for a scenario, by a key."""
+
+    def begin(self, key: ScalarKey, num_arms: int, horizon: int) -> State:
+        """The state before the first round, in place of `init`. `key` is the scenario's own.
+
+        Raises:
+          ConfigError: if the agent cannot play this many arms or rounds.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparedAgent(Agent[State], Protocol):
+    """An agent that does some work once, before it plays any scenario."""
+
+    def prepared(self, num_arms: int, horizon: int) -> "Agent[State]":
+        """The agent that then plays."""
+        ...
+
+
+@runtime_checkable
+class RefittedAgent(Agent[State], Protocol):
+    """An agent that is made anew for a problem of another size."""
+
+    def refitted(self, problem: Problem) -> "Agent[State]":
+        """The same policy, for another problem.
+
+        Raises:
+          ConfigError: if it cannot play that.
+        """
+        ...
+
+
 def segment_ends(num_rounds: int, shortest: int) -> list[int]:
     """Where rounds are cut into up to 8 segments of equal length, of at least `shortest` rounds if there are several.
 
@@ -89,4 +124,17 @@ class TrainedAgent(Agent[State], Protocol):
 
         Row t depends on what was seen in rounds before t only.
         """
+        ...
+
+
+@runtime_checkable
+class WritingAgent(TrainedAgent[State], Protocol):
+    """A trained agent that writes before, or as, it decides. Its decisions' notes have `log_probs`.
+
+    `notes.log_probs`: `[N]` log-probability of each thing that it wrote in the round, as it was drawn; 0 where nothing
+    was written.
+    """
+
+    def read(self, trajectory: Trajectory) -> tuple[Float[Array, "T K"], Float[Array, "T N"]]:
+        """`outputs`, and the log-probability of each thing that is written in the rounds of a given trajectory."""
         ...

@@ -7,10 +7,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
-from rmft_jax.agents.base import TrainedAgent
-from rmft_jax.config import Choice, Number, Params, ScalarKey
+from rmft_jax.agents.base import Agent, TrainedAgent
+from rmft_jax.config import Choice, Fixed, Number, Params, ScalarKey
 from rmft_jax.config.checks import require
 from rmft_jax.problems import DecisionMap, Feedback, Problem
 
@@ -27,6 +27,8 @@ class Policy(Choice, kind="policy"):
 
     carries: ClassVar[bool] = False
     paddable: ClassVar[bool] = False
+    only_own_words: ClassVar[bool] = True
+    """Whether what its agent reads with log-probabilities (`WritingAgent.read`) is only what it wrote itself."""
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
@@ -52,6 +54,26 @@ class Policy(Choice, kind="policy"):
           decision_map: what it plays at given scores, if it emits scores.
           temperature: else, actions are drawn from softmax(logits / temperature).
         """
+
+    def fixed_params(self, problem: Problem) -> Fixed | None:
+        """Arrays that its agent plays with and that are not trained, as of a model that is adapted; by default none.
+
+        They are made outside of compiled programs, given to them beside the parameters, and not saved with them.
+
+        Raises:
+          ConfigError: if they cannot be made.
+        """
+        del problem
+
+    def joined(self, params: Params, fixed: Fixed | None) -> Fixed:
+        """What `make_agent` takes: the parameters, with those that are not trained."""
+        del fixed
+        return params
+
+    def narrated(self, agent: Agent, problem: Problem, fixed: Fixed | None) -> Agent:
+        """Another agent, with the notes that this policy needs to learn from its play; by default it needs none."""
+        del problem, fixed
+        return agent
 
     def has_scores(self, feedback: Feedback) -> bool:
         """Whether it emits scores under this feedback, rather than logits of arms."""
@@ -98,7 +120,7 @@ def require_built_for(built: int, num_arms: int, suggestion: str = "masking abse
     require(num_arms == built, f"num_arms={num_arms}", need, suggestion)
 
 
-def resized(leaf: Float[Array | np.ndarray, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
+def resized(leaf: Shaped[Array | np.ndarray, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
     """The array cut, or filled up with zeros, at the end of every axis."""
     kept = leaf[tuple(slice(size) for size in shape)]
     return jnp.pad(kept, [(0, after - before) for before, after in zip(kept.shape, shape, strict=True)])

@@ -5,6 +5,7 @@ from rmft_jax.config.choices import Choice as Choice
 from rmft_jax.config.choices import Group as Group
 from rmft_jax.config.choices import Register as Register
 from rmft_jax.config.plugins import import_code as import_code
+from rmft_jax.config.pytrees import Fixed as Fixed
 from rmft_jax.config.pytrees import Number as Number
 from rmft_jax.config.pytrees import Params as Params
 from rmft_jax.config.pytrees import ScalarKey as ScalarKey

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 _T = TypeVar("_T")
 
 Params = PyTree[Float[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
+Fixed = PyTree[Shaped[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
+"""Arrays of any type that a policy plays with, and that are not trained."""
 ScalarKey = Key[Array, ""]
 Number = Float[Array, ""] | float
 """A parameter that is a leaf: it may be traced, and vmapped over."""

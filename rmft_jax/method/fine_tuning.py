@@ -136,8 +136,9 @@ class GradientSteps(Update):
 
         Small blocks stay in the CPU's cache; the sum does not depend on the block size beyond rounding.
         """
-        config, agent = state.config, state.config.agent(state.params)
-        reference = None if state.memory.initial is None else config.agent(state.memory.initial)
+        config, agent = state.config, state.config.agent(state.params, state.fixed)
+        initial = state.memory.initial
+        reference = None if initial is None else config.agent(initial, state.fixed)
         size = batch.weights.shape[0]
         share = -(-size // shares.number)
         block_size = block_of(share, self.update_block or _block(config, agent) or share)
@@ -151,7 +152,7 @@ class GradientSteps(Update):
         blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), shares.own(batch))
 
         def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
-            learner = config.agent(params)
+            learner = config.agent(params, state.fixed)
             losses = jax.vmap(functools.partial(config.objective.round_losses, config, learner, reference=reference))
             return jnp.sum(block.weights * losses(block))
 

@@ -44,13 +44,14 @@ def fold_each(keys: Key[Array, "n"], data: Int[Array, "n"]) -> Key[Array, "n"]:
 
 @pytree
 class RolloutKeys:
-    """One key per purpose: the problems, the agent's own draws, and the reward noise."""
+    """One key per purpose: the problems, the agent's own draws, the reward noise, and how problems are told."""
 
     scenario: ScalarKey
     policy: ScalarKey
     reward: ScalarKey
+    telling: ScalarKey
 
     @classmethod
     def create(cls, key: ScalarKey) -> "RolloutKeys":
-        """Three independent keys."""
-        return cls(*jax.random.split(key, 3))
+        """Independent keys."""
+        return cls(*jax.random.split(key, 3), telling=jax.random.fold_in(key, 3))

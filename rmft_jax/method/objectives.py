@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rmft_jax.agents import Agent, TrainedAgent
+from rmft_jax.agents.base import WritingAgent
 from rmft_jax.agents.catalogue import make_agents
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import Choice, ConfigError
@@ -87,6 +88,16 @@ class Objective(Choice, kind="objective"):
           config: the algorithm.
         """
 
+    def writing_losses(self, log_probs: Float[Array, "T N"], kept: KeptBatch) -> Float[Array, "T"]:
+        """The loss of what a policy wrote in every round, of one kept trajectory; by default it is imitated.
+
+        Args:
+          log_probs: of each thing that it wrote; 0 where nothing was written.
+          kept: a trajectory, without a batch axis.
+        """
+        del kept
+        return -jnp.sum(log_probs, axis=-1)
+
     def round_losses(
         self, config: "RMFTConfig", agent: TrainedAgent, kept: KeptBatch, reference: TrainedAgent | None = None
     ) -> Float[Array, "T"]:
@@ -102,9 +113,12 @@ class Objective(Choice, kind="objective"):
           ConfigError: if the policy's outputs or the losses have a wrong shape.
         """
         shape = kept.trajectory.probabilities.shape
-        outputs = agent.outputs(kept.trajectory)
+        writes = isinstance(agent, WritingAgent)
+        outputs, log_probs = agent.read(kept.trajectory) if writes else (agent.outputs(kept.trajectory), None)
         require_shape(outputs, f"outputs from {type(agent).__name__}", shape, "one per round and arm", "jnp.stack")
         losses = self.losses(outputs, kept, config)
+        if log_probs is not None:
+            losses = losses + self.writing_losses(log_probs, kept)
         require_shape(losses, f"losses from {type(self).__name__}", shape[:1], "one per round", "no mean over rounds")
         if config.has_scores:
             return losses
@@ -250,6 +264,8 @@ class _PolicyGradient(Objective):
             "rollouts of the policy as it is",
             "temperature=1 and refresh_every=1",
         )
+        got, need = f"objective={self.name!r} with a policy that learns others' words", "what it decides itself"
+        require(config.policy.only_own_words, got, need, "imitated='own'")
 
 
 @Objective.register("reinforce")
@@ -264,6 +280,11 @@ class Reinforce(_PolicyGradient):
         assert kept.advantages is not None
         variance = config.decision_map.exploration_std**2 if config.has_scores else 1.0
         return kept.advantages * decision_loss(config, outputs, kept.trajectory) / variance
+
+    def writing_losses(self, log_probs: Float[Array, "T N"], kept: KeptBatch) -> Float[Array, "T"]:
+        """Weighed like the decisions."""
+        assert kept.advantages is not None
+        return -kept.advantages * jnp.sum(log_probs, axis=-1)
 
 
 @Objective.register("grpo")
@@ -281,7 +302,17 @@ class GRPO(_PolicyGradient):
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
         assert kept.advantages is not None
-        return clipped_loss(outputs, kept.trajectory, kept.advantages)
+        trajectory = kept.trajectory
+        now = of_action(jax.nn.log_softmax(outputs), trajectory.actions)
+        before = jnp.log(of_action(trajectory.probabilities, trajectory.actions))
+        return clipped_loss(now - before, kept.advantages)
+
+    def writing_losses(self, log_probs: Float[Array, "T N"], kept: KeptBatch) -> Float[Array, "T"]:
+        """The ratio is clipped for each thing that was written, as GRPO has it for tokens."""
+        assert kept.advantages is not None
+        before = kept.trajectory.notes.log_probs
+        losses = clipped_loss(log_probs - before, kept.advantages[:, None])
+        return jnp.sum(jnp.where(before == 0, 0.0, losses), axis=-1)
 
 
 def decision_loss(config: "RMFTConfig", outputs: Float[Array, "T K"], trajectory: Trajectory) -> Float[Array, "T"]:
@@ -325,16 +356,12 @@ def best_arm_loss(
     return -of_action(jax.nn.log_softmax(outputs), best)
 
 
-def clipped_loss(
-    outputs: Float[Array, "T K"], trajectory: Trajectory, advantages: Float[Array, "T"]
-) -> Float[Array, "T"]:
-    """`-min(rho_t A_t, clip(rho_t, 0.8, 1.2) A_t)` with `rho_t` the ratio of new to old probability of the action.
+def clipped_loss(log_ratio: Float[Array, "..."], advantages: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`-min(rho A, clip(rho, 0.8, 1.2) A)` with `rho` the ratio of new to old probability of what was done.
 
     The surrogate of Schulman et al. (2017) with the advantages of GRPO (Shao et al. 2024).
     """
-    now = of_action(jax.nn.log_softmax(outputs), trajectory.actions)
-    before = jnp.log(of_action(trajectory.probabilities, trajectory.actions))
-    ratio = jnp.exp(now - before)
+    ratio = jnp.exp(log_ratio)
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - _CLIP, 1 + _CLIP) * advantages)
 
 

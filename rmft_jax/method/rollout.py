@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from rmft_jax.agents.base import Agent, GrowingAgent, segment_ends, state_bytes
-from rmft_jax.config import ConfigError, pytree
+from rmft_jax.agents.base import Agent, GrowingAgent, PreparedAgent, TellingAgent, segment_ends, state_bytes
+from rmft_jax.config import ConfigError, ScalarKey, pytree
 from rmft_jax.config.checks import block_of, require_shape
 from rmft_jax.config.platforms import platform
 from rmft_jax.method.noise import NoiseStreams, RolloutKeys, fold_each
@@ -64,6 +64,7 @@ class Rollout:
     arm_mask: `[K]` true where the arm exists.
     round_mask: `[T]` true where the round is played, the first ones. The others are gone through too, so that
       trajectories of several lengths have one shape; they change nothing of what came before.
+    telling: draws how the scenario is told, to an agent to whom it is told in one of several ways.
     """
 
     agent: Agent
@@ -71,6 +72,7 @@ class Rollout:
     noise: NoiseStreams
     arm_mask: Bool[Array, "K"]
     round_mask: Bool[Array, "T"]
+    telling: ScalarKey
 
     def fresh(self, scenario: Any) -> Standing:
         """Before the first round.
@@ -81,8 +83,10 @@ class Rollout:
         Raises:
           ConfigError: if the agent or the environment returns arrays of other shapes than their protocols say.
         """
-        horizon = len(self.round_mask)
-        start = Standing(self.agent.init(self.environment.num_arms, horizon), scenario, ())
+        agent, num_arms, horizon = self.agent, self.environment.num_arms, len(self.round_mask)
+        tells = isinstance(agent, TellingAgent)
+        begun = agent.begin(self.telling, num_arms, horizon) if tells else agent.init(num_arms, horizon)
+        start = Standing(begun, scenario, ())
         rows = jax.eval_shape(self._round, jnp.zeros((), jnp.int32), start)[1]
         record = jax.tree.map(lambda row: jnp.zeros((horizon, *row.shape), row.dtype), rows)
         return dataclasses.replace(start, record=record)
@@ -117,7 +121,8 @@ class Rollout:
 
     def trajectory(self, standing: Standing) -> Trajectory:
         """What was played."""
-        return Trajectory(*standing.record, arm_mask=self.arm_mask, round_mask=self.round_mask)
+        *rows, notes = standing.record
+        return Trajectory(*rows, arm_mask=self.arm_mask, round_mask=self.round_mask, notes=notes)
 
     def _with_room(self, standing: Standing, rounds: int) -> Standing:
         if not isinstance(self.agent, GrowingAgent):
@@ -145,7 +150,7 @@ class Rollout:
         reward = rewards[decision.action]
         seen = rewards if environment.feedback == "full" else reward
         agent_state = agent.observe(agent_state, decision.action, seen, context)
-        rows = (decision.action, reward, decision.probabilities, means, rewards, decision.scores)
+        rows = (decision.action, reward, decision.probabilities, means, rewards, decision.scores, decision.notes)
         return Standing(agent_state, world, standing.record), rows
 
 
@@ -191,13 +196,16 @@ def rollout_scenarios(
     require_feedback(agent, problem.feedback)
     environment, horizon, mask, rounds = problem.environment, problem.horizon, problem.arm_mask, problem.round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
+    if isinstance(agent, PreparedAgent):
+        agent = agent.prepared(environment.num_arms, horizon)
 
     def seat(row: Int[Array, ""], index: Int[Array, ""] | int) -> tuple[Rollout, Any]:
         own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, first_scenario + row))
         scenario = environment.reset(own_keys[0], mask, rounds)
         reward_split = jnp.full_like(branches[row], horizon) if shared_reward_noise else branches[row]
         noise = NoiseStreams.create(own_keys[1:], jnp.asarray(index), jnp.stack([branches[row], reward_split]))
-        return Rollout(agent, environment, noise, mask, rounds), scenario
+        telling = jax.random.fold_in(keys.telling, first_scenario + row)
+        return Rollout(agent, environment, noise, mask, rounds, telling), scenario
 
     total = num_scenarios * num_rollouts
     block = block or rollout_block(agent, environment.num_arms, horizon) or total

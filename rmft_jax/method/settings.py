@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from rmft_jax.agents import Policy, TrainedAgent, Transformer
-from rmft_jax.config import ConfigError, Group, Params, ScalarKey
+from rmft_jax.config import ConfigError, Fixed, Group, Params, ScalarKey
 from rmft_jax.config.checks import largest_divisor, require, require_count, require_number, require_seed
 from rmft_jax.config.choices import RESERVED, setting_types
 from rmft_jax.config.settings import hints_of
@@ -93,13 +93,27 @@ class RMFTConfig(Group):
         """The parameters from which training starts: random weights, or those of the theory for the single layer."""
         return self.policy.init_params(key, self.problem())
 
-    def agent(self, params: Params, *, explore: bool = False) -> TrainedAgent:
+    def fixed_params(self) -> Fixed | None:
+        """What the policy plays with and is not trained; made outside of compiled programs.
+
+        Raises:
+          ConfigError: if it cannot be made.
+        """
+        return self.policy.fixed_params(self.problem())
+
+    def agent(self, params: Params, fixed: Fixed | None = None, *, explore: bool = False) -> TrainedAgent:
         """The policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts.
 
         Where rollouts play the scores themselves, the policy without exploration is their projection onto the ball.
+
+        Args:
+          params: that are trained.
+          fixed: those that are not. None: they are made, if there are any, which a compiled program cannot do.
+          explore: as in rollouts.
         """
         decision_map = self.decision_map if explore else self.decision_map.still
-        return self.policy.make_agent(params, self.problem(), decision_map, self.temperature if explore else 1.0)
+        joined = self.policy.joined(params, self.fixed_params() if fixed is None else fixed)
+        return self.policy.make_agent(joined, self.problem(), decision_map, self.temperature if explore else 1.0)
 
 
 class RunConfig(Group):

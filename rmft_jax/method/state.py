@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from rmft_jax.agents import Agent, TrainedAgent
-from rmft_jax.config import Params, ScalarKey, pytree
+from rmft_jax.config import Fixed, Params, ScalarKey, pytree
 from rmft_jax.config.checks import require
 from rmft_jax.method.settings import RMFTConfig
 
@@ -35,6 +35,7 @@ class TrainState:
     key: root key of training. It never changes: iteration n draws from `fold_in(key, n)`.
     iteration: `[]` iterations done.
     memory: what else is carried on.
+    fixed: what the policy plays with and is not trained; None: nothing.
     """
 
     config: RMFTConfig
@@ -43,6 +44,7 @@ class TrainState:
     key: ScalarKey
     iteration: Int[Array, ""]
     memory: Memory = Memory()
+    fixed: Fixed | None = None
 
     def advanced(self, params: Params, opt_state: Any) -> "TrainState":
         """The state after an iteration that ends with these parameters."""
@@ -105,8 +107,12 @@ def starting_from(config: RMFTConfig, key: ScalarKey, params: Params) -> TrainSt
     return state_of(config, jax.tree.map(jnp.asarray, params), start.key)
 
 
-def state_of(config: RMFTConfig, params: Params, key: ScalarKey) -> TrainState:
-    """These parameters, ready for the first iteration, with `key` as root key of training."""
+def state_of(config: RMFTConfig, params: Params, key: ScalarKey, fixed: Fixed | None = None) -> TrainState:
+    """These parameters, ready for the first iteration, with `key` as root key of training.
+
+    `fixed`: as in `RMFTConfig.agent`.
+    """
+    fixed = config.fixed_params() if fixed is None else fixed
 
     def copy() -> Params:  # A state may be donated, in which no array must occur twice.
         return jax.tree.map(jnp.copy, params)
@@ -122,25 +128,29 @@ def state_of(config: RMFTConfig, params: Params, key: ScalarKey) -> TrainState:
             player=copy() if config.refresh_every > 1 else None,
             initial=copy() if config.objective.kl_reference == "initial" else None,
         ),
+        fixed=jax.tree.map(jnp.asarray, fixed),
     )
 
 
 def abstract_state(config: RMFTConfig) -> TrainState:
-    """The configuration, and shapes and dtypes of all else, computed without a state: what a checkpoint goes into."""
+    """The configuration, what is not trained, and shapes and dtypes of all else: what a checkpoint goes into."""
     state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    return dataclasses.replace(state, config=_as_arrays(config))
+    return dataclasses.replace(state, config=_as_arrays(config), fixed=config.fixed_params())
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
     """The current policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts."""
-    return state.config.agent(state.params, explore=explore)
+    return state.config.agent(state.params, state.fixed, explore=explore)
 
 
 def make_player(state: TrainState) -> Agent:
     """Who plays the rollouts of the coming iteration."""
     params = state.params if state.memory.player is None else state.memory.player
-    player = state.config.objective.player(state.config.problem())
-    return state.config.agent(params, explore=True) if player is None else player
+    config, problem = state.config, state.config.problem()
+    player = config.objective.player(problem)
+    if player is None:
+        return config.agent(params, state.fixed, explore=True)
+    return config.policy.narrated(player, problem, state.fixed)
 
 
 def _as_arrays(config: RMFTConfig) -> RMFTConfig:

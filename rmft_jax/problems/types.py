@@ -4,6 +4,8 @@ Axis letters: `M` scenarios, `L` rollouts of each, `T` rounds, `K` arms. Leading
 every type is written for a single trajectory.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
@@ -39,11 +41,13 @@ class Decision:
     probabilities: `[K]` the policy `pi_t`, given everything the agent drew before it (so an agent that randomizes
       inside, as Thompson sampling does, reports a point mass). Where the decision set is a ball, its point `x_t`.
     scores: `[K]` what the policy was mapped from, `z_t + sigma eps_t`, for an agent that explores there; else None.
+    notes: what else the agent did in the round, as what it wrote: any pytree of arrays; else None.
     """
 
     action: Int[Array, ""]
     probabilities: Float[Array, "K"]
     scores: Float[Array, "K"] | None = None
+    notes: Any = None
 
 
 @pytree
@@ -71,6 +75,7 @@ class Trajectory:
     arm_mask: `[K]` true where the arm exists; the tables hold 0 elsewhere.
     round_mask: `[T]` true where the round is played, the first ones; what stands in the others means nothing. None: all
       are.
+    notes: `[T, ...]` what else the agent did; None where it notes nothing.
     """
 
     actions: Int[Array, "*batch T"]
@@ -81,6 +86,7 @@ class Trajectory:
     scores: Float[Array, "*batch T K"] | None
     arm_mask: Bool[Array, "*batch K"]
     round_mask: Bool[Array, "*batch T"] | None = None
+    notes: Any = None
 
     @property
     def played(self) -> Bool[Array, "*batch T"]:

@@ -100,15 +100,15 @@ class Checkpoints:
 
 
 def stored(state: TrainState) -> TrainState:
-    """The state as it is stored: with the bits of its key, and without the configuration, which the run keeps."""
+    """The state as it is stored: with the bits of its key, without the configuration and what is not trained."""
     nothing: Any = None
-    return dataclasses.replace(state, key=jax.random.key_data(state.key), config=nothing)
+    return dataclasses.replace(state, key=jax.random.key_data(state.key), config=nothing, fixed=None)
 
 
 def revived(plain: TrainState, like: TrainState) -> TrainState:
-    """The inverse of `stored`, with the configuration of another state, maybe an abstract one."""
-    plain = jax.tree.map(jnp.asarray, plain)
-    return dataclasses.replace(plain, key=jax.random.wrap_key_data(plain.key), config=like.config)
+    """The inverse of `stored`, with the configuration and what is not trained of another state, maybe an abstract one."""
+    plain, fixed = jax.tree.map(jnp.asarray, (plain, like.fixed))
+    return dataclasses.replace(plain, key=jax.random.wrap_key_data(plain.key), config=like.config, fixed=fixed)
 
 
 def _restored(arrays: dict[str, np.ndarray], about: Any, like: TrainState) -> tuple[TrainState, History]:

@@ -7,6 +7,7 @@ import jax
 import xarray as xr
 
 from rmft_jax.agents import TrainedAgent
+from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.settings import hints_of
 from rmft_jax.method.numerics import pinned
@@ -55,7 +56,8 @@ def evaluate_grid(
     for group in groups:
         programs = Programs(group)
         for cell in group.cells:
-            plays = programs.evaluate({"rmft": agent, **agents.pop(0)}, cell, key)
+            own = agent.refitted(cell.config.rmft.problem()) if isinstance(agent, RefittedAgent) else agent
+            plays = programs.evaluate({"rmft": own, **agents.pop(0)}, cell, key)
             played = played_dataset(cell, plays)
             contents[cell.index] = content_of(played)
             watch(cell.label, float(played["final_regret"]))
@@ -85,7 +87,9 @@ def _groups(cells: Sequence[Cell], agent: TrainedAgent, trained: RunConfig) -> l
     """The cells of one family of environments, at the size of the largest, or of the policy if it knows only one."""
     families: dict[object, list[Cell]] = {}
     for cell in cells:
-        families.setdefault(tuple(structure(cell.config, without=("horizon", "num_arms")).items()), []).append(cell)
+        # An agent that is made anew for every size is not padded.
+        sizes = () if isinstance(agent, RefittedAgent) else ("horizon", "num_arms")
+        families.setdefault(tuple(structure(cell.config, without=sizes).items()), []).append(cell)
     groups = []
     for members in families.values():
         horizon = max(cell.config.rmft.horizon for cell in members)
@@ -97,7 +101,8 @@ def _groups(cells: Sequence[Cell], agent: TrainedAgent, trained: RunConfig) -> l
                     "try a policy trained with arms='token', which plays any number"
                 )
             num_arms = agent.num_arms
-        jax.eval_shape(lambda K=num_arms, T=horizon: agent.init(K, T))
         config = members[0].config.replace(num_arms=num_arms, horizon=horizon)
+        fits = agent.refitted(config.rmft.problem()) if isinstance(agent, RefittedAgent) else agent
+        jax.eval_shape(lambda K=num_arms, T=horizon, one=fits: one.init(K, T))
         groups.append(Group(tuple(members), config, ()))
     return groups

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from rmft_jax.agents import Agent
-from rmft_jax.config import Params, ScalarKey, pytree
+from rmft_jax.config import Fixed, Params, ScalarKey, pytree
 from rmft_jax.config.platforms import platform
 from rmft_jax.method import rmft
 from rmft_jax.method.evaluation import Play, final_regret, measure, quick_to_compile
@@ -66,6 +66,7 @@ class Programs:
             np.asarray([cell.config.seed for cell in cells], np.uint32),
             np.asarray([sizes.index(_size(cell, self._group)) for cell in cells], np.int32),
             jax.tree.map(lambda *sizes: np.asarray(sizes, np.int32), *map(_extent, cells)),
+            jax.tree.map(lambda *leaves: np.stack(leaves), *(config.fixed_params() for config in configs)),
         )
         function = jax.vmap(functools.partial(_start, sizes))
         return self._call(function, *inputs, name="start", compiler_options=quick_to_compile(platform()))
@@ -140,6 +141,7 @@ def _start(
     seed: UInt32[Array, ""],
     size: Int[Array, ""],
     extent: Extent,
+    fixed: Fixed | None,
 ) -> Batch:
     """The start of one cell, whose weights have the size of that index."""
     keys = RunKeys.create(seed)
@@ -149,7 +151,7 @@ def _start(
         own = own_problem(config, num_arms, horizon)
         drawn.append(config.policy.padded(config.policy.init_params(params_key, own), own, config.problem()))
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves)[size], *drawn)
-    return Batch(state_of(config, params, train_key), extent, keys.validation, jax.random.key_data(keys.test))
+    return Batch(state_of(config, params, train_key, fixed), extent, keys.validation, jax.random.key_data(keys.test))
 
 
 def _advance(
