@@ -6,8 +6,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
+from rmft_jax.config import ConfigError
 from rmft_jax.language.decoder import DecoderConfig, param_shapes
+from rmft_jax.language.models import load_model
 
 TEXT = "The red button gave 1 point. You press the blue button: 0 points.\nSo far: red 3 times, 0.67 on average."
 EOS = "<|end|>"
@@ -192,3 +195,35 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def refused(name: Path | str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_model(str(name))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("got ")
+    assert ", need " in message
+    assert "; try " in message
+    return message
+
+
+def tiny_gguf(
+    path: Path,
+    kind: str = "llama",
+    values: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    config = tiny_config(kind, **settings)
+    all_tensors = gguf_tensors(config, random_params(config), kind) | (tensors or {})
+    kept = {name: tensor for name, tensor in all_tensors.items() if tensor is not None}
+    return write_gguf(path / "tiny.gguf", kind, gguf_values(config, kind) | (values or {}), kept)
+
+
+def tiny_folder(path: Path, kind: str = "llama", settings: dict[str, Any] | None = None) -> Path:
+    config = tiny_config(kind)
+    folder = write_folder(path / "tiny", config, random_params(config), kind)
+    described = hf_config(config, kind) | (settings or {})
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in described.items() if v != "absent"}))
+    return folder
