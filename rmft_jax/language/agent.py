@@ -53,7 +53,7 @@ class Notes:
 class DialogueState:
     """What the agent carries from round to round.
 
-    cache, mask: keys and values `[L, S, G, h]` of all slots, and `[S]` which of them hold tokens.
+    cache, mask: keys and values of all slots, and `[S]` which of them hold tokens.
     telling: `[]`.
     answered: `[N]` tokens of the last answer, where they were chosen; None where they were written, and are read.
     told: `[W]` of what came back.
@@ -80,7 +80,7 @@ class LanguageAgent:
     params: that are trained: weights or adapters.
     model, library: weights and tables.
     temperature: of all that it draws.
-    intros: keys and values `[S, L, I, G, h]` of the rules of every telling, where they are computed.
+    intros: keys and values of the rules of every telling, where they are computed.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
@@ -133,7 +133,7 @@ class LanguageAgent:
         slots = self.layout.num_slots(horizon)
 
         def with_room(leaf: Array) -> Array:
-            return resized(leaf, (leaf.shape[0], slots, *leaf.shape[2:]))
+            return resized(leaf, (*leaf.shape[:-2], slots, leaf.shape[-1]))
 
         cache, mask = jax.tree.map(with_room, state.cache), resized(state.mask, (slots,))
         return dataclasses.replace(state, cache=cache, mask=mask)
@@ -286,10 +286,10 @@ class LanguageAgent:
         library, layout = self.library, self.layout
         intro, slots = library.intro[telling], layout.num_slots(horizon)
         kept = self._read_intro(intro) if self.intros is None else jax.tree.map(lambda x: x[telling], self.intros)
-        cache = empty_cache(self.shapes, slots, kept[0].dtype)
+        cache = empty_cache(self.shapes, slots, jax.tree.leaves(kept)[0].dtype)
         nothing = jnp.zeros(num_arms, jnp.int32)
         return DialogueState(
-            cache=jax.tree.map(lambda new, old: new.at[:, : old.shape[1]].set(old), cache, kept),
+            cache=jax.tree.map(lambda new, old: new.at[..., : old.shape[-2], :].set(old), cache, kept),
             mask=jnp.zeros(slots, bool).at[: len(intro)].set(intro != EMPTY),
             telling=telling,
             answered=None if self.form.num_free else jnp.full(layout.answer, EMPTY),

@@ -17,8 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.config import Params, ScalarKey
 
-Cache = tuple[Float[Array, "L S *Gh"], Float[Array, "L S *Gh"]]
-"""Keys and values `[L, S, G, h]` of all layers."""
+Cache = Any
+"""Keys and values of all layers: for each a pair `[G, S, h]`; of deep decoders one pair `[L, G, S, h]`."""
+# Up to so many layers are compiled one by one, with caches that are written in place; beyond them a block is compiled
+# once, and caches are copied, which costs little beside larger weights.
+_UNROLLED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +96,10 @@ def random_params(config: DecoderConfig, key: ScalarKey, std: float = 0.02) -> P
 
 def empty_cache(config: DecoderConfig, num_slots: int, dtype: Any = jnp.float32) -> Cache:
     """A cache of empty slots."""
-    shape = (config.num_layers, num_slots, config.num_kv_heads, config.head_size)
-    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+    shape = (config.num_kv_heads, num_slots, config.head_size)
+    if config.num_layers <= _UNROLLED:
+        return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)]
+    return jnp.zeros((config.num_layers, *shape), dtype), jnp.zeros((config.num_layers, *shape), dtype)
 
 
 def run(
@@ -131,7 +136,14 @@ def run(
         x_NxD = x_NxD + mixed
         return x_NxD + _mlp(config, weights, x_NxD), kept
 
-    x_NxD, cache = jax.lax.scan(block, x_NxD, (params["layers"], cache))
+    if config.num_layers <= _UNROLLED:
+        past, cache = cache, []
+        for layer in range(config.num_layers):
+            weights = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["layers"])
+            x_NxD, kept = block(x_NxD, (weights, None if past is None else past[layer]))
+            cache.append(kept)
+    else:
+        x_NxD, cache = jax.lax.scan(block, x_NxD, (params["layers"], cache))
     return rms_norm(x_NxD, params["norm"], config.norm_eps), cache
 
 
@@ -203,19 +215,19 @@ def _attend(
         q_NxHxh = rms_norm(q_NxHxh, weights["q_norm"], config.norm_eps)
         k_NxGxh = rms_norm(k_NxGxh, weights["k_norm"], config.norm_eps)
     q_NxHxh, k_NxGxh = _rotated(q_NxHxh, rotary), _rotated(k_NxGxh, rotary)
-    if past is None:
-        k_SxGxh, v_SxGxh = k_NxGxh, v_NxGxh
-    else:
-        k_SxGxh, v_SxGxh = (
-            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=0)
-            for old, new in zip(past, (k_NxGxh, v_NxGxh), strict=True)
+    kept = k_GxSxh, v_GxSxh = k_NxGxh.swapaxes(0, 1), v_NxGxh.swapaxes(0, 1)
+    if past is not None:
+        kept = k_GxSxh, v_GxSxh = tuple(
+            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
+            for old, new in zip(past, kept, strict=True)
         )
-    # Query heads j, j + 1, ... of a group share key-value head g.
-    q_NxGxJxh = q_NxHxh.reshape(len(x_NxD), G, -1, h)
-    scores = jnp.einsum("ngjh,sgh->gjns", q_NxGxJxh, k_SxGxh.astype(q_NxHxh.dtype), preferred_element_type=jnp.float32)
-    attention = jax.nn.softmax(scores / math.sqrt(h) + penalty_NxS, axis=-1)
-    mixed = jnp.einsum("gjns,sgh->ngjh", attention.astype(x_NxD.dtype), v_SxGxh.astype(x_NxD.dtype))
-    return linear(weights, "o", mixed.reshape(len(x_NxD), -1)), (k_SxGxh, v_SxGxh)
+    # J query heads in a row share a key-value head. Heads lead, so that the products read memory in order.
+    q_GxJNxh = q_NxHxh.reshape(len(x_NxD), G, -1, h).transpose(1, 2, 0, 3).reshape(G, -1, h) / math.sqrt(h)
+    scores = jnp.einsum("gmh,gsh->gms", q_GxJNxh, k_GxSxh, preferred_element_type=jnp.float32)
+    attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxS.shape) + penalty_NxS, axis=-1)
+    attention = attention.astype(x_NxD.dtype).reshape(scores.shape)
+    mixed = jnp.einsum("gms,gsh->gmh", attention, v_GxSxh).reshape(G, -1, len(x_NxD), h)
+    return linear(weights, "o", mixed.transpose(2, 0, 1, 3).reshape(len(x_NxD), -1)), kept
 
 
 def _mlp(config: DecoderConfig, weights: Any, x_NxD: Array) -> Array:
