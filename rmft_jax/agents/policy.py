@@ -27,8 +27,6 @@ class Policy(Choice, kind="policy"):
 
     carries: ClassVar[bool] = False
     paddable: ClassVar[bool] = False
-    only_own_words: ClassVar[bool] = True
-    """Whether what its agent reads with log-probabilities (`WritingAgent.read`) is only what it wrote itself."""
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
@@ -78,6 +76,11 @@ class Policy(Choice, kind="policy"):
     def has_scores(self, feedback: Feedback) -> bool:
         """Whether it emits scores under this feedback, rather than logits of arms."""
         return feedback == "full"
+
+    @property
+    def only_own_words(self) -> bool:
+        """Whether all that its agent reads log-probabilities of (`WritingAgent.read`) was written by itself."""
+        return True
 
     @property
     def any_num_arms(self) -> bool:

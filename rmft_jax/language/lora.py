@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): of every linear map of the blocks, a product of two thin matrices learns."""
+"""Low-rank adapters (LoRA, Hu et al. 2021): beside every linear map of the blocks a product of thin matrices learns."""
 
 from typing import Any
 

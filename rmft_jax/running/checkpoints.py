@@ -106,7 +106,7 @@ def stored(state: TrainState) -> TrainState:
 
 
 def revived(plain: TrainState, like: TrainState) -> TrainState:
-    """The inverse of `stored`, with the configuration and what is not trained of another state, maybe an abstract one."""
+    """The inverse of `stored`, with the configuration and what is fixed in another state, maybe an abstract one."""
     plain, fixed = jax.tree.map(jnp.asarray, (plain, like.fixed))
     return dataclasses.replace(plain, key=jax.random.wrap_key_data(plain.key), config=like.config, fixed=fixed)
 

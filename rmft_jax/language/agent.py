@@ -1,0 +1,345 @@
+"""A language model as an agent: it reads what it is told, maybe thinks, and answers, all inside the compiled rollout.
+
+A dialogue is a row of slots. First the rules of the game, then in every round what asks for a thought, the thought,
+what asks for an answer, the answer, and what came back. Each part has as many slots as its longest text; a mask says
+which hold tokens, and positions count those only. Keys and values of all slots are kept from round to round, so that
+each token is computed once. Where the past is summarized, the slots of a round are written over in the next.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rmft_jax.agents.policy import require_built_for, resized
+from rmft_jax.config import Fixed, Number, Params, ScalarKey, pytree, static_field
+from rmft_jax.config.checks import require
+from rmft_jax.language.decoder import Cache, DecoderConfig, empty_cache, logits_of, run
+from rmft_jax.language.library import EMPTY, Library, Row
+from rmft_jax.language.settings import TextSettings
+from rmft_jax.language.transcript import Ends, Layout, arm_logits, arm_named, log_probs_of, visible_slots
+from rmft_jax.problems import Feedback, Problem
+from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
+
+
+@pytree
+class Notes:
+    """What a dialogue holds beside actions and rewards, of a round.
+
+    telling: `[]` which one it is; the same in all rounds.
+    written: `[N]` tokens of the thought, then of a free answer, each with the token that ended it; -1 elsewhere.
+    log_probs: `[N]` of these tokens, as they were drawn; 0 elsewhere.
+    invalid: `[]` whether a free answer named no arm.
+    """
+
+    telling: Int[Array, "*T"]
+    written: Int[Array, "*T N"]
+    log_probs: Float[Array, "*T N"]
+    invalid: Bool[Array, "*T"]
+
+
+@pytree
+class DialogueState:
+    """What the agent carries from round to round.
+
+    cache, mask: keys and values `[L, S, G, h]` of all slots, and `[S]` which of them hold tokens.
+    telling: `[]`.
+    answered: `[N]` tokens of the last answer, where they were chosen; None where they were written, and are read.
+    told: `[W]` of what came back.
+    pulls, sums: `[K]` how often each arm's reward was seen, and the sum of these rewards.
+    """
+
+    cache: Cache
+    mask: Bool[Array, "S"]
+    telling: Int[Array, ""]
+    answered: Row | None
+    told: Int[Array, "W"]
+    pulls: Int[Array, "K"]
+    sums: Float[Array, "K"]
+
+
+@pytree
+class LanguageAgent:
+    """Plays a language model.
+
+    form: how it is told and answers.
+    shapes: of the model.
+    feedback: what it is told of a round.
+    end: the token that ends a text.
+    params: that are trained: weights or adapters.
+    model, library: weights and tables.
+    temperature: of all that it draws.
+    intros: keys and values `[S, L, I, G, h]` of the rules of every telling, where they are computed.
+    """
+
+    feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
+
+    form: TextSettings = static_field()
+    shapes: DecoderConfig = static_field()
+    end: int = static_field()
+    params: Params
+    model: Fixed
+    library: Library
+    temperature: Number = 1.0
+    intros: Cache | None = None
+
+    @property
+    def num_arms(self) -> int:
+        """K, for which the tables were made."""
+        return self.library.num_arms
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything stands."""
+        return Layout.of(self.form, self.library)
+
+    def refitted(self, problem: Problem) -> "LanguageAgent":
+        """The same model, told of another problem."""
+        fixed: Any = self.form.fixed_params(problem)
+        return dataclasses.replace(self, library=fixed["library"])
+
+    def prepared(self, num_arms: int, horizon: int) -> "LanguageAgent":
+        """With the rules of every telling read."""
+        self._require(num_arms, horizon)
+        intros = jax.lax.map(self._read_intro, self.library.intro, batch_size=8)
+        return dataclasses.replace(self, intros=intros)
+
+    def init(self, num_arms: int, horizon: int) -> DialogueState:
+        """Told the first way.
+
+        Raises:
+          ConfigError: if the tables are of another arm count, or dialogues are too long for the model.
+        """
+        return self._begun(jnp.zeros((), jnp.int32), num_arms, horizon)
+
+    def begin(self, key: ScalarKey, num_arms: int, horizon: int) -> DialogueState:
+        """Told in a way that is drawn."""
+        telling = jax.random.randint(key, (), 0, self.library.num_tellings)
+        return self._begun(telling, num_arms, horizon)
+
+    def grow(self, state: DialogueState, horizon: int) -> DialogueState:
+        """The same with slots for `horizon` rounds."""
+        slots = self.layout.num_slots(horizon)
+
+        def with_room(leaf: Array) -> Array:
+            return resized(leaf, (leaf.shape[0], slots, *leaf.shape[2:]))
+
+        cache, mask = jax.tree.map(with_room, state.cache), resized(state.mask, (slots,))
+        return dataclasses.replace(state, cache=cache, mask=mask)
+
+    def act(self, key: ScalarKey, state: DialogueState, context: Context) -> tuple[Decision, DialogueState]:
+        """Reads what is new, thinks, and answers."""
+        layout, library, telling = self.layout, self.library, state.telling
+        think_key, answer_key, arm_key = jax.random.split(key, 3)
+        weights, base = self._weights(), layout.base(context.round)
+        thinks = self.form.reasoning > 0
+        cue = (library.think if thinks else library.ask)[telling]
+        if self.form.history == "summary":
+            news, slot = library.past(telling, state.pulls, state.sums), base
+        else:
+            news = state.told if state.answered is None else jnp.concatenate([state.answered, state.told])
+            slot = base - len(news)
+        hidden, state = self._feed(weights, state, jnp.concatenate([news, cue]), slot)
+        written = []
+        if thinks:
+            room = base + layout.thought_at + jnp.arange(layout.thought)
+            state, *thought = self._write(weights, think_key, state, hidden, room, self._thought_ends(telling))
+            written.append(thought)
+            hidden, state = self._feed(weights, state, library.ask[telling], base + layout.answer_at - layout.ask)
+        if self.form.num_free:
+            room = base + layout.answer_at + jnp.arange(layout.answer)
+            state, *answer = self._write(weights, answer_key, state, hidden, room, self._answer_ends(telling))
+            written.append(answer)
+            action, probabilities, invalid = self._named(arm_key, answer[0], telling, context.arm_mask)
+        else:
+            logits = arm_logits(self.shapes, weights, hidden, library.answers[telling, :, 0]) / self.temperature
+            logits = jnp.where(context.arm_mask, logits, -jnp.inf)
+            action, invalid = jax.random.categorical(arm_key, logits), jnp.zeros((), bool)
+            probabilities = jax.nn.softmax(logits)
+            state = dataclasses.replace(state, answered=library.answers[telling, action])
+        nothing = (jnp.full(1, EMPTY), jnp.zeros(1))
+        tokens, log_probs = (jnp.concatenate(parts) for parts in zip(*(written or [nothing]), strict=True))
+        notes = Notes(telling, tokens, log_probs, invalid)
+        return Decision(action, probabilities, notes=notes), state
+
+    def observe(self, state: DialogueState, action: Int[Array, ""], reward: Reward, context: Context) -> DialogueState:
+        """Takes down what came back, which is read in the next round."""
+        told = self.library.outcome(state.telling, action, reward)
+        seen = jnp.ones(self.num_arms, jnp.int32) if reward.ndim else jax.nn.one_hot(action, self.num_arms, dtype=int)
+        return dataclasses.replace(state, told=told, pulls=state.pulls + seen, sums=state.sums + seen * reward)
+
+    def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
+        """See `TrainedAgent`: logits of the arms' names; of free answers, whose text decides, 0 for the arm played."""
+        return self.read(trajectory)[0]
+
+    def read(self, trajectory: Trajectory) -> tuple[Float[Array, "T K"], Float[Array, "T N"]]:
+        """See `WritingAgent`; with `imitated='all'` the second has all tokens of a round."""
+        layout, notes, weights = self.layout, trajectory.notes, self._weights()
+        telling = notes.telling[0]
+        rows = self._rows(trajectory)
+        if self.form.history == "summary":
+            hidden, before = self._read_rounds(weights, telling, rows)
+        else:
+            hidden, before = self._read_stream(weights, telling, rows)
+        if self.form.num_free:
+            played = jax.nn.one_hot(trajectory.actions, self.num_arms, dtype=bool) | notes.invalid[:, None]
+            outputs = jnp.where(played, 0.0, -jnp.inf)
+        else:
+            decided = hidden[:, layout.answer_at - 1]
+            outputs = arm_logits(self.shapes, weights, decided, self.library.answers[telling, :, 0])
+        outputs = jnp.where(trajectory.arm_mask, outputs, -jnp.inf)
+        if self.form.imitated == "all":
+            return outputs, log_probs_of(self.shapes, weights, before, rows)
+        return outputs, log_probs_of(self.shapes, weights, self._before_written(hidden), notes.written)
+
+    def _before_written(self, hidden: Float[Array, "T n D"]) -> Float[Array, "T N D"] | None:
+        """What the tokens that it wrote are predicted from."""
+        layout, parts = self.layout, []
+        for at, number in ((layout.thought_at, self.form.reasoning), (layout.answer_at, self.form.num_free)):
+            if number:
+                parts.append(hidden[:, at - 1 : at - 1 + number])
+        return jnp.concatenate(parts, axis=1) if parts else None
+
+    def _rows(self, trajectory: Trajectory) -> Int[Array, "T n"]:
+        """The slots of every round of a given trajectory."""
+        library, notes, form = self.library, trajectory.notes, self.form
+        telling, reasoning = notes.telling[0], form.reasoning
+        rewards = trajectory.reward_table if library.revealed is not None else trajectory.rewards
+        seen = jnp.ones_like(trajectory.reward_table, dtype=int)
+        if library.revealed is None:
+            seen = jax.nn.one_hot(trajectory.actions, self.num_arms, dtype=int)
+        sums = seen * (rewards if rewards.ndim == 2 else rewards[:, None])
+        pulls, sums = (jnp.cumsum(x, axis=0) - x for x in (seen, sums))
+
+        def row(written: Row, action: Array, reward: Array, pulls: Array, sums: Array) -> Row:
+            parts = [library.past(telling, pulls, sums)] if form.history == "summary" else []
+            if reasoning:
+                thought = written[:reasoning]
+                ended = self._thought_ends(telling)(thought)
+                parts += [library.think[telling], jnp.where(ended, EMPTY, thought)]
+            parts.append(library.ask[telling])
+            if form.num_free:
+                answer = written[reasoning:]
+                parts.append(jnp.where(self._answer_ends(telling)(answer), EMPTY, answer))
+            else:
+                parts.append(library.answers[telling, action])
+            return jnp.concatenate([*parts, library.outcome(telling, action, reward)])
+
+        return jax.vmap(row)(notes.written, trajectory.actions, rewards, pulls, sums)
+
+    def _read_stream(
+        self, weights: Any, telling: Int[Array, ""], rows: Int[Array, "T n"]
+    ) -> tuple[Float[Array, "T n D"], Float[Array, "T n D"]]:
+        """The whole dialogue at once: what comes out of every slot, and out of the last token before it."""
+        intro = self.library.intro[telling]
+        tokens = jnp.concatenate([intro, rows.reshape(-1)])
+        hidden, before = self._hidden(weights, tokens)
+        return tuple(x[len(intro) :].reshape(*rows.shape, -1) for x in (hidden, before))
+
+    def _read_rounds(
+        self, weights: Any, telling: Int[Array, ""], rows: Int[Array, "T n"]
+    ) -> tuple[Float[Array, "T n D"], Float[Array, "T n D"]]:
+        """Every round by itself, after the rules of the game."""
+        intro = self.library.intro[telling]
+
+        def one(row: Row) -> tuple[Array, Array]:
+            hidden, before = self._hidden(weights, jnp.concatenate([intro, row]))
+            return hidden[len(intro) :], before[len(intro) :]
+
+        return jax.lax.map(one, rows, batch_size=8)
+
+    def _hidden(self, weights: Any, tokens: Row) -> tuple[Float[Array, "N D"], Float[Array, "N D"]]:
+        real, places = tokens != EMPTY, jnp.arange(len(tokens))
+        positions = jnp.maximum(jnp.cumsum(real) - 1, 0)
+        visible = visible_slots(real, places)
+        hidden, _ = run(self.shapes, weights, jnp.where(real, tokens, 0), positions, visible)
+        last = jax.lax.cummax(jnp.where(real, places, 0))
+        return hidden, hidden[jnp.concatenate([last[:1], last[:-1]])]
+
+    def _weights(self) -> Any:
+        return self.form.weights(self.params, self.model)
+
+    def _require(self, num_arms: int, horizon: int) -> None:
+        require_built_for(self.num_arms, num_arms, "an agent that is made for them")
+        longest, most = self.layout.num_slots(horizon), self.shapes.max_positions
+        got = f"dialogues of up to {longest} tokens with model={self.form.model!r}"
+        advice = "history='summary', or a shorter horizon"
+        require(longest <= most, got, f"at most its {most}", advice)
+
+    def _begun(self, telling: Int[Array, ""], num_arms: int, horizon: int) -> DialogueState:
+        self._require(num_arms, horizon)
+        library, layout = self.library, self.layout
+        intro, slots = library.intro[telling], layout.num_slots(horizon)
+        kept = self._read_intro(intro) if self.intros is None else jax.tree.map(lambda x: x[telling], self.intros)
+        cache = empty_cache(self.shapes, slots, kept[0].dtype)
+        nothing = jnp.zeros(num_arms, jnp.int32)
+        return DialogueState(
+            cache=jax.tree.map(lambda new, old: new.at[:, : old.shape[1]].set(old), cache, kept),
+            mask=jnp.zeros(slots, bool).at[: len(intro)].set(intro != EMPTY),
+            telling=telling,
+            answered=None if self.form.num_free else jnp.full(layout.answer, EMPTY),
+            told=jnp.full(layout.told, EMPTY),
+            pulls=nothing,
+            sums=nothing.astype(jnp.float32),
+        )
+
+    def _read_intro(self, row: Row) -> Cache:
+        real = row != EMPTY
+        positions, places = jnp.maximum(jnp.cumsum(real) - 1, 0), jnp.arange(len(row))
+        visible = visible_slots(real, places)
+        return run(self.shapes, self._weights(), jnp.where(real, row, 0), positions, visible)[1]
+
+    def _feed(
+        self, weights: Any, state: DialogueState, row: Row, slot: Int[Array, ""]
+    ) -> tuple[Float[Array, "D"], DialogueState]:
+        """Reads tokens into the slots from `slot` on; returns what comes out of the last one."""
+        real = row != EMPTY
+        mask = jax.lax.dynamic_update_slice_in_dim(state.mask, real, slot, axis=0)
+        places, own = jnp.arange(len(mask)), slot + jnp.arange(len(row))
+        before = jnp.sum(mask & (places < slot))
+        visible = visible_slots(mask, own)
+        positions = before + jnp.maximum(jnp.cumsum(real) - 1, 0)
+        hidden, cache = run(self.shapes, weights, jnp.where(real, row, 0), positions, visible, state.cache, slot)
+        return hidden[-1], dataclasses.replace(state, cache=cache, mask=mask)
+
+    def _write(
+        self, weights: Any, key: ScalarKey, state: DialogueState, hidden: Float[Array, "D"], room: Row, ends: Ends
+    ) -> tuple[DialogueState, Row, Float[Array, "N"]]:
+        """Draws tokens into slots until one of them ends the text: the state, tokens, and their log-probabilities."""
+
+        def step(carry: Any, slot: Array) -> tuple[Any, tuple[Array, Array]]:
+            state, hidden, over = carry
+            log_probs = jax.nn.log_softmax(logits_of(self.shapes, weights, hidden) / self.temperature)
+            token = jax.random.categorical(jax.random.fold_in(key, slot), log_probs)
+            drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, log_probs[token])
+            over = over | ends(token)
+            hidden, state = self._feed(weights, state, jnp.where(over, EMPTY, token)[None], slot)
+            return (state, hidden, over), drawn
+
+        start = (state, hidden, jnp.zeros((), bool))
+        (state, _, _), (tokens, log_probs) = jax.lax.scan(step, start, room)
+        return state, tokens, log_probs
+
+    def _named(
+        self, key: ScalarKey, answer: Row, telling: Int[Array, ""], arm_mask: Bool[Array, "K"]
+    ) -> tuple[Int[Array, ""], Float[Array, "K"], Bool[Array, ""]]:
+        """The last arm that an answer names, or else any: the arm, the policy, and whether none was named."""
+        late = jnp.where(arm_mask, arm_named(answer, self.library.answers[telling]), 0)
+        invalid = jnp.all(late == 0)
+        anything = arm_mask / jnp.sum(arm_mask)
+        action = jnp.where(invalid, jax.random.categorical(key, jnp.log(anything)), jnp.argmax(late))
+        return action, jnp.where(invalid, anything, jax.nn.one_hot(action, len(arm_mask))), invalid
+
+    def _thought_ends(self, telling: Int[Array, ""]) -> Ends:
+        """The first token of what asks for the answer, a new line; or the end of the text."""
+        ask = self.library.ask[telling]
+        return Ends(jnp.stack([ask[jnp.argmax(ask != EMPTY)], jnp.asarray(self.end)]))
+
+    def _answer_ends(self, telling: Int[Array, ""]) -> Ends:
+        """What also ends thoughts, and the first token of what comes back, which a model may go on with."""
+        came = (
+            self.library.told[telling, 0, 0, 0] if self.library.revealed is None else self.library.revealed[telling, 0]
+        )
+        return Ends(jnp.append(self._thought_ends(telling).tokens, came))
