@@ -19,7 +19,16 @@ from rmft_jax.config.checks import require
 from rmft_jax.language.decoder import Cache, DecoderConfig, empty_cache, logits_of, run
 from rmft_jax.language.library import EMPTY, Library, Row
 from rmft_jax.language.settings import TextSettings
-from rmft_jax.language.transcript import Ends, Layout, arm_logits, arm_named, log_probs_of, visible_slots
+from rmft_jax.language.transcript import (
+    Layout,
+    answer_ends,
+    arm_logits,
+    arm_named,
+    is_any,
+    log_probs_of,
+    thought_ends,
+    visible_slots,
+)
 from rmft_jax.problems import Feedback, Problem
 from rmft_jax.problems.types import Context, Decision, Reward, Trajectory
 
@@ -145,12 +154,16 @@ class LanguageAgent:
         written = []
         if thinks:
             room = base + layout.thought_at + jnp.arange(layout.thought)
-            state, *thought = self._write(weights, think_key, state, hidden, room, self._thought_ends(telling))
+            state, *thought = self._write(
+                weights, think_key, state, hidden, room, thought_ends(library, telling, self.end)
+            )
             written.append(thought)
             hidden, state = self._feed(weights, state, library.ask[telling], base + layout.answer_at - layout.ask)
         if self.form.num_free:
             room = base + layout.answer_at + jnp.arange(layout.answer)
-            state, *answer = self._write(weights, answer_key, state, hidden, room, self._answer_ends(telling))
+            state, *answer = self._write(
+                weights, answer_key, state, hidden, room, answer_ends(library, telling, self.end)
+            )
             written.append(answer)
             action, probabilities, invalid = self._named(arm_key, answer[0], telling, context.arm_mask)
         else:
@@ -217,12 +230,12 @@ class LanguageAgent:
             parts = [library.past(telling, pulls, sums)] if form.history == "summary" else []
             if reasoning:
                 thought = written[:reasoning]
-                ended = self._thought_ends(telling)(thought)
+                ended = is_any(thought, thought_ends(library, telling, self.end))
                 parts += [library.think[telling], jnp.where(ended, EMPTY, thought)]
             parts.append(library.ask[telling])
             if form.num_free:
                 answer = written[reasoning:]
-                parts.append(jnp.where(self._answer_ends(telling)(answer), EMPTY, answer))
+                parts.append(jnp.where(is_any(answer, answer_ends(library, telling, self.end)), EMPTY, answer))
             else:
                 parts.append(library.answers[telling, action])
             return jnp.concatenate([*parts, library.outcome(telling, action, reward)])
@@ -305,7 +318,13 @@ class LanguageAgent:
         return hidden[-1], dataclasses.replace(state, cache=cache, mask=mask)
 
     def _write(
-        self, weights: Any, key: ScalarKey, state: DialogueState, hidden: Float[Array, "D"], room: Row, ends: Ends
+        self,
+        weights: Any,
+        key: ScalarKey,
+        state: DialogueState,
+        hidden: Float[Array, "D"],
+        room: Row,
+        ends: Int[Array, "E"],
     ) -> tuple[DialogueState, Row, Float[Array, "N"]]:
         """Draws tokens into slots until one of them ends the text: the state, tokens, and their log-probabilities."""
 
@@ -314,7 +333,7 @@ class LanguageAgent:
             log_probs = jax.nn.log_softmax(logits_of(self.shapes, weights, hidden) / self.temperature)
             token = jax.random.categorical(jax.random.fold_in(key, slot), log_probs)
             drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, log_probs[token])
-            over = over | ends(token)
+            over = over | is_any(token, ends)
             hidden, state = self._feed(weights, state, jnp.where(over, EMPTY, token)[None], slot)
             return (state, hidden, over), drawn
 
@@ -331,15 +350,3 @@ class LanguageAgent:
         anything = arm_mask / jnp.sum(arm_mask)
         action = jnp.where(invalid, jax.random.categorical(key, jnp.log(anything)), jnp.argmax(late))
         return action, jnp.where(invalid, anything, jax.nn.one_hot(action, len(arm_mask))), invalid
-
-    def _thought_ends(self, telling: Int[Array, ""]) -> Ends:
-        """The first token of what asks for the answer, a new line; or the end of the text."""
-        ask = self.library.ask[telling]
-        return Ends(jnp.stack([ask[jnp.argmax(ask != EMPTY)], jnp.asarray(self.end)]))
-
-    def _answer_ends(self, telling: Int[Array, ""]) -> Ends:
-        """What also ends thoughts, and the first token of what comes back, which a model may go on with."""
-        came = (
-            self.library.told[telling, 0, 0, 0] if self.library.revealed is None else self.library.revealed[telling, 0]
-        )
-        return Ends(jnp.append(self._thought_ends(telling).tokens, came))

@@ -156,7 +156,7 @@ def make_library(
 def _tellings(problem: Problem, contexts: Contexts, number: int) -> list[Telling]:
     environment = problem.environment
     low, high = environment.reward_range
-    fixed = environment.standard_regret == "pseudo"
+    fixed = environment.bandit_regret == "pseudo"
     return make_tellings(
         number,
         problem.num_arms,

@@ -10,6 +10,7 @@ from rmft_jax.config.checks import ConfigError
 from rmft_jax.language.decoder import DecoderConfig
 from rmft_jax.language.loading import find_smollm2, load_path
 from rmft_jax.language.tokenizers import Tokenizer
+from rmft_jax.language.toy import read_toy, toy_config, toy_tokenizer, untrained_params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,10 +31,18 @@ def _smollm2() -> LanguageModel:
 
 
 def _toy() -> LanguageModel:
-    raise ConfigError("got toy, need a model that can be made in this version; try smollm2")
+    return LanguageModel("toy", *read_toy())
 
 
-MAKERS: dict[str, Callable[[], LanguageModel]] = {"smollm2": _smollm2, "toy": _toy}
+def _untrained_toy() -> LanguageModel:
+    return LanguageModel("toy-untrained", toy_config(), untrained_params(), toy_tokenizer(), "untrained")
+
+
+MAKERS: dict[str, Callable[[], LanguageModel]] = {
+    "toy": _toy,
+    "toy-untrained": _untrained_toy,
+    "smollm2": _smollm2,
+}
 """What makes the models that have names."""
 
 

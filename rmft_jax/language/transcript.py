@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rmft_jax.config import pytree
 from rmft_jax.language.decoder import DecoderConfig, logits_of
 from rmft_jax.language.library import EMPTY, Library, Row
 from rmft_jax.language.settings import TextSettings
@@ -77,15 +76,21 @@ class Layout:
         return int(self.base(horizon - 1)) + self.answer_at + self.answer
 
 
-@pytree
-class Ends:
-    """Tokens of which each ends what is written."""
+def thought_ends(library: Library, telling: Int[Array, ""], end: int) -> Int[Array, "2"]:
+    """What ends a thought: the first token of what asks for the answer, a new line; or the end of the text."""
+    ask = library.ask[telling]
+    return jnp.stack([ask[jnp.argmax(ask != EMPTY)], jnp.asarray(end)])
 
-    tokens: Int[Array, "E"]
 
-    def __call__(self, token: Int[Array, "*N"]) -> Bool[Array, "*N"]:
-        """Whether a token is one of them."""
-        return jnp.any(token[..., None] == self.tokens, axis=-1)
+def answer_ends(library: Library, telling: Int[Array, ""], end: int) -> Int[Array, "3"]:
+    """What ends a free answer: these, and the first token of what comes back, which a model may go on with."""
+    came = library.told[telling, 0, 0, 0] if library.revealed is None else library.revealed[telling, 0]
+    return jnp.append(thought_ends(library, telling, end), came)
+
+
+def is_any(token: Int[Array, "*N"], tokens: Int[Array, "E"]) -> Bool[Array, "*N"]:
+    """Whether a token is one of some."""
+    return jnp.any(token[..., None] == tokens, axis=-1)
 
 
 def visible_slots(real: Bool[Array, "S"], own: Int[Array, "N"]) -> Bool[Array, "N S"]:

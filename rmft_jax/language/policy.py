@@ -1,0 +1,100 @@
+"""A language model as a policy that RMFT trains, by the name `text`."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmft_jax.agents import Agent, Policy, TrainedAgent
+from rmft_jax.config import Fixed, Number, Params, ScalarKey
+from rmft_jax.config.checks import require
+from rmft_jax.language.agent import LanguageAgent
+from rmft_jax.language.decoder import param_shapes
+from rmft_jax.language.library import Library, make_library
+from rmft_jax.language.lora import init_adapters
+from rmft_jax.language.models import LanguageModel, load_model
+from rmft_jax.language.narration import Narrated
+from rmft_jax.language.settings import TextSettings
+from rmft_jax.problems import DecisionMap, Problem
+
+
+@Policy.register("text")
+class Text(TextSettings):
+    """A language model: problems are told in words, and it thinks and answers in its own."""
+
+    def init_params(self, key: ScalarKey, problem: Problem) -> Params:
+        """The model's weights, or adapters that change nothing yet."""
+        del problem
+        model = self.loaded
+        if self.tuned == "lora":
+            return init_adapters(model.config, self.lora_rank, key)
+        return jax.tree.map(jnp.asarray, model.params)
+
+    def fixed_params(self, problem: Problem) -> Fixed:
+        """The tables of the problem and, where adapters are trained, the weights of the model."""
+        return {"model": self._still_weights(), "library": self._library(problem)}
+
+    def joined(self, params: Params, fixed: Fixed | None) -> Fixed:
+        return {"params": params, "fixed": fixed}
+
+    def make_agent(
+        self, params: Any, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
+    ) -> TrainedAgent:
+        del problem, decision_map
+        model, fixed = self.loaded, params["fixed"]
+        library = jax.tree.map(jnp.asarray, fixed["library"])
+        return LanguageAgent(
+            self, model.config, model.tokenizer.eos, params["params"], fixed["model"], library, temperature
+        )
+
+    def narrated(self, agent: Agent, problem: Problem, fixed: Fixed | None) -> Agent:
+        """The play of another agent as a dialogue."""
+        tables: Any = self.fixed_params(problem) if fixed is None else fixed
+        return Narrated(self, self.loaded.tokenizer.eos, agent, jax.tree.map(jnp.asarray, tables["library"]))
+
+    def round_flops(self, problem: Problem) -> float:
+        """Two for every weight and token of a round; a thought counts in full."""
+        del problem
+        sizes = jax.tree.leaves(param_shapes(self.loaded.config), is_leaf=lambda x: isinstance(x, tuple))
+        return 2.0 * (16 + self.reasoning + self.num_free) * sum(map(math.prod, sizes))
+
+    @property
+    def loaded(self) -> LanguageModel:
+        """The model.
+
+        Raises:
+          ConfigError: if there is none of this name, or its files are damaged.
+        """
+        return load_model(self.model)
+
+    def _still_weights(self) -> Any:
+        if self.tuned == "all":
+            return None
+        return _weights_as(self.model, self.weights_dtype)
+
+    def _library(self, problem: Problem) -> Library:
+        return make_library(
+            problem,
+            self.loaded.tokenizer,
+            contexts=self.contexts,
+            num_tellings=self.num_tellings,
+            history=self.history,
+            named=self.answer == "free",
+            reasoning=self.reasoning,
+        )
+
+    def validate(self) -> None:
+        super().validate()
+        longest = 512
+        need = "thoughts and answers that fit beside a dialogue"
+        require(self.reasoning <= longest, f"reasoning={self.reasoning}", need, "reasoning=64")
+        _ = self.loaded
+
+
+@functools.lru_cache(maxsize=2)
+def _weights_as(name: str, dtype: str) -> Any:
+    """Weights of a model in another precision, as NumPy arrays, which are kept."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, jnp.dtype(dtype)), load_model(name).params)
