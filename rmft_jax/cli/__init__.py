@@ -15,6 +15,7 @@ _COMMANDS = {
     "sweep": ("sweep", "sweep"),
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
+    "show": ("show", "show"),
     "table": ("plot", "table"),
     "presets": ("names", "presets"),
     "environments": ("names", "environments"),
@@ -33,6 +34,7 @@ commands:
   sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
   plot DIR                    the figures of a run or a sweep
+  show DIR                    dialogues of a language model, with what was kept
   table DIR                   its regrets as Markdown, LaTeX or CSV
   presets                     the named configurations
   environments                the named environments

@@ -54,6 +54,8 @@ class EvaluateArguments:
     """Seed of the scenarios and rewards, instead of the run's own test stream."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint to load."""
+    contexts: Literal["trained", "held-out"] | None = None
+    """Of a language model: whether problems are told in the stories and words of training, or in those held out."""
     out: Path | None = None
     """Directory for the results, instead of that of the policy."""
     grid: Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE,VALUE ...")] = ()
@@ -68,7 +70,7 @@ def evaluate(argv: list[str]) -> int:
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
         require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
-    policy = _opened(arguments)
+    policy = _retold(_opened(arguments), arguments.contexts)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
         num_test_scenarios=arguments.num_scenarios or policy.config.num_test_scenarios,
@@ -130,6 +132,16 @@ def _opened(arguments: EvaluateArguments) -> TrainedPolicy:
     if not is_run and not source.startswith(PREFIX) and arguments.cell is None:
         RunDirectory.open(arguments.directory)  # Says what is wrong.
     return load_policy(source, arguments.cell, which=arguments.checkpoint)
+
+
+def _retold(policy: TrainedPolicy, contexts: str | None) -> TrainedPolicy:
+    """The policy, told of problems in these contexts."""
+    if contexts is None:
+        return policy
+    got, need = f"--contexts with policy={policy.config.rmft.policy.name!r}", "a policy that reads text"
+    require("contexts" in policy.config.flat(), got, need, "leaving it out")
+    config = policy.config.replace(contexts=contexts)
+    return dataclasses.replace(policy, agent=config.rmft.agent(policy.agent.params), config=config)
 
 
 def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:

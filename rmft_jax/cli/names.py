@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
-from rmft_jax.method.presets import PRESETS
+from rmft_jax.method.presets import PRESETS, TEXT_PRESETS
 from rmft_jax.problems import Environment
 
 
 def presets(argv: list[str]) -> int:
     """Lists the named configurations."""
-    return _list("presets", {name: description for name, (description, _) in PRESETS.items()}, argv)
+    known = {name: description for name, (description, _) in [*PRESETS.items(), *TEXT_PRESETS.items()]}
+    return _list("presets", known, argv)
 
 
 def environments(argv: list[str]) -> int:

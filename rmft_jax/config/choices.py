@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from rmft_jax.config.checks import ConfigError, require
-from rmft_jax.config.plugins import load_plugins
+from rmft_jax.config.plugins import load_optional, load_plugins
 from rmft_jax.config.settings import KINDS, Settings, Value, checked, hints_of, is_settings, shown
 
 C = TypeVar("C")
@@ -63,8 +63,9 @@ class Register(Generic[E]):
         """
         if name not in self._entries:
             load_plugins()
+            load_optional(self.kind, name)
         if name not in self._entries:
-            known = ", ".join(self._entries)
+            known = ", ".join(self.names())
             close = closest(name, self._entries) or next(iter(self._entries))
             raise ConfigError(
                 f"got {self.kind} {shown(name)}, need one of {known}; try {close!r}, or --import FILE.py that has it"
@@ -78,8 +79,9 @@ class Register(Generic[E]):
         return iter(list(self._entries))
 
     def names(self) -> list[str]:
-        """All names, those of installed plugins included."""
+        """All names, those of installed plugins and of optional parts included."""
         load_plugins()
+        load_optional(self.kind)
         return list(self._entries)
 
     def items(self) -> list[tuple[str, E]]:
@@ -257,6 +259,8 @@ def _chosen(old: Choice, wanted: Any) -> Choice:
 
 def _refuse(name: str, present: Mapping[str, Any]) -> None:
     """Raises `ConfigError` for a setting that is not there: of another choice, or of none."""
+    for kind in ChoiceRegister.kinds:
+        load_optional(kind)
     owners = owners_of(name)
     if owners:
         kind = owners[0].kind

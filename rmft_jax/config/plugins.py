@@ -15,6 +15,8 @@ from rmft_jax.config.checks import ConfigError
 GROUP = "rmft_jax.plugins"
 """Entry points under which installed packages name the modules that register what they bring."""
 _imported: dict[str, None] = {}
+_OPTIONAL = {("policy", "text"): "rmft_jax.language.policy"}
+"""Parts of this package that are imported when they are first named, by what they register."""
 
 
 def import_code(name: str | os.PathLike[str]) -> None:
@@ -74,6 +76,13 @@ def load_plugins() -> None:
                 f"got the plugin {point.name} = {point.value} ({reason}), need one that can be imported; "
                 "try installing it again, or without it"
             ) from error
+
+
+def load_optional(kind: str, name: str | None = None) -> None:
+    """Imports the part of this package that registers a name, if there is one; without a name all of its kind."""
+    for (its_kind, its_name), module in _OPTIONAL.items():
+        if its_kind == kind and name in (its_name, None):
+            importlib.import_module(module)
 
 
 def _import_file(path: Path) -> None:

@@ -191,7 +191,7 @@ class LanguageAgent:
         """See `WritingAgent`; with `imitated='all'` the second has all tokens of a round."""
         layout, notes, weights = self.layout, trajectory.notes, self._weights()
         telling = notes.telling[0]
-        rows = self._rows(trajectory)
+        rows = self.rows(trajectory)
         if self.form.history == "summary":
             hidden, before = self._read_rounds(weights, telling, rows)
         else:
@@ -215,8 +215,8 @@ class LanguageAgent:
                 parts.append(hidden[:, at - 1 : at - 1 + number])
         return jnp.concatenate(parts, axis=1) if parts else None
 
-    def _rows(self, trajectory: Trajectory) -> Int[Array, "T n"]:
-        """The slots of every round of a given trajectory."""
+    def rows(self, trajectory: Trajectory) -> Int[Array, "T n"]:
+        """`[T, n]` the slots of every round of a given trajectory: what it was told and wrote; -1 where nothing stands."""
         library, notes, form = self.library, trajectory.notes, self.form
         telling, reasoning = notes.telling[0], form.reasoning
         rewards = trajectory.reward_table if library.revealed is not None else trajectory.rewards

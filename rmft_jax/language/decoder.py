@@ -166,7 +166,7 @@ def rms_norm(x: Float[Array, "*batch D"], scale: Float[Array, "D"], eps: float) 
     """Division by the root mean square (Zhang and Sennrich 2019), computed in float32."""
     wide = x.astype(jnp.float32)
     wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
-    return (wide * scale).astype(x.dtype)
+    return (wide * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
 
 
 def rotary_table(config: DecoderConfig, positions: Int[Array, "N"]) -> tuple[Float[Array, "N h"], Float[Array, "N h"]]:
@@ -198,7 +198,7 @@ def linear(weights: Any, name: str, x: Float[Array, "N a"]) -> Float[Array, "N b
     """`x @ W`, with the bias and the low-rank adapter that stand under the same name, if there are any."""
     y = x @ weights[name]
     if f"{name}_bias" in weights:
-        y = y + weights[f"{name}_bias"]
+        y = y + weights[f"{name}_bias"][None, :]
     if name in weights.get("lora", {}):
         first, second = weights["lora"][name]
         y = y + ((x @ first) @ second).astype(y.dtype)
@@ -224,7 +224,7 @@ def _attend(
     # J query heads in a row share a key-value head. Heads lead, so that the products read memory in order.
     q_GxJNxh = q_NxHxh.reshape(len(x_NxD), G, -1, h).transpose(1, 2, 0, 3).reshape(G, -1, h) / math.sqrt(h)
     scores = jnp.einsum("gmh,gsh->gms", q_GxJNxh, k_GxSxh, preferred_element_type=jnp.float32)
-    attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxS.shape) + penalty_NxS, axis=-1)
+    attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxS.shape) + penalty_NxS[None, None], axis=-1)
     attention = attention.astype(x_NxD.dtype).reshape(scores.shape)
     mixed = jnp.einsum("gms,gsh->gmh", attention, v_GxSxh).reshape(G, -1, len(x_NxD), h)
     return linear(weights, "o", mixed.transpose(2, 0, 1, 3).reshape(len(x_NxD), -1)), kept

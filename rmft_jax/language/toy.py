@@ -33,7 +33,7 @@ def toy_config() -> DecoderConfig:
         width=96,
         mlp_width=256,
         num_heads=4,
-        num_kv_heads=4,
+        num_kv_heads=2,
         head_size=24,
         max_positions=8192,
     )

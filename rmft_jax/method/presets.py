@@ -3,7 +3,7 @@
 import dataclasses
 
 from rmft_jax.agents import SingleLayer
-from rmft_jax.config import ConfigError
+from rmft_jax.config import ConfigError, Value
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Abrupt, Stationary
 
@@ -68,13 +68,63 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     ),
 }
 
+_TEXT: dict[str, Value] = {"policy": "text", "selection": "advantage", "k": 1, "entropy_weight": 0.0}
+# As settings, for what they choose is imported only where it is named.
+TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
+    "text-toy": (
+        "a toy language model that is told of a Bernoulli bandit, K=3, T=20: about ten minutes on two CPU cores",
+        _TEXT
+        | {
+            "model": "toy",
+            "tuned": "all",
+            "num_arms": 3,
+            "horizon": 20,
+            "num_iterations": 200,
+            "num_scenarios": 64,
+            "num_rollouts": 8,
+            "rollout_block": 16,
+            "update_block": 16,
+            "num_minibatches": 4,
+            "step_size": 1e-3,
+            "chunk_size": 10,
+            "num_validation_scenarios": 256,
+            "num_test_scenarios": 1024,
+        },
+    ),
+    "text-smollm2": (
+        "SmolLM2-135M, told of a bandit with two arms, T=6, adapters trained: about an hour on two CPU cores",
+        _TEXT
+        | {
+            "model": "smollm2",
+            "num_arms": 2,
+            "horizon": 6,
+            "num_tellings": 32,
+            "num_iterations": 20,
+            "num_scenarios": 64,
+            "num_rollouts": 8,
+            "temperature": 2.5,
+            "rollout_block": 16,
+            "update_block": 8,
+            "num_minibatches": 8,
+            "step_size": 1e-3,
+            "chunk_size": 2,
+            "num_validation_scenarios": 64,
+            "num_test_scenarios": 256,
+        },
+    ),
+}
+"""Those of the optional language part."""
+
 
 def get_preset(name: str) -> RunConfig:
     """The configuration of a preset.
 
     Raises:
-      ConfigError: if there is no such preset.
+      ConfigError: if there is no such preset, or what it needs is not installed.
     """
+    if name in TEXT_PRESETS:
+        return _DEFAULT.replace(**TEXT_PRESETS[name][1])
     if name not in PRESETS:
-        raise ConfigError(f"got preset {name!r}, need one of {', '.join(PRESETS)}; try `rmft presets`")
+        known = ", ".join([*PRESETS, *TEXT_PRESETS])
+        raise ConfigError(f"got preset {name!r}, need one of {known}; try `rmft presets`")
     return PRESETS[name][1]

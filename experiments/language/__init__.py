@@ -1,0 +1,1 @@
+"""Language policies: the toy is pretrained, and what the language part claims is measured."""
