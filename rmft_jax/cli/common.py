@@ -93,3 +93,6 @@ def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: di
     # A pipe has no width, and a table cut to a narrow terminal would lose digits: wide lines wrap instead.
     rows = table(summary, title, attributes["regret"], attributes["reference"])
     Console(highlight=False, width=120).print(rows, soft_wrap=True)
+    for name, row in summary.items():
+        if row.get("invalid"):
+            print(f"answers of {name} that named no arm: {row['invalid']:.2%}")

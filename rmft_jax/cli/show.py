@@ -41,7 +41,7 @@ def show(argv: list[str]) -> int:
     dialogues = rollouts_of(load_policy(arguments.directory, arguments.cell), arguments.scenario)
     ranked = sorted(range(len(dialogues)), key=lambda number: float(dialogues[number].regret[-1]))
     lowest = ranked[: -(-arguments.num_shown // 2)]
-    chosen = lowest + [number for number in ranked[len(lowest) :]][::-1][: arguments.num_shown - len(lowest)]
+    chosen = lowest + ranked[len(lowest) :][::-1][: arguments.num_shown - len(lowest)]
     console = Console(highlight=False, width=120)
     console.print(f"scenario {arguments.scenario}, {len(dialogues)} rollouts, {len(chosen)} of them shown")
     for number in chosen:

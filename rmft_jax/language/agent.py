@@ -216,7 +216,7 @@ class LanguageAgent:
         return jnp.concatenate(parts, axis=1) if parts else None
 
     def rows(self, trajectory: Trajectory) -> Int[Array, "T n"]:
-        """`[T, n]` the slots of every round of a given trajectory: what it was told and wrote; -1 where nothing stands."""
+        """The slots of every round of a given trajectory: what it was told and wrote, -1 where nothing stands."""
         library, notes, form = self.library, trajectory.notes, self.form
         telling, reasoning = notes.telling[0], form.reasoning
         rewards = trajectory.reward_table if library.revealed is not None else trajectory.rewards

@@ -41,6 +41,7 @@ class Play:
     min_frac: `[N]` K * MinFrac(T).
     greedy_frac: `[N]` GreedyFrac.
     mean_rewards: `[N, K]` expected rewards of the first round.
+    invalid: `[N]` fraction of rounds in which what was written named no arm; 0 of agents that do not write.
     """
 
     regret: Float[Array, "N T"]
@@ -50,6 +51,7 @@ class Play:
     min_frac: Float[Array, "N"]
     greedy_frac: Float[Array, "N"]
     mean_rewards: Float[Array, "N K"]
+    invalid: Float[Array, "N"]
 
     def cut(self, num_arms: int, horizon: int) -> "Play":
         """Without what lies beyond the first arms and rounds."""
@@ -130,6 +132,7 @@ def measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) 
         min_frac=diagnostics.min_frac(trajectory),
         greedy_frac=diagnostics.greedy_frac(trajectory),
         mean_rewards=trajectory.mean_rewards[:, 0],
+        invalid=diagnostics.invalid_frac(trajectory),
     )
 
 
@@ -196,6 +199,11 @@ def _dataset(plays: Mapping[str, Play], regret: Regret) -> xr.Dataset:
             ),
             "min_frac": (per_scenario, stacked("min_frac", np.float32), {"long_name": "K * MinFrac(T)"}),
             "greedy_frac": (per_scenario, stacked("greedy_frac", np.float32), {"long_name": "GreedyFrac"}),
+            "invalid": (
+                per_scenario,
+                stacked("invalid", np.float32),
+                {"long_name": "share of answers that name no arm"},
+            ),
             "mean_rewards": (
                 ("scenario", "arm"),
                 np.where((means == means[0]).all(axis=0), means[0], np.nan),

@@ -36,6 +36,9 @@ class IterationMetrics:
     entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 where play is a point.
     suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on; of play in a ball it says
       nothing.
+    regret_spread: standard deviation of that regret over the rollouts of a scenario, averaged over scenarios: what
+      selection chooses from.
+    invalid: fraction of rounds in which what was written named no arm; 0 of agents that do not write.
     """
 
     regret: Float[Array, "*n"]
@@ -44,6 +47,8 @@ class IterationMetrics:
     grad_norm: Float[Array, "*n"]
     entropy: Float[Array, "*n"]
     suff_fail_freq: Float[Array, "*n"]
+    regret_spread: Float[Array, "*n"]
+    invalid: Float[Array, "*n"]
 
 
 def iteration(
@@ -139,4 +144,6 @@ def measured(problem: Problem, judged: Judged, kept: Int[Array, "G n"], fit: Fit
         grad_norm=fit.grad_norm,
         entropy=jnp.mean(entropies, where=played.played),
         suff_fail_freq=jnp.mean(diagnostics.suff_fail(played, half_horizon(problem.rounds))),
+        regret_spread=jnp.mean(jnp.std(judged.setting_regret, axis=1)),
+        invalid=jnp.mean(diagnostics.invalid_frac(played)),
     )

@@ -114,7 +114,10 @@ def revived(plain: TrainState, like: TrainState) -> TrainState:
 def _restored(arrays: dict[str, np.ndarray], about: Any, like: TrainState) -> tuple[TrainState, History]:
     plain = fitted(arrays, jax.eval_shape(stored, like), "state.")
     history = History(
-        metrics={name: arrays[f"metrics.{name}"] for name in METRICS},
+        # Of a run that began before there was a metric, it is not known.
+        metrics={
+            name: arrays.get(f"metrics.{name}", np.full_like(arrays["metrics.regret"], np.nan)) for name in METRICS
+        },
         best=fitted(arrays, _per_run(like), "best."),
         failures=dict(about["failures"]),
         iterations=arrays["iterations"],

@@ -63,3 +63,11 @@ def played_rank(trajectory: Trajectory) -> Int[Array, "*batch T"]:
     played = of_action(trajectory.mean_rewards, trajectory.actions)
     better = trajectory.arm_mask[..., None, :] & (trajectory.mean_rewards > played[..., None])
     return jnp.sum(better, axis=-1)
+
+
+def invalid_frac(trajectory: Trajectory) -> Float[Array, "*batch"]:
+    """Fraction of the rounds in which what an agent wrote named no arm; 0 of agents that do not write."""
+    invalid = getattr(trajectory.notes, "invalid", None)
+    if invalid is None:
+        return jnp.zeros(trajectory.actions.shape[:-1])
+    return jnp.mean(invalid, axis=-1, where=trajectory.played, dtype=jnp.float32)

@@ -47,7 +47,8 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
     Returns:
       For each agent `regret_mean`, `regret_ci95`, `exponent`, `exponent_ci95`, `trend_p`, `regression_p`,
       `sublinear_p` (`growth.regression_test`), `num_nonpositive`, `suff_fail_freq` (at T/2), `min_frac`, `greedy_frac`,
-      and `minus_reference`, `minus_reference_ci95`, if there is a reference. NaN is what cannot be computed; how arms
+      and `minus_reference`, `minus_reference_ci95`, if there is a reference; `invalid`, the share of answers that name
+      no arm, if there are any. NaN is what cannot be computed; how arms
       are explored is absent where play is a point of a ball.
     """
     names = [str(name) for name in evaluation["agent"].values]
@@ -75,6 +76,8 @@ def summarize(evaluation: xr.Dataset) -> dict[str, dict[str, Any]]:
                 "suff_fail_freq": float(suff_fail_freq(one["last_best_round"].to_numpy(), curves.shape[-1])[half]),
                 **{kind: float(one[kind].to_numpy().mean(dtype=np.float64)) for kind in ("min_frac", "greedy_frac")},
             }
+        if "invalid" in one and (share := float(one["invalid"].to_numpy().mean(dtype=np.float64))) > 0:
+            row["invalid"] = share
         if reference in names:
             other = names.index(reference)
             row["minus_reference"] = float(np.mean(curves[i, :, -1] - curves[other, :, -1], dtype=np.float64))
