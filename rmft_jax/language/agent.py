@@ -73,10 +73,9 @@ class DialogueState:
 class LanguageAgent:
     """Plays a language model.
 
-    form: how it is told and answers.
     shapes: of the model.
-    feedback: what it is told of a round.
     end: the token that ends a text.
+    form: how it is told and answers.
     params: that are trained: weights or adapters.
     model, library: weights and tables.
     temperature: of all that it draws.
@@ -85,9 +84,9 @@ class LanguageAgent:
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
-    form: TextSettings = static_field()
     shapes: DecoderConfig = static_field()
     end: int = static_field()
+    form: TextSettings
     params: Params
     model: Fixed
     library: Library
@@ -107,7 +106,7 @@ class LanguageAgent:
     def refitted(self, problem: Problem) -> "LanguageAgent":
         """The same model, told of another problem."""
         fixed: Any = self.form.fixed_params(problem)
-        return dataclasses.replace(self, library=fixed["library"])
+        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]))
 
     def prepared(self, num_arms: int, horizon: int) -> "LanguageAgent":
         """With the rules of every telling read."""
@@ -226,7 +225,7 @@ class LanguageAgent:
         sums = seen * (rewards if rewards.ndim == 2 else rewards[:, None])
         pulls, sums = (jnp.cumsum(x, axis=0) - x for x in (seen, sums))
 
-        def row(written: Row, action: Array, reward: Array, pulls: Array, sums: Array) -> Row:
+        def row(written: Row, action: Array, reward: Array, pulls: Array, sums: Array) -> Int[Array, "n"]:
             parts = [library.past(telling, pulls, sums)] if form.history == "summary" else []
             if reasoning:
                 thought = written[:reasoning]
@@ -305,7 +304,7 @@ class LanguageAgent:
         return run(self.shapes, self._weights(), jnp.where(real, row, 0), positions, visible)[1]
 
     def _feed(
-        self, weights: Any, state: DialogueState, row: Row, slot: Int[Array, ""]
+        self, weights: Any, state: DialogueState, row: Row, slot: Int[Array, ""] | int
     ) -> tuple[Float[Array, "D"], DialogueState]:
         """Reads tokens into the slots from `slot` on; returns what comes out of the last one."""
         real = row != EMPTY

@@ -7,7 +7,6 @@ one; -1 stands where a row holds nothing.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -130,8 +129,8 @@ def make_library(
     if not named:
         _require_distinct(answers, tellings)
     tables = {
-        "low": np.float32(low),
-        "high": np.float32(high),
+        "low": np.asarray(low, np.float32),
+        "high": np.asarray(high, np.float32),
         "intro": rows(lambda one: one.intro, at_end=True),
         "think": rows(lambda one: one.think, at_end=True),
         "ask": rows(lambda one: one.ask, at_end=True),
@@ -226,8 +225,3 @@ def _require_distinct(answers: np.ndarray, tellings: Sequence[Telling]) -> None:
             got = f"the arms {seen.get(token)!r} and {name!r}, whose names start with the same token"
             require(token not in seen, got, "names that differ in the first", "answer='free', or another model")
             seen[token] = name
-
-
-def as_arrays(library: Library) -> Library:
-    """The tables as arrays of JAX."""
-    return jax.tree.map(jnp.asarray, library)

@@ -35,14 +35,14 @@ class Narrated:
     What it thinks is what its own notes say, the numbers of a thought and of the arm in it; else the template of the
     arm of highest mean so far (`narration='template'`), or nothing.
 
-    form: how dialogues are written.
     end: the token that ends a text.
+    form: how dialogues are written.
     agent: who decides.
     library: tables.
     """
 
-    form: TextSettings = static_field()
     end: int = static_field()
+    form: TextSettings
     agent: Agent
     library: Library
 

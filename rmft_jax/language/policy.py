@@ -47,13 +47,13 @@ class Text(TextSettings):
         model, fixed = self.loaded, params["fixed"]
         library = jax.tree.map(jnp.asarray, fixed["library"])
         return LanguageAgent(
-            self, model.config, model.tokenizer.eos, params["params"], fixed["model"], library, temperature
+            model.config, model.tokenizer.eos, self, params["params"], fixed["model"], library, temperature
         )
 
     def narrated(self, agent: Agent, problem: Problem, fixed: Fixed | None) -> Agent:
         """The play of another agent as a dialogue."""
         tables: Any = self.fixed_params(problem) if fixed is None else fixed
-        return Narrated(self, self.loaded.tokenizer.eos, agent, jax.tree.map(jnp.asarray, tables["library"]))
+        return Narrated(self.loaded.tokenizer.eos, self, agent, jax.tree.map(jnp.asarray, tables["library"]))
 
     def round_flops(self, problem: Problem) -> float:
         """Two for every weight and token of a round; a thought counts in full."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rmft_jax.config.checks import require
 
@@ -15,6 +15,7 @@ def split_words(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What turns text into token ids and back.
 

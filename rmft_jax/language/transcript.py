@@ -90,7 +90,7 @@ def answer_ends(library: Library, telling: Int[Array, ""], end: int) -> Int[Arra
 
 def is_any(token: Int[Array, "*N"], tokens: Int[Array, "E"]) -> Bool[Array, "*N"]:
     """Whether a token is one of some."""
-    return jnp.any(token[..., None] == tokens, axis=-1)
+    return jnp.any(token[..., None] == jnp.expand_dims(tokens, range(token.ndim)), axis=-1)
 
 
 def visible_slots(real: Bool[Array, "S"], own: Int[Array, "N"]) -> Bool[Array, "N S"]:
