@@ -44,10 +44,9 @@ class Text(TextSettings):
         self, params: Any, problem: Problem, decision_map: DecisionMap, temperature: Number = 1.0
     ) -> TrainedAgent:
         del problem, decision_map
-        model, fixed = self.loaded, params["fixed"]
-        library = jax.tree.map(jnp.asarray, fixed["library"])
+        model, fixed = self.loaded, jax.tree.map(jnp.asarray, params["fixed"])
         return LanguageAgent(
-            model.config, model.tokenizer.eos, self, params["params"], fixed["model"], library, temperature
+            model.config, model.tokenizer.eos, self, params["params"], fixed["model"], fixed["library"], temperature
         )
 
     def narrated(self, agent: Agent, problem: Problem, fixed: Fixed | None) -> Agent:
