@@ -1,1 +1,1 @@
-"""Decision problems told in words, and language models that play them."""
+"""Bandit problems told in words, and language models that play them."""

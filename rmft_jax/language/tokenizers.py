@@ -1,0 +1,104 @@
+"""From text to numbers and back: what a tokenizer offers, and one whose tokens are whole words."""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from rmft_jax.config.checks import require
+
+# A line break, a word, one digit, or one mark. All other white space only separates.
+_PIECE = re.compile(r"\n|[A-Za-z]+|[0-9]|[^A-Za-z0-9\s]")
+
+
+def split_words(text: str) -> list[str]:
+    """The line breaks, words, single digits and marks of a text, in order; spaces are left out."""
+    return _PIECE.findall(text)
+
+
+class Tokenizer(Protocol):
+    """What turns text into token ids and back.
+
+    Attributes:
+      vocab_size: how many ids there are; all are below it.
+      pad: id that fills up short texts.
+      eos: id that ends a text.
+    """
+
+    vocab_size: int
+    pad: int
+    eos: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without any special token."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of some ids."""
+        ...
+
+
+class WordTokenizer:
+    """One token for each word, digit, mark and line break.
+
+    Spaces are no tokens: a word or a number has one before it, unless the text or a line starts there. Marks have none.
+    The digits of a number stand together, also around a point between digits. So `decode` of `encode` returns a text
+    that is written by these rules, but for a space at its start. Pieces of text can be encoded apart and joined,
+    as a token does not depend on those around it.
+
+    Attributes:
+      vocab_size: how many ids there are, with the three special ones.
+      pad: 0, decoded to nothing.
+      eos: 1, decoded to nothing.
+      unknown: 2, for what is not in the vocabulary; decoded to a question mark.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]):
+        """Numbers the vocabulary from 3 on, in its order.
+
+        Args:
+          vocabulary: words, digits, marks and the line break, each once.
+
+        Raises:
+          ConfigError: an entry is not a single word, digit, mark or line break, or is there twice.
+        """
+        wrong = [entry for entry in vocabulary if split_words(entry) != [entry]]
+        require(not wrong, f"vocabulary with {wrong[:1]}", "single words, digits and marks", "split_words(text)")
+        different = len(set(vocabulary))
+        require(
+            different == len(vocabulary),
+            f"vocabulary of {len(vocabulary)} entries, {different} of them different",
+            "each entry once",
+            "sorted(set(vocabulary))",
+        )
+        self.pad, self.eos, self.unknown = 0, 1, 2
+        self._texts = ["", "", "?", *vocabulary]
+        self._ids = {text: index + 3 for index, text in enumerate(vocabulary)}
+        self.vocab_size = len(self._texts)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without any special token but `unknown`."""
+        return [self._ids.get(piece, self.unknown) for piece in split_words(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of some ids.
+
+        Args:
+          ids: any numbers from 0 to `vocab_size - 1`.
+
+        Raises:
+          ConfigError: an id is not in that range.
+        """
+        wrong = [index for index in ids if not 0 <= index < self.vocab_size]
+        require(not wrong, f"token id {wrong[:1]}", f"ids from 0 to {self.vocab_size - 1}", "ids of this tokenizer")
+        text = ""
+        for index in ids:
+            piece = self._texts[index]
+            text += f" {piece}" if _apart(text, piece) else piece
+        return text
+
+
+def _apart(text: str, piece: str) -> bool:
+    """Whether a space stands between a text and the piece that comes next."""
+    if not piece.isalnum() or not text or text[-1] == "\n":
+        return False
+    return not (piece.isdigit() and re.search(r"[0-9]\.?\Z", text))
