@@ -15,7 +15,7 @@ from rmft_jax.language.api.client import Asker, ChatClient, Message
 from rmft_jax.language.api.connection import all_of, finished
 from rmft_jax.language.api.host import Play, stacked
 from rmft_jax.language.api.ledger import Ledger, Totals
-from rmft_jax.language.api.messages import following, named_arm, opening, said
+from rmft_jax.language.api.messages import Script, Wording, named_arm, said
 from rmft_jax.language.words import Telling
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
@@ -53,24 +53,23 @@ class _Dialogue:
 
     name: str
     play: Play
-    telling: Telling
-    reasoning: bool
+    script: Script
     messages: list[Message] = dataclasses.field(default_factory=list)
     invalid: int = 0
 
-    async def run(self, asker: Asker, rounds: int, full: bool, purpose: str, answered: Callable[[], None]) -> None:
+    async def run(self, asker: Asker, rounds: int, purpose: str, answered: Callable[[], None]) -> None:
         """All rounds."""
-        self.messages = opening(self.telling, reasoning=self.reasoning)
+        names = self.script.telling.names
+        self.messages = self.script.opening()
         for round in range(rounds):
             seed = self.play.seeds[round]
             answer = await asker.answer(self.messages, dialogue=self.name, round=round, purpose=purpose, seed=seed)
-            arm = named_arm(answer.text, self.telling.names)
+            arm = named_arm(answer.text, names)
             self.invalid += arm is None
             played, rewards = self.play.step(round, arm)
             self.messages.append(said(answer.text))
             if round + 1 < rounds:
-                shown = rewards[: len(self.telling.names)]
-                self.messages.append(following(self.telling, played, shown, full=full, named=arm is not None))
+                self.messages.append(self.script.following(played, rewards[: len(names)], named=arm is not None))
             answered()
 
 
@@ -85,6 +84,7 @@ def play_problems(
     ledger: Ledger,
     budget: Budget | None = None,
     reasoning: bool = False,
+    wording: Wording = "chat",
     first_scenario: int = 0,
     num_rollouts: int = 1,
     shared_reward_noise: bool = False,
@@ -107,6 +107,7 @@ def play_problems(
       ledger: an open one.
       budget: what it may hold in all; None: no limit.
       reasoning: whether the model is told to think before it answers.
+      wording: `bare` for models that know the text of tellings and need no instructions.
       first_scenario: number of the first scenario.
       num_rollouts: L dialogues about each scenario.
       shared_reward_noise: whether these see the same reward noise.
@@ -121,14 +122,12 @@ def play_problems(
     require_count(num_scenarios, "num_scenarios", 1, 10)
     require_count(num_rollouts, "num_rollouts", 1, 4)
     _require_tellable(problem, tellings)
-    rounds, full = int(problem.rounds), problem.feedback == "full"
-    keys = RolloutKeys.create(key)
+    rounds, keys = int(problem.rounds), RolloutKeys.create(key)
     dialogues = [
         _Dialogue(
             f"scenario {scenario}, rollout {rollout}",
             Play(problem, keys, scenario, rollout, shared_reward_noise=shared_reward_noise),
-            tellings[scenario % len(tellings)],
-            reasoning,
+            Script(tellings[scenario % len(tellings)], problem.feedback == "full", reasoning, wording),
         )
         for scenario in range(first_scenario, first_scenario + num_scenarios)
         for rollout in range(num_rollouts)
@@ -136,6 +135,11 @@ def play_problems(
     counter = _Counter(len(dialogues) * rounds, progress)
 
     async def work() -> None:
+        # What JAX is told holds for a thread, and this may be another one.
+        with pinned():
+            await talk()
+
+    async def talk() -> None:
         async with client.connection() as connection:
             asker = Asker(client, connection, ledger, Purse(ledger, budget))
             # Those that have begun go on first: an early end leaves few unfinished.
@@ -144,7 +148,7 @@ def play_problems(
             async def seated(dialogue: _Dialogue) -> None:
                 async with seats:
                     connection.check()
-                    await dialogue.run(asker, rounds, full, purpose, counter.add)
+                    await dialogue.run(asker, rounds, purpose, counter.add)
 
             await all_of([seated(dialogue) for dialogue in dialogues], connection)
 
