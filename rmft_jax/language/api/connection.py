@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from rmft_jax.config.checks import ConfigError, require, require_count
-from rmft_jax.language.api.faults import FaultError, api_key, host_of, translated
+from rmft_jax.language.api.faults import FaultError, api_key, host_of, is_local, translated
 from rmft_jax.running.files import RunError
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Connection:
         host = host_of(base_url)
         require_pace(timeout, max_retries, requests_per_minute, concurrency)
         self.base_url = base_url
-        self._local = host in ("localhost", "::1") or host.startswith("127.")
+        self._local = is_local(host)
         self._timeout, self._max_retries, self._first_rest = timeout, max_retries, first_rest
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._slots = asyncio.Semaphore(concurrency)
@@ -85,9 +85,7 @@ class Connection:
     async def __aenter__(self) -> "Connection":
         openai = need_openai()
         # Redirects are not followed: the key belongs to this address. A proxy knows no server of this machine.
-        http = openai.DefaultAsyncHttpxClient(
-            follow_redirects=False, trust_env=not self._local, timeout=self._timeout
-        )
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not self._local, timeout=self._timeout)
         self._api = openai.AsyncOpenAI(
             api_key=api_key(), base_url=self.base_url, max_retries=0, timeout=self._timeout, http_client=http
         )
@@ -113,20 +111,20 @@ class Connection:
           RunError: if the server cannot be reached, or it failed too often.
           StoppedError: if `stop` was called before it was sent.
         """
-        for attempt in range(self._max_retries + 1):
+        attempt = 0
+        while True:
             try:
                 async with self._slots:
                     await self._pace()
                     async with guard():
                         self.check()
                         return await self._once(call)
-            except FaultError as error:
-                fault = error
-            if attempt < self._max_retries:
-                await self.rest(attempt, fault)
-        times = f"{self._max_retries + 1} times" if self._max_retries else "once"
-        hint = "try again later, more max_retries, or a smaller concurrency"
-        raise RunError(f"a request to {self.base_url} failed {times}, with {fault.reason}; {hint}") from fault
+            except FaultError as fault:
+                if attempt == self._max_retries:
+                    raise RunError(self._given_up(fault)) from fault
+                last = fault
+            await self.rest(attempt, last)
+            attempt += 1
 
     def check(self) -> None:
         """Raises `StoppedError` if nothing may be sent any more."""
@@ -141,6 +139,11 @@ class Connection:
             self._next = max(self._next, loop.time() + fault.wait)
             seconds = fault.wait * random.uniform(1.0, 1.1)
         await self._sleep(seconds)
+
+    def _given_up(self, fault: FaultError) -> str:
+        times = f"{self._max_retries + 1} times" if self._max_retries else "once"
+        hint = "try again later, more max_retries, or a smaller concurrency"
+        return f"a request to {self.base_url} failed {times}, at last with {fault.reason}; {hint}"
 
     async def _once(self, call: Callable[[Any], Awaitable[T]]) -> T:
         try:
@@ -204,5 +207,3 @@ async def all_of(jobs: list[Coroutine[Any, Any, None]], connection: Connection) 
         raise
     if first:
         raise first[0]
-
-

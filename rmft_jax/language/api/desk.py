@@ -6,23 +6,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from rmft_jax.language.api.moods import Counts, Moods
 
 _OVER = ("succeeded", "failed", "cancelled")
 
 
-class Reply(Protocol):
-    """Answers a prompt."""
-
-    def __call__(
-        self, messages: list[dict[str, Any]], temperature: float, max_tokens: int, seed: int | None, model: str
-    ) -> str:
-        """The answer; called in several threads at once."""
-        ...
-
-
+Reply = Callable[[list[dict[str, Any]], float, int, int | None, str], str]
+"""Answers a prompt, given messages, temperature, the most tokens, a seed and the name of the model."""
 Tune = Callable[[list[dict[str, Any]], str], str]
 """Makes a model from examples, each with `messages`, and the name of the model to start with; returns its name."""
 

@@ -2,6 +2,7 @@
 
 import datetime
 import email.utils
+import ipaddress
 import math
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ KEY = "OPENAI_API_KEY"
 """The environment variable that holds the key of the service; the only place from which it is taken."""
 LONGEST_WAIT = 600.0
 """Seconds that a server may ask to wait. Whoever asks for more is not waited for."""
+_PASSING = (408, 409, 425, 429)
 _MAYBE_PAID = (408, 504, 524)  # Somebody in between lost patience; the server may have answered.
 
 
@@ -64,6 +66,14 @@ def host_of(base_url: str) -> str:
     return host
 
 
+def is_local(host: str) -> bool:
+    """Whether a host is this machine, where nobody else can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def one_line(text: object) -> str:
     """Words of others in one short line, without the key."""
     words = " ".join(str(text).split())
@@ -86,23 +96,18 @@ def translated(error: Exception, base_url: str, *, reached: bool) -> Exception:
     """
     import openai
 
-    match error:
-        case FaultError() | ConfigError() | RunError():
-            return error
-        case openai.APIStatusError():
-            return _of_status(error, base_url)
-        case TimeoutError() | openai.APITimeoutError():
-            return FaultError("no answer in time", maybe_paid=True)
-        case openai.APIError() if not isinstance(error, openai.APIConnectionError):
-            return FaultError(f"a broken answer ({one_line(error)})", maybe_paid=True)
+    if isinstance(error, openai.APIStatusError):
+        return _of_status(error, base_url)
     causes = list(_causes(error))
+    why = one_line(causes[-1]) or type(causes[-1]).__name__
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return FaultError("no answer in time", maybe_paid=True)
     if any("ConnectError" in type(cause).__name__ for cause in causes):
-        why = one_line(causes[-1]) or type(causes[-1]).__name__
-        if not reached:
-            return RunError(f"cannot reach {base_url} ({why}); try another base_url, or again when the server is up")
-        return FaultError(f"the server is gone ({why})")
-    if isinstance(error, openai.APIConnectionError) or any(_of_transport(cause) for cause in causes):
-        return FaultError(f"a broken connection ({one_line(causes[-1])})", maybe_paid=True)
+        if reached:
+            return FaultError(f"a server that is gone ({why})")
+        return RunError(f"cannot reach {base_url} ({why}); try another base_url, or again when the server is up")
+    if isinstance(error, openai.APIError) or any(_of_transport(cause) for cause in causes):
+        return FaultError(f"an answer that breaks off ({why})", maybe_paid=True)
     return error
 
 
@@ -121,27 +126,27 @@ def _of_transport(error: BaseException) -> bool:
 
 def _of_status(error: Any, base_url: str) -> Exception:
     """What an answer means that says that there is none."""
-    status, headers, said = error.status_code, error.response.headers, one_line(error.message)
+    status, headers = error.status_code, error.response.headers
+    body = error.body if isinstance(error.body, dict) else {}
+    said = one_line(body.get("message") or error.message)
+    if status == 429 and getattr(error, "code", None) == "insufficient_quota":
+        return RunError(f"nothing is left to pay for answers of {base_url} ({said}); try again when there is")
+    if status in _PASSING or status >= 500:
+        return _to_wait_for(status, headers, base_url)
     match status:
-        case 401:
-            return ConfigError(f"got a key that {base_url} refuses (401), need a valid one; try another {KEY}")
+        case 401:  # What it says may hold the key.
+            got, need, hint = "a refused key", "a valid one", f"another {KEY}"
         case 403:
-            need = "one that may use this model"
-            return ConfigError(f"got no right to do this at {base_url} (403: {said}), need a key with it; try {need}")
+            got, need, hint = said, "the right to do this", "another model, or another key"
         case 404:
             hint = "a model of the server's list (GET /models), or a base_url that ends in /v1"
-            return ConfigError(f"got 404 from {base_url} ({said}), need an address and a model that exist; try {hint}")
-        case 429 if getattr(error, "code", None) == "insufficient_quota":
-            return RunError(f"nothing is left to pay for answers of {base_url} ({said}); try again when there is")
-        case 408 | 409 | 425 | 429:
-            return _to_wait_for(status, headers, base_url)
-        case _ if status >= 500:
-            return _to_wait_for(status, headers, base_url)
+            got, need = said, "an address and a model that exist"
         case _ if status < 400:
-            to = one_line(headers.get("location", "nowhere")).split("?")[0]
-            need = "an endpoint that answers itself, since a key is sent nowhere else"
-            return ConfigError(f"got {status} from {base_url}, to {to}, need {need}; try the base_url where it leads")
-    return ConfigError(f"got {status} from {base_url} ({said}), need settings that the server takes; try others")
+            got = f"a redirect to {one_line(headers.get('location', 'nowhere')).split('?')[0]}"
+            need, hint = "the endpoint itself, as a key is sent nowhere else", "the base_url where it leads"
+        case _:
+            got, need, hint = said, "settings that the server takes", "others"
+    return ConfigError(f"got {got} from {base_url} ({status}), need {need}; try {hint}")
 
 
 def _to_wait_for(status: int, headers: Any, base_url: str) -> Exception:

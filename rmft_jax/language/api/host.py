@@ -75,7 +75,7 @@ class Play:
         Returns:
           The arm that was played, and the rewards of all arms.
         """
-        told = Told(np.int32(0 if arm is None else arm), np.asarray(arm is not None))
+        told = Told(np.asarray(arm or 0, np.int32), np.asarray(arm is not None))
         self._standing, action, rewards = _step(self._rollout, told, self._standing, np.int32(round))
         return int(action), np.asarray(rewards).tolist()
 
@@ -113,5 +113,3 @@ def _step(rollout: Rollout, told: Told, standing: Standing, round: Any) -> Any:
 def stacked(plays: list[Play]) -> Trajectory:
     """The trajectories, with a batch axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(play.trajectory for play in plays))
-
-

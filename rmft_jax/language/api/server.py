@@ -1,5 +1,6 @@
 """A server of the chat endpoint on this machine: for tests, and for models that have no service of their own."""
 
+import contextlib
 import email
 import email.policy
 import hmac
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 from rmft_jax.config.checks import require
 from rmft_jax.language.api.desk import Desk, RefusedError, Reply, Tune
+from rmft_jax.language.api.faults import is_local
 from rmft_jax.language.api.moods import Counts, Moods
 from rmft_jax.running.files import RunError
 
@@ -108,8 +110,7 @@ def serve(
       ConfigError: if others could reach that address.
       RunError: if the port is taken.
     """
-    loopback = host == "localhost" or host == "::1" or host.startswith("127.")
-    require(loopback, f"host={host!r}", "an address of this machine alone", "host='127.0.0.1'")
+    require(is_local(host), f"host={host!r}", "an address of this machine alone", "host='127.0.0.1'")
     desk = Desk(reply, tune, models, moods or Moods(), count_tokens or (lambda text: len(text.split())))
     try:
         return Server(_HTTP((host, port), desk, api_key), desk)
@@ -145,10 +146,8 @@ class _HTTP(ThreadingHTTPServer):
     def hang_up(self) -> None:
         """Ends the connections that are still open; their threads close them."""
         for request in list(self._open):
-            try:
+            with contextlib.suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -162,10 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: what was asked is nobody else's business."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answered(self._get)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._answered(self._post)
 
     def _answered(self, work: Callable[[str, bytes], None]) -> None:
