@@ -55,6 +55,7 @@ class Connection:
       requests_per_minute: that are sent, at most; 0: as many as there are.
       concurrency: requests under way at once, at most.
       first_rest: seconds of rest after a first failure; it doubles with every further one, and chance varies it.
+      reached: whether the server is known to be there. One that is not is no more tried after the first time.
 
     Raises:
       ConfigError: if it cannot work like this.
@@ -69,6 +70,7 @@ class Connection:
         requests_per_minute: float = 0.0,
         concurrency: int = 8,
         first_rest: float = 0.5,
+        reached: bool = False,
     ):
         host = host_of(base_url)
         require_pace(timeout, max_retries, requests_per_minute, concurrency)
@@ -79,7 +81,7 @@ class Connection:
         self._slots = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
         self._next = 0.0
-        self._reached = False
+        self._reached = reached
         self._api: Any = None
 
     async def __aenter__(self) -> "Connection":
