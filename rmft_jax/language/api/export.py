@@ -40,7 +40,9 @@ def lowest_regret(
     require(1 <= k <= num_rollouts, f"k={k}", f"1 to num_rollouts={num_rollouts}", "k=1")
     values = np.asarray(regret, np.float64)
     ok = len(values) % num_rollouts == 0
-    require(ok, f"{len(values)} dialogues", f"{num_rollouts} of every scenario", "the num_rollouts they were played with")
+    require(
+        ok, f"{len(values)} dialogues", f"{num_rollouts} of every scenario", "the num_rollouts they were played with"
+    )
     fit = np.ones(len(values), bool)
     if invalid is not None and max_invalid is not None:
         fit = np.asarray(invalid) <= max_invalid

@@ -137,7 +137,7 @@ def run_loop(
     with locked(folder, f"{folder} is in use by another process; try another folder, or wait"):
         made_for = _made_for(client, problem, tellings, settings)
         state = _begun(folder, made_for, client.model, resume)
-        loop = _Loop(client, provider, problem, tellings, settings, folder, budget, note or _silent, state)
+        loop = _Loop(client, provider, problem, tellings, settings, folder, budget, note or _silent, state, resume)
         while loop.state.iteration < settings.num_iterations:
             getattr(loop, loop.state.step)()
         return loop.state
@@ -156,6 +156,8 @@ class _Loop:
     budget: Budget | None
     note: Callable[[str], None]
     state: LoopState
+    resumed: bool
+    """Whether the next step may have been begun before."""
 
     @property
     def examples(self) -> Path:
@@ -219,7 +221,8 @@ class _Loop:
     def tune(self) -> None:
         """Starts a job, unless the one of this file was started before the run was killed."""
         file = self.state.file or ""
-        job = self.provider.find(file) or self.provider.start(file, self.state.model)
+        job = self.provider.find(file) if self.resumed else None
+        job = job or self.provider.start(file, self.state.model)
         self._save(step="poll", job=job)
         self.note(f"iteration {self.state.iteration}: job {job}")
 
@@ -245,6 +248,7 @@ class _Loop:
     def _save(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
         _write(self.folder, self.state)
+        self.resumed = False
 
 
 def _silent(_: str) -> None:

@@ -143,7 +143,7 @@ async def _job_of(api: Any, file: str) -> str | None:
 
 
 def _standing(job: Any) -> JobStatus:
-    status = next((name for name in _OVER if name == job.status), "running")
+    status: Status = next((name for name in _OVER if name == job.status), "running")
     error = getattr(job.error, "message", None) if job.error else None
     if status == "succeeded" and not job.fine_tuned_model:
         return JobStatus("failed", error="the service named no new model")
