@@ -426,6 +426,20 @@ def test_a_killed_evaluation_goes_on_and_pays_for_nothing_twice(server, tmp_path
     assert sum(times > 2 for times in server.counts.paid.values()) == killed - kept
 
 
+def test_an_interrupted_evaluation_keeps_what_was_under_way(server, tmp_path):
+    server.moods = Moods(slow_every=1, slow_seconds=0.1)
+    process = start(server.url, tmp_path)
+    try:
+        until(lambda: server.counts.answered >= 5 or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    with Ledger(tmp_path) as ledger:
+        assert 5 <= len(ledger) == server.counts.answered == server.counts.requests < TOTAL
+        assert ledger.totals.lost == 0
+
+
 KEYS = [AnswerKey("a", round, "play", "digest") for round in range(3)]
 
 

@@ -243,6 +243,7 @@ def test_runs_are_refused_where_they_do_not_fit(server, tmp_path):
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):
         run(server, tmp_path, resume=True)
+    wrong: Any
     for wrong in ({"k": 9}, {"num_iterations": 0}, {"poll_seconds": 0.0}, {"patience": -1.0}, {"seed": -1}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             LoopSettings(**wrong)

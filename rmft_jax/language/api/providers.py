@@ -11,7 +11,7 @@ from rmft_jax.running.files import RunError, read_bytes
 
 T = TypeVar("T")
 Status = Literal["running", "succeeded", "failed", "cancelled"]
-_OVER: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
+_OVER: dict[str, Status] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "cancelled"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ async def _job_of(api: Any, file: str) -> str | None:
 
 
 def _standing(job: Any) -> JobStatus:
-    status: Status = next((name for name in _OVER if name == job.status), "running")
+    status = _OVER.get(job.status, "running")
     error = getattr(job.error, "message", None) if job.error else None
     if status == "succeeded" and not job.fine_tuned_model:
         return JobStatus("failed", error="the service named no new model")
