@@ -1,8 +1,10 @@
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -290,6 +292,19 @@ def test_wrong_settings_are_refused_in_one_line(server, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "ConfigError: got no OPENAI_API_KEY in the environment" in said_of()
     assert server.counts.answered == 0
+
+
+def test_a_server_that_takes_no_connection_is_refused_at_once(tmp_path):
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # Fill the queue, so that further ones wait for ever.
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        begin = time.monotonic()
+        assert "cannot reach" in refusal(url, tmp_path, error=RunError, timeout=1.0)
+        assert time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize(

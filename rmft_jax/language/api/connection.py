@@ -14,6 +14,7 @@ from rmft_jax.running.files import RunError
 T = TypeVar("T")
 Guard = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
 _LONGEST_REST = 60.0
+_CONNECT_SECONDS = 15.0
 
 
 class StoppedError(Exception):
@@ -86,10 +87,12 @@ class Connection:
 
     async def __aenter__(self) -> "Connection":
         openai = need_openai()
+        # A server that is there takes a connection at once, however long it thinks.
+        timeout = openai.Timeout(self._timeout, connect=min(self._timeout / 2, _CONNECT_SECONDS))
         # Redirects are not followed: the key belongs to this address. A proxy knows no server of this machine.
-        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not self._local, timeout=self._timeout)
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not self._local, timeout=timeout)
         self._api = openai.AsyncOpenAI(
-            api_key=api_key(), base_url=self.base_url, max_retries=0, timeout=self._timeout, http_client=http
+            api_key=api_key(), base_url=self.base_url, max_retries=0, timeout=timeout, http_client=http
         )
         return self
 

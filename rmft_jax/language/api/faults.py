@@ -100,12 +100,12 @@ def translated(error: Exception, base_url: str, *, reached: bool) -> Exception:
         return _of_status(error, base_url)
     causes = list(_causes(error))
     why = one_line(causes[-1]) or type(causes[-1]).__name__
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return FaultError("no answer in time", maybe_paid=True)
-    if any("ConnectError" in type(cause).__name__ for cause in causes):
+    if any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes):
         if reached:
             return FaultError(f"a server that is gone ({why})")
         return RunError(f"cannot reach {base_url} ({why}); try another base_url, or again when the server is up")
+    if isinstance(error, TimeoutError | openai.APITimeoutError):
+        return FaultError("no answer in time", maybe_paid=True)
     if isinstance(error, openai.APIError) or any(_of_transport(cause) for cause in causes):
         return FaultError(f"an answer that breaks off ({why})", maybe_paid=True)
     return error

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,9 +120,7 @@ def play_problems(
       RunError: if the server cannot be reached or fails too often, or the ledger cannot be written.
       BudgetSpentError: before the budget is passed.
     """
-    require_count(num_scenarios, "num_scenarios", 1, 10)
-    require_count(num_rollouts, "num_rollouts", 1, 4)
-    _require_tellable(problem, tellings)
+    _require_playable(problem, tellings, num_scenarios, num_rollouts)
     rounds, keys = int(problem.rounds), RolloutKeys.create(key)
     dialogues = [
         _Dialogue(
@@ -133,13 +132,23 @@ def play_problems(
         for rollout in range(num_rollouts)
     ]
     counter = _Counter(len(dialogues) * rounds, progress)
+    options = {"rounds": rounds, "purpose": purpose, "answered": counter.add}
+    finished(lambda: _talk(client, ledger, budget, dialogues, options))
+    invalid = np.asarray([dialogue.invalid for dialogue in dialogues])
+    trajectory = stacked([dialogue.play for dialogue in dialogues])
+    return Played(trajectory, [dialogue.messages for dialogue in dialogues], invalid, ledger.totals)
 
-    async def work() -> None:
-        # What JAX is told holds for a thread, and this may be another one.
-        with pinned():
-            await talk()
 
-    async def talk() -> None:
+async def _talk(
+    client: ChatClient,
+    ledger: Ledger,
+    budget: Budget | None,
+    dialogues: list[_Dialogue],
+    options: dict[str, Any],
+) -> None:
+    """Runs all dialogues over one connection."""
+    # What JAX is told holds for a thread, and this may be another one.
+    with pinned():
         async with client.connection() as connection:
             asker = Asker(client, connection, ledger, Purse(ledger, budget))
             # Those that have begun go on first: an early end leaves few unfinished.
@@ -148,17 +157,9 @@ def play_problems(
             async def seated(dialogue: _Dialogue) -> None:
                 async with seats:
                     connection.check()
-                    await dialogue.run(asker, rounds, purpose, counter.add)
+                    await dialogue.run(asker, **options)
 
             await all_of([seated(dialogue) for dialogue in dialogues], connection)
-
-    finished(work)
-    return Played(
-        stacked([dialogue.play for dialogue in dialogues]),
-        [dialogue.messages for dialogue in dialogues],
-        np.asarray([dialogue.invalid for dialogue in dialogues]),
-        ledger.totals,
-    )
 
 
 class _Counter:
@@ -171,8 +172,10 @@ class _Counter:
             self._progress(self._done, self._total)
 
 
-def _require_tellable(problem: Problem, tellings: Sequence[Telling]) -> None:
-    """Raises `ConfigError` unless the problem can be told in these words."""
+def _require_playable(problem: Problem, tellings: Sequence[Telling], num_scenarios: int, num_rollouts: int) -> None:
+    """Raises `ConfigError` unless the problem can be told in these words, so many times."""
+    require_count(num_scenarios, "num_scenarios", 1, 10)
+    require_count(num_rollouts, "num_rollouts", 1, 4)
     require(not problem.points, "a problem that is played in a ball", "one with arms", "a problem without a radius")
     require(bool(tellings), "no tellings", "one or more", "make_tellings(1, ...)")
     arms = int(jnp.sum(problem.arm_mask))
