@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
@@ -19,10 +20,10 @@ import pytest
 import talking
 from rmft_jax.agents import Uniform
 from rmft_jax.config import ConfigError, pytree
-from rmft_jax.language.api.budget import Budget, BudgetSpentError
-from rmft_jax.language.api.client import ChatClient
+from rmft_jax.language.api.budget import Budget, BudgetSpentError, Purse
+from rmft_jax.language.api.client import Asker, ChatClient
 from rmft_jax.language.api.connection import Connection
-from rmft_jax.language.api.faults import asked_wait
+from rmft_jax.language.api.faults import FaultError, asked_wait
 from rmft_jax.language.api.ledger import Answer, AnswerKey, Ledger
 from rmft_jax.language.api.messages import Script, bare_text, named_arm, said
 from rmft_jax.language.api.moods import Moods
@@ -556,3 +557,91 @@ def test_a_connection_waits_longer_after_every_failure():
         asyncio.run(asked())
     assert len(waits) == 4
     assert all(0.005 * 2**i <= wait <= 0.01 * 2**i for i, wait in enumerate(waits))
+
+
+def test_tokens_of_requests_under_way_are_held_back(tmp_path):
+    async def asked(ledger: Ledger) -> list[str]:
+        purse, events = Purse(ledger, Budget(max_tokens=100)), []
+
+        async def spend(name: str, tokens: int, paid: int) -> None:
+            async with purse.reserved(tokens):
+                events.append(f"{name} begins")
+                await asyncio.sleep(0.01)
+                events.append(f"{name} ends")
+                ledger.add(KEYS[0]._replace(dialogue=name), Answer("x", paid, 0))
+
+        await asyncio.gather(spend("a", 60, 10), spend("b", 60, 60), spend("c", 40, 20))
+        with pytest.raises(BudgetSpentError, match="max_tokens=100 allows no further request"):
+            await spend("d", 20, 20)
+        return events
+
+    with Ledger(tmp_path) as ledger:
+        events = asyncio.run(asked(ledger))
+        assert ledger.totals.all_tokens == 90
+    assert events.index("b begins") > events.index("a ends")
+    assert events.index("c begins") < events.index("a ends")
+
+
+def test_a_server_that_is_busy_is_left_alone_by_all():
+    connection = Connection("http://127.0.0.1:9/v1", max_retries=1)
+    times: list[float] = []
+
+    async def asked() -> None:
+        async def call(api: Any) -> None:
+            times.append(time.monotonic())
+            if len(times) == 1:
+                raise FaultError("busy", wait=0.3)
+
+        async def later() -> None:
+            await asyncio.sleep(0.05)
+            await connection.ask(call)
+
+        async with connection:
+            await asyncio.gather(connection.ask(call), later())
+
+    asyncio.run(asked())
+    assert len(times) == 3
+    assert all(at - times[0] > 0.28 for at in times[1:])
+
+
+@pytest.mark.parametrize("finish", ["stop", None])
+def test_a_stream_without_an_end_is_no_answer(finish, tmp_path):
+    client = ChatClient("http://127.0.0.1:9/v1", "toy", stream=True, max_retries=0)
+
+    class Chunks:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            pass
+
+        async def __aiter__(self):
+            for text, end in (("bl", None), ("ue", finish)):
+                choice = SimpleNamespace(delta=SimpleNamespace(content=text), finish_reason=end)
+                yield SimpleNamespace(choices=[choice], usage=None, model="toy")
+
+    async def create(**request: Any) -> Chunks:
+        assert request["stream"]
+        return Chunks()
+
+    async def asked(ledger: Ledger) -> Answer:
+        async with client.connection() as connection:
+            completions = SimpleNamespace(create=create)
+            connection._api = SimpleNamespace(
+                chat=SimpleNamespace(completions=completions), close=connection._api.close
+            )
+            asker = Asker(client, connection, ledger, Purse(ledger))
+            messages = [{"role": "user", "content": "which?"}]
+            return await asker.answer(messages, dialogue="a", round=0, purpose="play", seed=0)
+
+    with Ledger(tmp_path) as ledger:
+        if finish is None:
+            with pytest.raises(RunError, match="breaks off"):
+                asyncio.run(asked(ledger))
+            assert (ledger.totals.requests, ledger.totals.lost) == (0, 1)
+        else:
+            answer = asyncio.run(asked(ledger))
+            assert answer.text == "blue"
+            # Where the server does not count, upper bounds stand in.
+            assert answer.prompt_tokens >= 6
+            assert answer.completion_tokens >= 4

@@ -131,12 +131,11 @@ def play_problems(
         for scenario in range(first_scenario, first_scenario + num_scenarios)
         for rollout in range(num_rollouts)
     ]
-    counter = _Counter(len(dialogues) * rounds, progress)
-    options = {"rounds": rounds, "purpose": purpose, "answered": counter.add}
+    answered = _Counter(len(dialogues) * rounds, progress).add
+    options = {"rounds": rounds, "purpose": purpose, "answered": answered}
     finished(lambda: _talk(client, ledger, budget, dialogues, options))
-    invalid = np.asarray([dialogue.invalid for dialogue in dialogues])
-    trajectory = stacked([dialogue.play for dialogue in dialogues])
-    return Played(trajectory, [dialogue.messages for dialogue in dialogues], invalid, ledger.totals)
+    plays, messages, invalid = zip(*((one.play, one.messages, one.invalid) for one in dialogues), strict=True)
+    return Played(stacked(list(plays)), list(messages), np.asarray(invalid), ledger.totals)
 
 
 async def _talk(
