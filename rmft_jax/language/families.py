@@ -84,7 +84,7 @@ TRAINED: Mapping[str, Family] = {
         nouns="buttons",
         verb="press",
         openers=(
-            "You are in a room with a row of buttons. Every press of one brings {paid}.",
+            "You see a row of buttons. Every press of one brings {paid}.",
             "A machine has a few buttons. When you press one, it gives you {paid}.",
             "On the wall there are buttons, and behind each of them wait {paid}.",
         ),
@@ -99,9 +99,9 @@ TRAINED: Mapping[str, Family] = {
         nouns="clothes",
         verb="show",
         openers=(
-            "You work in a shop for clothes. You show one piece to each guest and earn {paid}.",
-            "Your web page sells clothes. To every new visitor it shows one piece and you get {paid}.",
-            "People ask you what to wear. You name one piece and they thank you with {paid}.",
+            "In a shop for clothes, you show one piece to each guest and earn {paid}.",
+            "Your web page sells clothes. Each visitor is shown one piece and brings {paid}.",
+            "People ask you what to wear. For each piece they thank you with {paid}.",
         ),
         names=_names(
             "jeans, shirt, coat, dress, skirt, jacket, hat, scarf, belt, boots, shoes, socks, gloves, sweater, suit, "
@@ -115,8 +115,8 @@ TRAINED: Mapping[str, Family] = {
         nouns="pictures",
         verb="print",
         openers=(
-            "You plan an advert for a paper. Each day you print one picture and the readers answer with {paid}.",
-            "An advert needs a picture. Try one each time, and the clicks of people bring {paid}.",
+            "You print one picture for an advert each day. The readers answer with {paid}.",
+            "An advert needs a picture. Try some, as the clicks of people bring {paid}.",
             "You run adverts for a small shop. The picture that you print earns {paid}.",
         ),
         names=_names(
@@ -130,9 +130,9 @@ TRAINED: Mapping[str, Family] = {
         nouns="doses",
         verb="give",
         openers=(
-            "You are a doctor with a new medicine. Each patient gets one dose and feels better by {paid}.",
+            "You are a doctor. Each patient gets one dose and answers with {paid}.",
             "A medicine is tested. Every patient takes one dose, and its effect is told as {paid}.",
-            "Patients with the same illness come to you. You give one dose, and the effect counts {paid}.",
+            "Patients with the same illness come. The effect of a dose counts {paid}.",
         ),
         names=_names(
             "tiny, small, low, light, weak, half, single, normal, full, double, triple, strong, high, heavy, large, "
@@ -145,7 +145,7 @@ TRAINED: Mapping[str, Family] = {
         nouns="tables",
         verb="serve",
         openers=(
-            "You are a waiter in a restaurant. Each evening you serve one table, and the guests leave {paid}.",
+            "As a waiter you serve one table each evening, and its guests leave {paid}.",
             "In a restaurant you can serve only one table at a time. Its tip is {paid}.",
             "Guests of a restaurant give tips. You choose the table to serve and keep {paid}.",
         ),
@@ -160,7 +160,7 @@ TRAINED: Mapping[str, Family] = {
         nouns="projects",
         verb="fund",
         openers=(
-            "You are the mayor of a city. Each year you fund one project, and the people give you {paid}.",
+            "The mayor of a city can fund one project each year. It brings {paid}.",
             "There is money for one project at a time. What you fund returns {paid}.",
             "A bank lets you fund one project each month. Its use is counted as {paid}.",
         ),
@@ -175,8 +175,8 @@ TRAINED: Mapping[str, Family] = {
         nouns="meals",
         verb="cook",
         openers=(
-            "You are the cook of a school. Each day you cook one meal and the children give you {paid}.",
-            "Friends visit you for dinner each week. You cook one meal and they answer with {paid}.",
+            "You cook one meal a day for a school. The children give you {paid}.",
+            "Friends visit you for dinner each week and thank you with {paid}.",
             "You sell warm food in the street. Every meal that you cook brings {paid}.",
         ),
         names=_names(
@@ -191,9 +191,9 @@ TRAINED: Mapping[str, Family] = {
         nouns="kinds of music",
         verb="play",
         openers=(
-            "You choose the music of a radio station. You play one kind each hour and listeners send {paid}.",
+            "You choose the music of a radio station, and each hour listeners send {paid}.",
             "At a party you play music. Each song of a kind earns {paid} from the people.",
-            "A robot wants to learn about music. You play one kind and it answers with {paid}.",
+            "A robot learns about music. You play one kind and it answers with {paid}.",
         ),
         names=_names(
             "jazz, rock, pop, folk, opera, blues, soul, metal, disco, choir, piano, drum, flute, violin, trumpet, "
@@ -209,7 +209,7 @@ HELD_OUT: Mapping[str, Family] = {
         nouns="machines",
         verb="try",
         openers=(
-            "In a hall there are game machines, each with an animal on it. The one that you try returns {paid}.",
+            "Each machine in a hall has an animal on it and returns {paid}.",
             "You visit a casino with a few machines. To play on one brings {paid}.",
             "An old game hall has machines, and every machine keeps {paid} for you.",
         ),
@@ -239,8 +239,8 @@ HELD_OUT: Mapping[str, Family] = {
         nouns="seeds",
         verb="plant",
         openers=(
-            "You have a farm with one field. Each year you plant one seed, and the market gives {paid}.",
-            "A garden waits for you. You plant one seed in the morning and get {paid} in the evening.",
+            "On your farm you plant one seed each year. The market gives {paid}.",
+            "In a garden you plant one seed each morning and get {paid} for it.",
             "Farmers ask you for one seed to plant. They thank you with {paid} for each.",
         ),
         names=_names(
@@ -254,8 +254,8 @@ HELD_OUT: Mapping[str, Family] = {
         nouns="ways",
         verb="take",
         openers=(
-            "You go to work each morning by one of a few ways. A fast way earns {paid}.",
-            "A car must cross the city. You choose its way, and the time that is left brings {paid}.",
+            "You go to work each morning. A fast way earns {paid}.",
+            "A car must cross the city. The time that is left brings {paid}.",
             "Your robot carries food to people. The way that it must take returns {paid}.",
         ),
         names=_names(
@@ -271,9 +271,9 @@ HELD_OUT: Mapping[str, Family] = {
         nouns="teams",
         verb="send",
         openers=(
-            "You are the mayor of a city with many teams. You send one to each game, and it returns {paid}.",
+            "The mayor has many teams. You send one to each game, which returns {paid}.",
             "Teams play for your school. The team that you send earns {paid}.",
-            "Every week there is a game of teams. You choose one, and its game brings you {paid}.",
+            "Every week you choose a team for a game, which brings you {paid}.",
         ),
         names=_names(
             "red horse, blue moon, green ship, yellow car, black forest, white mountain, orange robot, purple castle, "

@@ -108,7 +108,9 @@ TRAINED_STYLES = Styles(
     feedbacks=(
         Feedback(": {amount}", ". The {label} gave {amount}", ". Rewards:", " {name} {amount},"),
         Feedback(" gave {amount}", ": it was the {label} and gave {amount}", ". All gave:", " {name}: {amount},"),
-        Feedback(". You get {amount}", ". You took the {label} and get {amount}", ". You see:", " {name} has {amount},"),
+        Feedback(
+            ". You get {amount}", ". You took the {label} and get {amount}", ". You see:", " {name} has {amount},"
+        ),
     ),
     summaries=(
         Summary("\nSo far:", "\n{name}:", " {times}", ", {number} on average"),

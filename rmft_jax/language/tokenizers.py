@@ -90,15 +90,15 @@ class WordTokenizer:
         """
         wrong = [index for index in ids if not 0 <= index < self.vocab_size]
         require(not wrong, f"token id {wrong[:1]}", f"ids from 0 to {self.vocab_size - 1}", "ids of this tokenizer")
-        text = ""
-        for index in ids:
-            piece = self._texts[index]
-            text += f" {piece}" if _apart(text, piece) else piece
-        return text
+        parts, end = [], ""
+        for piece in filter(None, (self._texts[index] for index in ids)):
+            parts.append(f" {piece}" if _apart(end, piece) else piece)
+            end = f"{end}{piece}"[-2:]
+        return "".join(parts)
 
 
-def _apart(text: str, piece: str) -> bool:
-    """Whether a space stands between a text and the piece that comes next."""
-    if not piece.isalnum() or not text or text[-1] == "\n":
+def _apart(end: str, piece: str) -> bool:
+    """Whether a space stands between the last two characters of a text and the piece that comes next."""
+    if not piece.isalnum() or not end or end[-1] == "\n":
         return False
-    return not (piece.isdigit() and re.search(r"[0-9]\.?\Z", text))
+    return not (piece.isdigit() and (end[-1].isdigit() or (end[-1] == "." and end[0].isdigit())))
