@@ -1,0 +1,250 @@
+"""What a server of this machine holds: models, files and jobs, apart from how it is spoken to."""
+
+import dataclasses
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rmft_jax.language.api.moods import Counts, Moods
+
+_OVER = ("succeeded", "failed", "cancelled")
+
+
+Reply = Callable[[list[dict[str, Any]], float, int, int | None, str], str]
+"""Answers a prompt, given messages, temperature, the most tokens, a seed and the name of the model."""
+Tune = Callable[[list[dict[str, Any]], str], str]
+"""Makes a model from examples, each with `messages`, and the name of the model to start with; returns its name."""
+
+
+class RefusedError(Exception):
+    """A request that the server does not take.
+
+    Args:
+      status: of the answer.
+      message: what is wrong.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclasses.dataclass
+class Job:
+    """A model being tuned.
+
+    id, model, file: its name, the model it starts with, and the file of examples.
+    status: as the service that it copies names it.
+    made: name of the new model.
+    error: why it failed.
+    """
+
+    id: str
+    model: str
+    file: str
+    status: str = "queued"
+    made: str | None = None
+    error: str | None = None
+    created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON."""
+        error = {"code": "job_failed", "message": self.error, "param": None} if self.error else None
+        return {
+            "id": self.id,
+            "object": "fine_tuning.job",
+            "created_at": self.created,
+            "model": self.model,
+            "training_file": self.file,
+            "status": self.status,
+            "fine_tuned_model": self.made,
+            "error": error,
+            "hyperparameters": {},
+            "organization_id": "local",
+            "result_files": [],
+            "seed": 0,
+            "validation_file": None,
+            "trained_tokens": None,
+            "finished_at": int(time.time()) if self.status in _OVER else None,
+        }
+
+
+class Desk:
+    """Takes what a server is asked for.
+
+    Args:
+      reply: answers prompts.
+      tune: makes models from examples.
+      models: names that it knows from the start.
+      moods: what goes wrong.
+      count_tokens: of a text.
+    """
+
+    def __init__(
+        self, reply: Reply, tune: Tune, models: Sequence[str], moods: Moods, count_tokens: Callable[[str], int]
+    ):
+        self._reply, self._tune, self._count = reply, tune, count_tokens
+        self.models, self.moods, self.counts = list(models), moods, Counts()
+        self.lock = threading.Lock()
+        self._files: dict[str, list[dict[str, Any]]] = {}
+        self._jobs: dict[str, Job] = {}
+        self._threads: list[threading.Thread] = []
+
+    def next_number(self) -> int:
+        """Counts a chat request that has come."""
+        with self.lock:
+            self.counts.requests += 1
+            return self.counts.requests
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a chat request, as JSON.
+
+        Raises:
+          RefusedError: if it is none that can be answered.
+        """
+        messages, model = body.get("messages"), body.get("model")
+        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+            raise RefusedError(400, "messages must be a list of role and content")
+        if model not in self.models:
+            raise RefusedError(404, f"the model {model!r} does not exist")
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or 64
+        seed = body.get("seed")
+        text = self._reply(messages, float(body.get("temperature", 1.0)), int(limit), seed, model)
+        prompt = sum(self._count(str(message["content"])) for message in messages)
+        completion = self._count(text)
+        digest = hashlib.sha256(json.dumps({**body, "stream": None, "stream_options": None}, sort_keys=True).encode())
+        return {
+            "id": f"chatcmpl-{digest.hexdigest()[:16]}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model,
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"},
+            ],
+            "usage": {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+            },
+        }
+
+    def charge(self, answer: dict[str, Any], *, whole: bool) -> None:
+        """Counts an answer that is being sent."""
+        with self.lock:
+            counts, name = self.counts, "answered" if whole else "broken"
+            setattr(counts, name, getattr(counts, name) + 1)
+            counts.prompt_tokens += answer["usage"]["prompt_tokens"]
+            counts.completion_tokens += answer["usage"]["completion_tokens"]
+            if whole:
+                counts.paid[answer["id"]] = counts.paid.get(answer["id"], 0) + 1
+
+    def refuse(self) -> None:
+        """Counts a chat request that got an error."""
+        with self.lock:
+            self.counts.refused += 1
+
+    def take(self, name: str, content: bytes) -> dict[str, Any]:
+        """Takes a file of examples, as chat JSONL.
+
+        Raises:
+          RefusedError: if it is none.
+        """
+        try:
+            lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+        except ValueError:
+            raise RefusedError(400, "the file is no JSONL") from None
+        if not lines or not all(_is_example(line) for line in lines):
+            raise RefusedError(400, "every line must hold messages, of which the last one is the assistant's")
+        with self.lock:
+            self.counts.uploads += 1
+            file = f"file-{self.counts.uploads}"
+            self._files[file] = lines
+        return {
+            "id": file,
+            "object": "file",
+            "bytes": len(content),
+            "created_at": int(time.time()),
+            "filename": name,
+            "purpose": "fine-tune",
+            "status": "processed",
+        }
+
+    def start(self, body: dict[str, Any]) -> Job:
+        """Starts to tune a model.
+
+        Raises:
+          RefusedError: if there is no such model or file.
+        """
+        model, file = body.get("model"), body.get("training_file")
+        if model not in self.models or file not in self._files:
+            raise RefusedError(400, f"no model {model!r} or no file {file!r}")
+        with self.lock:
+            self.counts.jobs += 1
+            number = self.counts.jobs
+            job = self._jobs[f"ftjob-{number}"] = Job(f"ftjob-{number}", str(model), str(file))
+        thread = threading.Thread(target=self._work, args=(job, number <= self.moods.failing_jobs), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return job
+
+    def _work(self, job: Job, fails: bool) -> None:
+        with self.lock:
+            if job.status == "queued":
+                job.status = "running"
+        try:
+            made = "" if fails else self._tune(self._files[job.file], job.model)
+            error = "it was told to fail" if fails else None
+        except Exception as caught:  # Whatever goes wrong is the job's failure, not the server's.
+            made, error = "", f"{type(caught).__name__}: {caught}"
+        with self.lock:
+            if job.status != "running":
+                return
+            job.status, job.error = ("failed", error) if error else ("succeeded", None)
+            if not error:
+                job.made = made
+                self.models.append(made)
+
+    def job(self, name: str) -> Job:
+        """A job.
+
+        Raises:
+          RefusedError: if there is none of this name.
+        """
+        if name not in self._jobs:
+            raise RefusedError(404, f"no job {name!r}")
+        return self._jobs[name]
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the newest first."""
+        return list(self._jobs.values())[::-1]
+
+    def cancel(self, name: str) -> Job:
+        """Gives a job up, if it is not over.
+
+        Raises:
+          RefusedError: if there is none of this name.
+        """
+        job = self.job(name)
+        with self.lock:
+            if job.status not in _OVER:
+                job.status = "cancelled"
+        return job
+
+    def wait(self) -> None:
+        """Until no job is at work."""
+        for thread in self._threads:
+            thread.join()
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and isinstance(message.get("role"), str) and "content" in message
+
+
+def _is_example(line: Any) -> bool:
+    messages = line.get("messages") if isinstance(line, dict) else None
+    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+        return False
+    return messages[-1]["role"] == "assistant"
