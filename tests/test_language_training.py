@@ -103,15 +103,18 @@ def test_settings_survive_their_file():
 
 
 def test_a_sweep_equals_its_runs_alone(tmp_path):
-    sweep = Sweep(grid={"step_size": [1e-3, 1e-2], "num_arms": [2, 3]})
-    run_sweep(TEXT_RUN.replace(tuned="lora"), sweep, tmp_path / "sweep", keep_weights=True)
-    alone = TEXT_RUN.replace(tuned="lora", step_size=1e-2, num_arms=2)
-    train(alone, tmp_path / "alone", reporter=Reporter(), num_devices=1)
+    config = TEXT_RUN.replace(tuned="lora")
+    fixed = {name: value for name, value in config.flat().items() if name not in ("step_size", "num_arms")}
+    axes = {"step_size": [1e-3, 1e-2], "num_arms": [2, 3]}
+    sweep = Sweep("text-toy", grid=axes, override=fixed, baselines=["ucb1"])
+    run_sweep(sweep, tmp_path / "sweep", keep_weights=True, reporter=Reporter())
+    train(config.replace(step_size=1e-2, num_arms=2), tmp_path / "alone", reporter=Reporter(), num_devices=1)
     swept = load_policy(tmp_path / "sweep", {"step_size": 1e-2, "num_arms": 2})
-    for one, other in zip(
-        jax.tree.leaves(swept.agent.params), jax.tree.leaves(load_run(tmp_path / "alone").agent.params), strict=True
-    ):
+    alone = load_run(tmp_path / "alone")
+    for one, other in zip(*(jax.tree.leaves(policy.agent.params) for policy in (swept, alone)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+    before = jax.tree.leaves(init(alone.config.rmft, jax.random.key(0)).params)
+    assert float(jnp.abs(before[1] - jax.tree.leaves(alone.agent.params)[1]).max()) > 1e-3
 
 
 def test_a_policy_plays_other_sizes_than_it_was_trained_on():
@@ -164,8 +167,8 @@ def test_the_command_trains_evaluates_and_shows(run, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate", "pretrained:mab", "--contexts", "held-out"], "need a policy that reads text"),
-        (["show", "pretrained:mab"], "need a policy that writes text"),
+        (["evaluate", "pretrained:mab-k2", "--contexts", "held-out"], "need a policy that reads text"),
+        (["show", "pretrained:mab-k2"], "need a policy that writes text"),
         (["show", "RUN", "--scenario", "9"], "got scenario 9, need one from 0 to 3"),
         (["show", "RUN", "--num-shown", "0"], "got num_shown=0"),
         (["evaluate", "RUN", "--contexts", "nonsense"], "nonsense"),

@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "summaries": (1, {"num_arms": 3, "horizon": 6, "history": "summary"}),
 }
 SEED = 20
-STEP_SIZE = 4e-3
+STEP_SIZE = 2.5e-3
 
 
 def make_step(config: RMFTConfig, optimizer: optax.GradientTransformation, batch: int, block: int) -> Any:
@@ -72,7 +72,7 @@ def make_step(config: RMFTConfig, optimizer: optax.GradientTransformation, batch
 @pinned()
 def pretrain(num_updates: int, batch: int, block: int) -> tuple[Any, dict[str, Any]]:
     """The weights, and what is known of them."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, STEP_SIZE, min(50, num_updates // 2), num_updates)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, STEP_SIZE, min(100, num_updates // 2), num_updates)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.01))
     params = jax.tree.map(jnp.asarray, toy.untrained_params())
     opt_state, key = optimizer.init(params), jax.random.key(SEED)
@@ -87,7 +87,7 @@ def pretrain(num_updates: int, batch: int, block: int) -> tuple[Any, dict[str, A
         name = deck[int(choice)]
         params, opt_state, value = steps[name](params, opt_state, jax.random.fold_in(key, number))
         losses[name].append(float(value))
-        if number % 20 == 19:
+        if number % 50 == 49:
             last = ", ".join(f"{kind} {np.mean(found[-3:]):.2f}" for kind, found in losses.items() if found)
             ProgressReporter().note(
                 f"update {number + 1} of {num_updates}, {time.perf_counter() - started:.0f} s: {last}"
@@ -109,8 +109,8 @@ def main() -> None:
     """Pretrains, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
-    parser.add_argument("--updates", type=int, default=700)
-    parser.add_argument("--batch", type=int, default=64, help="dialogues of an update")
+    parser.add_argument("--updates", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
     parser.add_argument("--block", type=int, default=16, help="dialogues of which gradients are taken at a time")
     arguments = parser.parse_args()
     params, about = pretrain(arguments.updates, arguments.batch, arguments.block)
