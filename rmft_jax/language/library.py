@@ -111,7 +111,7 @@ def make_library(
     Raises:
       ConfigError: if there are not that many tellings or names, or names share their first token.
     """
-    tellings = _tellings(problem, contexts, num_tellings)
+    tellings = tellings_of(problem, contexts, num_tellings)
     low, high = tellings[0].low, tellings[0].high
     arms = range(problem.num_arms)
     discrete = problem.environment.noise == "bernoulli"
@@ -152,7 +152,12 @@ def make_library(
     return Library(**tables)
 
 
-def _tellings(problem: Problem, contexts: Contexts, number: int) -> list[Telling]:
+def tellings_of(problem: Problem, contexts: Contexts, number: int) -> list[Telling]:
+    """Different ways to tell a problem, which has concrete settings.
+
+    Raises:
+      ConfigError: if there are not that many tellings or names.
+    """
     environment = problem.environment
     low, high = environment.reward_range
     fixed = environment.bandit_regret == "pseudo"

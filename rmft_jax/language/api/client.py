@@ -22,7 +22,7 @@ class ChatClient:
     """Which model is asked, where and how.
 
     The key of the service is taken from the environment variable OPENAI_API_KEY when work begins; it is no setting,
-    and is written nowhere. Servers that ask for none still need the variable, with any word.
+    and is written nowhere. Only servers of this machine do without the variable.
 
     base_url: of the endpoint, as a rule ending in /v1.
     model: its name there.

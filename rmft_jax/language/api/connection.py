@@ -76,7 +76,7 @@ class Connection:
         host = host_of(base_url)
         require_pace(timeout, max_retries, requests_per_minute, concurrency)
         self.base_url = base_url
-        self._local = is_local(host)
+        self._host, self._local = host, is_local(host)
         self._timeout, self._max_retries, self._first_rest = timeout, max_retries, first_rest
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._slots = asyncio.Semaphore(concurrency)
@@ -92,7 +92,7 @@ class Connection:
         # Redirects are not followed: the key belongs to this address. A proxy knows no server of this machine.
         http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not self._local, timeout=timeout)
         self._api = openai.AsyncOpenAI(
-            api_key=api_key(), base_url=self.base_url, max_retries=0, timeout=timeout, http_client=http
+            api_key=api_key(self._host), base_url=self.base_url, max_retries=0, timeout=timeout, http_client=http
         )
         return self
 

@@ -16,6 +16,16 @@ from rmft_jax.problems.types import Context, Decision, Trajectory
 
 
 @pytree
+class Heard:
+    """What is noted of a round.
+
+    invalid: `[]` whether what was said named no arm.
+    """
+
+    invalid: Bool[Array, "*T"]
+
+
+@pytree
 class Told:
     """Plays the arm that it is told, whatever it sees, or one at random.
 
@@ -39,7 +49,7 @@ class Told:
         drawn = jax.random.categorical(key, jnp.where(mask, 0.0, -jnp.inf))
         arm = jnp.where(self.named, self.arm, drawn).astype(jnp.int32)
         policy = jnp.where(self.named, jax.nn.one_hot(arm, len(mask)), mask / jnp.sum(mask))
-        return Decision(arm, policy), state
+        return Decision(arm, policy, notes=Heard(~jnp.asarray(self.named))), state
 
     def observe(self, state: Any, action: Any, reward: Any, context: Context) -> Any:
         """Nothing is learned."""

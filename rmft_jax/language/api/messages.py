@@ -21,7 +21,7 @@ class Script:
 
     telling: the words.
     full: whether the rewards of all arms are told after a round, or that of the arm that was played.
-    reasoning: whether the model thinks before it answers.
+    reasoning: whether the model thinks before it answers; in `bare` wording a message of its own is the thought.
     wording: `chat` for models that follow instructions; `bare` for models that know the text of a telling, see
       `bare_text`.
     """
@@ -38,6 +38,12 @@ class Script:
             how = (_REASONED if self.reasoning else _PLAIN).format(names=", ".join(self.telling.names))
             intro = f"{intro}\n\n{how}"
         return [{"role": "system", "content": intro}, {"role": "user", "content": self._question}]
+
+    def after_thought(self) -> Message | None:
+        """The message that asks for the answer once the model has thought; None where it is asked for both at once."""
+        if self.wording == "chat" or not self.reasoning:
+            return None
+        return {"role": "user", "content": self.telling.ask}
 
     def following(self, arm: int, rewards: Sequence[float], *, named: bool) -> Message:
         """The message after an answer: what happened, and the next question.

@@ -63,15 +63,23 @@ class _Dialogue:
         names = self.script.telling.names
         self.messages = self.script.opening()
         for round in range(rounds):
-            seed = self.play.seeds[round]
-            answer = await asker.answer(self.messages, dialogue=self.name, round=round, purpose=purpose, seed=seed)
-            arm = named_arm(answer.text, names)
+            text = await self._said(asker, round, purpose)
+            if (question := self.script.after_thought()) is not None:
+                self.messages.append(question)
+                text = await self._said(asker, round, purpose)
+            arm = named_arm(text, names)
             self.invalid += arm is None
             played, rewards = self.play.step(round, arm)
-            self.messages.append(said(answer.text))
             if round + 1 < rounds:
                 self.messages.append(self.script.following(played, rewards[: len(names)], named=arm is not None))
             answered()
+
+    async def _said(self, asker: Asker, round: int, purpose: str) -> str:
+        """What the model says next, which is a message from then on."""
+        seed = self.play.seeds[round]
+        answer = await asker.answer(self.messages, dialogue=self.name, round=round, purpose=purpose, seed=seed)
+        self.messages.append(said(answer.text))
+        return answer.text
 
 
 @pinned()
