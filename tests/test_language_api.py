@@ -563,7 +563,7 @@ def test_a_connection_waits_longer_after_every_failure():
 
 def test_tokens_of_requests_under_way_are_held_back(tmp_path):
     async def asked(ledger: Ledger) -> list[str]:
-        purse, events = Purse(ledger, Budget(max_tokens=100)), []
+        purse, events = Purse(ledger, Budget(max_total_tokens=100)), []
 
         async def spend(name: str, tokens: int, paid: int) -> None:
             async with purse.reserved(tokens):

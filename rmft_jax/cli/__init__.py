@@ -16,6 +16,7 @@ _COMMANDS = {
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
     "show": ("show", "show"),
+    "serve": ("serve", "serve"),
     "table": ("plot", "table"),
     "presets": ("names", "presets"),
     "environments": ("names", "environments"),
@@ -35,7 +36,10 @@ commands:
   bench-agents ENVIRONMENT    the classical agents on one environment
   plot DIR                    the figures of a run or a sweep
   show DIR                    dialogues of a language model, with what was kept
+  serve DIR                   a chat endpoint on this machine for a language model of ours, which can be tuned there
   table DIR                   its regrets as Markdown, LaTeX or CSV
+  evaluate api:MODEL          any model behind a chat endpoint beside the classical agents, on the same problems
+  train api:MODEL --out DIR   the outer loop for such a model: the best of its play is kept, and tunes it
   presets                     the named configurations
   environments                the named environments
   choices                     every choice of a configuration: policies, selections, objectives, ...

@@ -14,6 +14,8 @@ from rmft_jax.config.checks import require
 from rmft_jax.statistics.report import table
 
 _T = TypeVar("_T")
+API = "api:"
+"""What stands before the name of a model behind a chat endpoint."""
 # Options of several words, which may be repeated: a group of words for each time.
 Groups = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from rmft_jax.agents import SingleLayer
-from rmft_jax.cli.common import Groups, parse, print_summary, values_by_name
+from rmft_jax.cli.common import API, Groups, parse, print_summary, values_by_name
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
@@ -65,6 +65,10 @@ class EvaluateArguments:
 
 def evaluate(argv: list[str]) -> int:
     """Evaluates a trained policy."""
+    if argv and argv[0].startswith(API):
+        from rmft_jax.cli import api
+
+        return api.evaluate(argv)
     arguments = parse(EvaluateArguments, "evaluate", argv)
     axes = _axes(arguments)
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):

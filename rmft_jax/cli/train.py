@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rmft_jax.cli.common import fail, parse, print_summary, value_of
+from rmft_jax.cli.common import API, fail, parse, print_summary, value_of
 from rmft_jax.cli.plot import plot
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
@@ -87,6 +87,10 @@ def _require_together(arguments: TrainArguments) -> None:
 
 def train(argv: list[str]) -> int:
     """Trains, evaluates and plots."""
+    if argv and argv[0].startswith(API):
+        from rmft_jax.cli import api
+
+        return api.train(argv)
     default = _train_defaults(argv)
     arguments = parse(TrainArguments, "train", argv, default)
     config, preset_name = arguments.config, arguments.preset

@@ -123,7 +123,11 @@ def quick_to_compile(on: str) -> dict[str, Any] | None:
 
 def measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:
     """What `play_and_measure` compiles."""
-    trajectory = play_scenarios(agent, problem, key, num_scenarios)
+    return measured(problem, play_scenarios(agent, problem, key, num_scenarios))
+
+
+def measured(problem: Problem, trajectory: Trajectory) -> Play:
+    """What an evaluation keeps of trajectories with one batch axis."""
     return Play(
         regret=problem.regret(trajectory),
         action=trajectory.actions,
@@ -146,7 +150,14 @@ def in_threads(function: Callable[[S], T], arguments: Iterable[S]) -> list[T]:
 
 
 @pinned()
-def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: int, key: ScalarKey) -> xr.Dataset:
+def evaluate(
+    agents: Mapping[str, Agent],
+    problem: Problem,
+    *,
+    num_scenarios: int,
+    key: ScalarKey,
+    given: Mapping[str, Trajectory] | None = None,
+) -> xr.Dataset:
     """Plays every agent on the same scenarios with common random numbers.
 
     Args:
@@ -154,6 +165,7 @@ def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: in
       problem: the distribution over scenarios, and how long they are played.
       num_scenarios: N.
       key: determines scenarios and reward noise, as far as these do not react to play.
+      given: by name, what others played on the same scenarios elsewhere; they come first.
 
     Returns:
       A dataset over `agent`, `scenario`, `round` (counted from 1) and `arm`: the arrays of `Play`; of play in a ball,
@@ -169,7 +181,8 @@ def evaluate(agents: Mapping[str, Agent], problem: Problem, *, num_scenarios: in
     for agent in agents.values():  # Refused here, before anything compiles.
         require_feedback(agent, problem.feedback)
         jax.eval_shape(functools.partial(agent.init, problem.num_arms, problem.horizon))
-    plays = dict(zip(agents, in_threads(play, agents.values()), strict=True))
+    others = {name: jax.device_get(measured(problem, played)) for name, played in (given or {}).items()}
+    plays = others | dict(zip(agents, in_threads(play, agents.values()), strict=True))
 
     dataset = _dataset(plays, problem.regret)
     active = problem.num_arms if problem.extent is None else int(problem.extent.num_arms)

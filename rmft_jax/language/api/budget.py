@@ -19,14 +19,14 @@ class Budget:
     """What a folder of answers may cost, everything in it counted; None: no limit.
 
     max_requests: requests, with those whose answers were lost.
-    max_tokens: tokens of prompts and answers.
+    max_total_tokens: tokens of prompts and answers.
     """
 
     max_requests: int | None = None
-    max_tokens: int | None = None
+    max_total_tokens: int | None = None
 
     def __post_init__(self):
-        for name, suggestion in (("max_requests", 1000), ("max_tokens", 1_000_000)):
+        for name, suggestion in (("max_requests", 1000), ("max_total_tokens", 1_000_000)):
             if (value := getattr(self, name)) is not None:
                 require_count(value, name, 0, suggestion)
 
@@ -69,8 +69,8 @@ class Purse:
         spent, budget = self._ledger.totals, self._budget
         if budget.max_requests is not None and spent.all_requests + self._requests + 1 > budget.max_requests:
             name, limit = "max_requests", budget.max_requests
-        elif budget.max_tokens is not None and spent.all_tokens + self._tokens + tokens > budget.max_tokens:
-            name, limit = "max_tokens", budget.max_tokens
+        elif budget.max_total_tokens is not None and spent.all_tokens + self._tokens + tokens > budget.max_total_tokens:
+            name, limit = "max_total_tokens", budget.max_total_tokens
         else:
             return ""
         return (

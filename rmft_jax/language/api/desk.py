@@ -81,11 +81,19 @@ class Desk:
       models: names that it knows from the start.
       moods: what goes wrong.
       count_tokens: of a text.
+      session: stands in the names of files and jobs, so that those of two servers are not taken for each other.
     """
 
     def __init__(
-        self, reply: Reply, tune: Tune, models: Sequence[str], moods: Moods, count_tokens: Callable[[str], int]
+        self,
+        reply: Reply,
+        tune: Tune,
+        models: Sequence[str],
+        moods: Moods,
+        count_tokens: Callable[[str], int],
+        session: str = "",
     ):
+        self._session = session
         self._reply, self._tune, self._count = reply, tune, count_tokens
         self.models, self.moods, self.counts = list(models), moods, Counts()
         self.lock = threading.Lock()
@@ -160,7 +168,7 @@ class Desk:
             raise RefusedError(400, "every line must hold messages, of which the last one is the assistant's")
         with self.lock:
             self.counts.uploads += 1
-            file = f"file-{self.counts.uploads}"
+            file = f"file-{self._session}{self.counts.uploads}"
             self._files[file] = lines
         return {
             "id": file,
@@ -184,7 +192,8 @@ class Desk:
         with self.lock:
             self.counts.jobs += 1
             number = self.counts.jobs
-            job = self._jobs[f"ftjob-{number}"] = Job(f"ftjob-{number}", str(model), str(file))
+            name = f"ftjob-{self._session}{number}"
+            job = self._jobs[name] = Job(name, str(model), str(file))
         thread = threading.Thread(target=self._work, args=(job, number <= self.moods.failing_jobs), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -205,7 +214,8 @@ class Desk:
             job.status, job.error = ("failed", error) if error else ("succeeded", None)
             if not error:
                 job.made = made
-                self.models.append(made)
+                if made not in self.models:
+                    self.models.append(made)
 
     def job(self, name: str) -> Job:
         """A job.

@@ -34,6 +34,10 @@ class FaultError(Exception):
         self.reason, self.wait, self.maybe_paid = reason, wait, maybe_paid
 
 
+class UnknownError(ConfigError):
+    """The server does not know what it is asked for."""
+
+
 def api_key(host: str) -> str:
     """The key of the service, from the environment; any word for a server of this machine, if there is none.
 
@@ -144,6 +148,7 @@ def _of_status(error: Any, base_url: str) -> Exception:
         case 404:
             hint = "a model of the server's list (GET /models), or a base_url that ends in /v1"
             got, need = said, "an address and a model that exist"
+            return UnknownError(f"got {got} from {base_url} ({status}), need {need}; try {hint}")
         case _ if status < 400:
             got = f"a redirect to {one_line(headers.get('location', 'nowhere')).split('?')[0]}"
             need, hint = "the endpoint itself, as a key is sent nowhere else", "the base_url where it leads"

@@ -1,7 +1,6 @@
 """The outer loop over a service: play, keep the best, tune, and again with the new model."""
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +14,12 @@ from rmft_jax.config.checks import ConfigError, require, require_count, require_
 from rmft_jax.language.api.budget import Budget
 from rmft_jax.language.api.client import ChatClient
 from rmft_jax.language.api.export import lowest_regret, write_examples
+from rmft_jax.language.api.faults import UnknownError
 from rmft_jax.language.api.ledger import Ledger
 from rmft_jax.language.api.messages import Wording
 from rmft_jax.language.api.play import Played, play_problems
-from rmft_jax.language.api.providers import Provider, require_succeeded
+from rmft_jax.language.api.providers import JobStatus, Provider, require_succeeded
+from rmft_jax.language.api.record import made_for, require_same
 from rmft_jax.language.words import Telling
 from rmft_jax.method.numerics import pinned
 from rmft_jax.problems import Problem
@@ -26,8 +27,6 @@ from rmft_jax.running.files import RunError, locked, not_written, read_bytes, wr
 
 _STATE = "state.json"
 _RESUME = "go on with --resume"
-# What may be another when a run goes on: how requests are sent, not what they say.
-_FREE = ("timeout", "max_retries", "requests_per_minute", "concurrency", "stream", "first_rest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +134,7 @@ def run_loop(
     except OSError as error:
         raise not_written(folder, error) from error
     with locked(folder, f"{folder} is in use by another process; try another folder, or wait"):
-        made_for = _made_for(client, problem, tellings, settings)
-        state = _begun(folder, made_for, client.model, resume)
+        state = _begun(folder, _made_for(client, problem, tellings, settings), client.model, resume)
         loop = _Loop(client, provider, problem, tellings, settings, folder, budget, note or _silent, state, resume)
         while loop.state.iteration < settings.num_iterations:
             getattr(loop, loop.state.step)()
@@ -222,14 +220,20 @@ class _Loop:
         """Starts a job, unless the one of this file was started before the run was killed."""
         file = self.state.file or ""
         job = self.provider.find(file) if self.resumed else None
-        job = job or self.provider.start(file, self.state.model)
+        try:
+            job = job or self.provider.start(file, self.state.model)
+        except ConfigError:
+            if not self.resumed:
+                raise
+            self._save(step="upload", file=None)  # The service may have forgotten it.
+            return
         self._save(step="poll", job=job)
         self.note(f"iteration {self.state.iteration}: job {job}")
 
     def poll(self) -> None:
         """Waits for the job, and goes on with its model."""
         job, end = self.state.job or "", time.monotonic() + self.settings.patience
-        while (status := self.provider.poll(job)).status == "running":
+        while (status := self._standing(job)).status == "running":
             if time.monotonic() > end:
                 waited = f"{self.settings.patience:g} seconds"
                 raise RunError(f"the job {job} still runs after {waited}; {_RESUME}, which waits for it again")
@@ -245,6 +249,17 @@ class _Loop:
         following = {"iteration": self.state.iteration + 1, "model": model, "file": None, "job": None}
         self._save(step="play", history=history, **following)
 
+    def _standing(self, job: str) -> JobStatus:
+        try:
+            return self.provider.poll(job)
+        except UnknownError as error:
+            if not self.resumed:
+                raise
+            self._save(step="upload", file=None, job=None)
+            raise RunError(
+                f"the service has forgotten the job {job} ({error}); {_RESUME}, which starts another"
+            ) from None
+
     def _save(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
         _write(self.folder, self.state)
@@ -258,18 +273,13 @@ def _silent(_: str) -> None:
 def _made_for(
     client: ChatClient, problem: Problem, tellings: Sequence[Telling], settings: LoopSettings
 ) -> dict[str, str]:
-    """What a run that goes on must be the same in; long things as digests."""
-    require(bool(tellings), "no tellings", "one or more", "make_tellings(1, ...)")
-    asked = {f"client.{name}": value for name, value in dataclasses.asdict(client).items() if name not in _FREE}
     own = dataclasses.asdict(settings)
     # A run may be made longer, and more or less patient.
     looped = {name: own[name] for name in own if name not in ("num_iterations", "poll_seconds", "patience")}
-    long = {"problem": problem, "tellings": list(tellings)}
-    digests = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in long.items()}
-    return {name: str(value) for name, value in (asked | looped | digests).items()}
+    return made_for(client, problem, tellings, looped)
 
 
-def _begun(folder: Path, made_for: dict[str, str], model: str, resume: bool) -> LoopState:
+def _begun(folder: Path, asked: dict[str, str], model: str, resume: bool) -> LoopState:
     """The state that a run starts or goes on with.
 
     Raises:
@@ -281,18 +291,15 @@ def _begun(folder: Path, made_for: dict[str, str], model: str, resume: bool) -> 
         found = "holds a run" if path.exists() else "holds no run"
         raise RunError(f"{folder} {found}; {_RESUME if path.exists() else 'begin without --resume'}, or another folder")
     if not resume:
-        state = LoopState(made_for, model)
+        state = LoopState(asked, model)
         _write(folder, state)
         return state
     try:
         state = LoopState(**json.loads(read_bytes(path)))
-        changed = [name for name in made_for if state.made_for.get(name) != made_for[name]]
+        was = dict(state.made_for)
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error}); try another folder") from error
-    if changed:
-        name = changed[0]
-        got, need = f"{name}={made_for[name]}", f"{name}={state.made_for.get(name)}, with which the run was begun"
-        raise ConfigError(f"got {got}, need {need}; try that, or another folder")
+    require_same(was, asked)
     return state
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from rmft_jax.config import Params
-from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.config.checks import ConfigError, require, require_count
 from rmft_jax.language.agent import LanguageAgent
 from rmft_jax.language.api.desk import RefusedError
 from rmft_jax.language.api.likelihood import Example, TuneSettings, tuned
@@ -40,6 +40,7 @@ class OwnModel:
       folder: of the tuned models; those that are there are known from the start.
       wording: how clients put dialogues into messages.
       settings: of tuning.
+      most_tokens: that a reply has, whatever a client asks for.
       note: told in a line what is wrong with a file of the folder.
 
     Raises:
@@ -55,6 +56,7 @@ class OwnModel:
         *,
         wording: Wording = "bare",
         settings: TuneSettings | None = None,
+        most_tokens: int = 256,
         note: Callable[[str], None] = print,
     ):
         agent, text = policy.agent, policy.config.rmft.policy
@@ -62,7 +64,9 @@ class OwnModel:
         if not isinstance(agent, LanguageAgent) or not isinstance(text, Text):
             raise ConfigError(f"got {got}, need a policy that writes text; try a run of text-toy")
         self._policy, self._agent, self.folder = policy, agent, Path(folder)
-        self._wording, self._settings = wording, settings or TuneSettings()
+        self._wording: Wording = wording
+        self._settings, self._most = settings or TuneSettings(), most_tokens
+        require_count(most_tokens, "most_tokens", 1, 256)
         self._tokenizer = text.loaded.tokenizer
         self._ends = ends_of(self._tokenizer)
         self._root = _digest(agent.params)
@@ -99,7 +103,7 @@ class OwnModel:
           RefusedError: if the dialogue is too long for the model.
         """
         tokens = [token for text, _ in pieces(messages, self._wording) for token in self._tokenizer.encode(text)]
-        shapes, most = self._agent.shapes, max(max_tokens, 1)
+        shapes, most = self._agent.shapes, min(max(max_tokens, 1), self._most)
         if not tokens or len(tokens) + most > shapes.max_positions:
             got = f"a prompt of {len(tokens)} tokens with max_tokens={most}"
             raise RefusedError(400, f"{got}, which should be 1 to {shapes.max_positions} together")

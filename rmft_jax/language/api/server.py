@@ -90,6 +90,7 @@ def serve(
     moods: Moods | None = None,
     api_key: str | None = None,
     count_tokens: Callable[[str], int] | None = None,
+    session: str = "",
 ) -> Server:
     """Starts a server of this machine alone, in threads of its own.
 
@@ -105,13 +106,15 @@ def serve(
       moods: what goes wrong; None: nothing.
       api_key: that it asks for; None: any.
       count_tokens: of a text; None: words.
+      session: stands in the names of files and jobs, so that those of two servers are not taken for each other.
 
     Raises:
       ConfigError: if others could reach that address.
       RunError: if the port is taken.
     """
     require(is_local(host), f"host={host!r}", "an address of this machine alone", "host='127.0.0.1'")
-    desk = Desk(reply, tune, models, moods or Moods(), count_tokens or (lambda text: len(text.split())))
+    count = count_tokens or (lambda text: len(text.split()))
+    desk = Desk(reply, tune, models, moods or Moods(), count, session)
     try:
         return Server(_HTTP((host, port), desk, api_key), desk)
     except OSError as error:
