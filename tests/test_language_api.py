@@ -573,7 +573,7 @@ def test_tokens_of_requests_under_way_are_held_back(tmp_path):
                 ledger.add(KEYS[0]._replace(dialogue=name), Answer("x", paid, 0))
 
         await asyncio.gather(spend("a", 60, 10), spend("b", 60, 60), spend("c", 40, 20))
-        with pytest.raises(BudgetSpentError, match="max_tokens=100 allows no further request"):
+        with pytest.raises(BudgetSpentError, match="max_total_tokens=100 allows no further request"):
             await spend("d", 20, 20)
         return events
 

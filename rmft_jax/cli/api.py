@@ -59,6 +59,8 @@ class Endpoint:
     """Under which name the server takes that."""
     seeded: bool = True
     """A seed is sent with every request; some servers refuse it."""
+    guided: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Answers are limited to the arms' names, by the field `structured_outputs`; `rmft serve` and vLLM know it."""
     stream: tyro.conf.FlagCreatePairsOff[bool] = False
     """Answers come piece by piece."""
     concurrency: int = 8

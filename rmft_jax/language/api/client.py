@@ -36,6 +36,8 @@ class ChatClient:
     stream: whether answers come piece by piece.
     limit: under which name the server takes `max_tokens`.
     seeded: whether a seed is sent with every request; servers that know none may refuse it.
+    guided: whether answers are limited to the arms' names, by the field `structured_outputs` of the request, which vLLM
+      and the server of this package know; the service of OpenAI does not.
     first_rest: seconds of rest after a first failure; it doubles with every further one.
 
     Raises:
@@ -53,6 +55,7 @@ class ChatClient:
     stream: bool = False
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     seeded: bool = True
+    guided: bool = False
     first_rest: float = 0.5
 
     def __post_init__(self):
@@ -73,11 +76,13 @@ class ChatClient:
             first_rest=self.first_rest,
         )
 
-    def request(self, messages: Sequence[Message], seed: int) -> dict[str, Any]:
-        """What is sent, but for how it is to be delivered."""
-        seeds = {"seed": seed} if self.seeded else {}
+    def request(self, messages: Sequence[Message], seed: int, choices: Sequence[str] = ()) -> dict[str, Any]:
+        """What is sent, but for how it is to be delivered. `choices`: the answers that there are, where it is guided."""
+        more: dict[str, Any] = {"seed": seed} if self.seeded else {}
+        if self.guided and choices:
+            more["extra_body"] = {"structured_outputs": {"choice": list(choices)}}
         shape = {"temperature": self.temperature, self.limit: self.max_tokens}
-        return {"model": self.model, "messages": list(messages), **shape, **seeds}
+        return {"model": self.model, "messages": list(messages), **shape, **more}
 
     def most_tokens(self, messages: Sequence[Message]) -> int:
         """An upper bound of what one answer can cost: no token is shorter than a byte."""
@@ -103,7 +108,14 @@ class Asker:
         self._client, self._connection, self._ledger, self._purse = client, connection, ledger, purse
 
     async def answer(
-        self, messages: Sequence[Message], *, dialogue: str, round: int, purpose: str, seed: int
+        self,
+        messages: Sequence[Message],
+        *,
+        dialogue: str,
+        round: int,
+        purpose: str,
+        seed: int,
+        choices: Sequence[str] = (),
     ) -> Answer:
         """The answer to a prompt, from the ledger if it is there.
 
@@ -113,7 +125,7 @@ class Asker:
             written.
           StoppedError: if the work was stopped before it was sent.
         """
-        request = self._client.request(messages, seed)
+        request = self._client.request(messages, seed, choices)
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         key = AnswerKey(dialogue, round, purpose, digest)
         if (kept := self._ledger.get(key)) is not None:

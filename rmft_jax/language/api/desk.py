@@ -13,8 +13,9 @@ from rmft_jax.language.api.moods import Counts, Moods
 _OVER = ("succeeded", "failed", "cancelled")
 
 
-Reply = Callable[[list[dict[str, Any]], float, int, int | None, str], str]
-"""Answers a prompt, given messages, temperature, the most tokens, a seed and the name of the model."""
+Reply = Callable[..., str]
+"""Answers a prompt, given messages, temperature, the most tokens, a seed and the name of the model; and `choices`, the
+answers that there are, where a request limits them."""
 Tune = Callable[[list[dict[str, Any]], str], str]
 """Makes a model from examples, each with `messages`, and the name of the model to start with; returns its name."""
 
@@ -120,7 +121,8 @@ class Desk:
             raise RefusedError(404, f"the model {model!r} does not exist")
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 64
         seed = body.get("seed")
-        text = self._reply(messages, float(body.get("temperature", 1.0)), int(limit), seed, model)
+        options = {"choices": choices} if (choices := _choices(body)) else {}
+        text = self._reply(messages, float(body.get("temperature", 1.0)), int(limit), seed, model, **options)
         prompt = sum(self._count(str(message["content"])) for message in messages)
         completion = self._count(text)
         digest = hashlib.sha256(json.dumps({**body, "stream": None, "stream_options": None}, sort_keys=True).encode())
@@ -247,6 +249,21 @@ class Desk:
         """Until no job is at work."""
         for thread in self._threads:
             thread.join()
+
+
+def _choices(body: dict[str, Any]) -> list[str]:
+    """The answers that a request allows, as vLLM takes them; none: any.
+
+    Raises:
+      RefusedError: if they are limited in another way.
+    """
+    shape = body.get("structured_outputs")
+    if shape is None:
+        return []
+    choices = shape.get("choice") if isinstance(shape, dict) else None
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, str) for choice in choices):
+        raise RefusedError(400, "structured_outputs must hold a list of texts under choice")
+    return choices
 
 
 def _is_message(message: Any) -> bool:

@@ -86,11 +86,18 @@ class OwnModel:
 
     @pinned()
     def reply(
-        self, messages: list[dict[str, Any]], temperature: float, max_tokens: int, seed: int | None, model: str
+        self,
+        messages: list[dict[str, Any]],
+        temperature: float,
+        max_tokens: int,
+        seed: int | None,
+        model: str,
+        choices: Sequence[str] = (),
     ) -> str:
         """Goes on with a dialogue, until a new line, the end of the text, or what comes back after an answer.
 
-        The same prompt and seed give the same words.
+        The same prompt and seed give the same words. Of choices one is said, by the probabilities of their first
+        tokens, as policies with `answer='choice'` decide.
 
         Args:
           messages: the dialogue.
@@ -98,9 +105,10 @@ class OwnModel:
           max_tokens: tokens of the reply, at most.
           seed: of the sampling; None: one by chance.
           model: its name.
+          choices: the replies that there are; none: any.
 
         Raises:
-          RefusedError: if the dialogue is too long for the model.
+          RefusedError: if the dialogue is too long for the model, or choices begin with the same token.
         """
         tokens = [token for text, _ in pieces(messages, self._wording) for token in self._tokenizer.encode(text)]
         shapes, most = self._agent.shapes, min(max(max_tokens, 1), self._most)
@@ -110,6 +118,10 @@ class OwnModel:
         size, room = _rounded(len(tokens), _SHORTEST), _rounded(most, 8)
         row = np.zeros(size, np.int32)
         row[: len(tokens)] = tokens
+        first = self._first_tokens(choices)
+        allowed = np.full(self._tokenizer.vocab_size, not first)
+        allowed[list(first)] = True
+        ends = self._ends[int(self._thinks(messages))] & ~bool(first)
         key = jax.random.key(secrets.randbits(31) if seed is None else seed % 2**32)
         with self._lock:
             out = _written(
@@ -118,11 +130,14 @@ class OwnModel:
                 self._agent.form.weights(self._params[model], self._agent.model),
                 jnp.asarray(row),
                 np.int32(len(tokens)),
-                np.int32(most),
+                np.int32(1 if first else most),
                 key,
                 np.float32(temperature),
-                jnp.asarray(self._ends[int(self._thinks(messages))]),
+                jnp.asarray(ends),
+                jnp.asarray(allowed),
             )
+        if first:
+            return first[int(out[0])]
         return self._tokenizer.decode([int(token) for token in np.asarray(out) if token >= 0]).strip()
 
     @pinned()
@@ -158,6 +173,14 @@ class OwnModel:
             raise not_written(self.folder, error) from error
         self._params[name] = params
         return name
+
+    def _first_tokens(self, choices: Sequence[str]) -> dict[int, str]:
+        """Choices by their first tokens."""
+        space = " " if self._wording == "bare" else ""
+        found = {self._tokenizer.encode(f"{space}{text}")[0]: text for text in choices if text.strip()}
+        if len(found) < len(choices):
+            raise RefusedError(400, "choices must begin with different tokens")
+        return found
 
     def _thinks(self, messages: Sequence[dict[str, Any]]) -> bool:
         """Whether the reply is a thought: every other message of a model that thinks is one."""
@@ -229,11 +252,12 @@ def _written(
     key: Any,
     temperature: Any,
     ends: Bool[Any, "V"],
+    allowed: Bool[Any, "V"],
 ) -> Int[Any, "M"]:
     """Tokens that go on with a prompt, -1 after the last.
 
     The prompt is filled up behind its `length` tokens. What is written takes the places of that filling, and none of
-    them is read before.
+    them is read before. `allowed` says what the first token may be.
     """
     slots = jnp.arange(len(prompt) + room)
     places = slots[: len(prompt)]
@@ -246,7 +270,7 @@ def _written(
 
     def step(carry: Any) -> Any:
         number, _, out, hidden, cache = carry
-        logits = logits_of(shapes, weights, hidden)
+        logits = jnp.where(allowed | (number > 0), logits_of(shapes, weights, hidden), -jnp.inf)
         own = jax.random.fold_in(jax.random.fold_in(key, length), number)
         warm = jax.random.categorical(own, logits / jnp.maximum(temperature, 1e-6))
         token = jnp.where(temperature > 0, warm, jnp.argmax(logits)).astype(jnp.int32)

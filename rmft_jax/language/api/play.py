@@ -63,10 +63,10 @@ class _Dialogue:
         names = self.script.telling.names
         self.messages = self.script.opening()
         for round in range(rounds):
-            text = await self._said(asker, round, purpose)
             if (question := self.script.after_thought()) is not None:
+                await self._said(asker, round, purpose)
                 self.messages.append(question)
-                text = await self._said(asker, round, purpose)
+            text = await self._said(asker, round, purpose, names)
             arm = named_arm(text, names)
             self.invalid += arm is None
             played, rewards = self.play.step(round, arm)
@@ -74,10 +74,10 @@ class _Dialogue:
                 self.messages.append(self.script.following(played, rewards[: len(names)], named=arm is not None))
             answered()
 
-    async def _said(self, asker: Asker, round: int, purpose: str) -> str:
+    async def _said(self, asker: Asker, round: int, purpose: str, choices: Sequence[str] = ()) -> str:
         """What the model says next, which is a message from then on."""
-        seed = self.play.seeds[round]
-        answer = await asker.answer(self.messages, dialogue=self.name, round=round, purpose=purpose, seed=seed)
+        place: dict[str, Any] = {"dialogue": self.name, "round": round, "purpose": purpose}
+        answer = await asker.answer(self.messages, seed=self.play.seeds[round], choices=choices, **place)
         self.messages.append(said(answer.text))
         return answer.text
 
@@ -129,6 +129,9 @@ def play_problems(
       BudgetSpentError: before the budget is passed.
     """
     _require_playable(problem, tellings, num_scenarios, num_rollouts)
+    at_once = reasoning and wording == "chat"
+    got = "guided=True with reasoning=True and wording='chat'"
+    require(not (client.guided and at_once), got, "answers that are names alone", "guided=False")
     rounds, keys = int(problem.rounds), RolloutKeys.create(key)
     dialogues = [
         _Dialogue(
