@@ -77,7 +77,7 @@ class ChatClient:
         )
 
     def request(self, messages: Sequence[Message], seed: int, choices: Sequence[str] = ()) -> dict[str, Any]:
-        """What is sent, but for how it is to be delivered. `choices`: the answers that there are, where it is guided."""
+        """What is sent, but for how it is to be delivered; `choices` are all answers, where they are guided."""
         more: dict[str, Any] = {"seed": seed} if self.seeded else {}
         if self.guided and choices:
             more["extra_body"] = {"structured_outputs": {"choice": list(choices)}}

@@ -121,7 +121,7 @@ class OwnModel:
         first = self._first_tokens(choices)
         allowed = np.full(self._tokenizer.vocab_size, not first)
         allowed[list(first)] = True
-        ends = self._ends[int(self._thinks(messages))] & ~bool(first)
+        ends = self._ends[int(self._thinks(messages))] & (not first)
         key = jax.random.key(secrets.randbits(31) if seed is None else seed % 2**32)
         with self._lock:
             out = _written(
