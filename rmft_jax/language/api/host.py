@@ -1,5 +1,6 @@
 """Environments stepped round by round on the host, with the keys that rollouts in one program use."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -93,7 +94,8 @@ def _seat(problem: Problem, keys: RolloutKeys, scenario: Any, rollout: Any, shar
     world = problem.environment.reset(own[0], mask, rounds)
     splits = jnp.stack([jnp.zeros((), jnp.int32), jnp.where(shared, problem.horizon, 0).astype(jnp.int32)])
     noise = NoiseStreams.create(own[1:], jnp.asarray(rollout), splits)
-    played = Rollout(Told(jnp.int32(0), jnp.asarray(True)), problem.environment, noise, mask, rounds)
+    nobody = Told(jnp.int32(0), jnp.asarray(True))
+    played = Rollout(nobody, problem.environment, noise, mask, rounds, keys.telling)
 
     def seed(round: Any) -> Any:
         # Apart from the draw of a random arm, which has the key itself.
@@ -104,9 +106,9 @@ def _seat(problem: Problem, keys: RolloutKeys, scenario: Any, rollout: Any, shar
 
 @jax.jit
 def _step(rollout: Rollout, told: Told, standing: Standing, round: Any) -> Any:
-    played = Rollout(told, rollout.environment, rollout.noise, rollout.arm_mask, rollout.round_mask)
+    played = dataclasses.replace(rollout, agent=told)
     after = played.play(standing, round, round + 1)
-    actions, _, _, _, rewards, _ = after.record
+    actions, _, _, _, rewards, *_ = after.record
     return after, actions[round], rewards[round]
 
 
