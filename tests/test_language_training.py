@@ -1,5 +1,6 @@
 """Language models go through everything that other policies do: training, resumption, sweeps, devices, commands."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import texts
 from rmft_jax import cli
+from rmft_jax.language import models
+from rmft_jax.language.models import MAKERS
 from rmft_jax.method import rmft
 from rmft_jax.method.judging import KeptBatch
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.settings import RunConfig, from_dict
 from rmft_jax.method.state import abstract_state, init, make_agent
+from rmft_jax.running.files import RunError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
 from rmft_jax.sweeps.generalization import evaluate_grid
@@ -209,3 +214,16 @@ def test_two_devices_make_the_same_iteration():
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_goes_on_upon_the_model_that_it_began_with(tmp_path, monkeypatch):
+    path = train_until(1, LORA, tmp_path / "run")
+    other = dataclasses.replace(texts.tiny_model(), digest="another")
+    monkeypatch.setitem(MAKERS, "tiny", lambda: other)
+    models._make.cache_clear()
+    try:
+        for action in (lambda: load_run(path), lambda: train(LORA, path, resume=True, reporter=Reporter())):
+            with pytest.raises(RunError, match=r"files are another, trained upon tiny, need .*; try them"):
+                action()
+    finally:
+        models._make.cache_clear()
