@@ -1,5 +1,6 @@
 # Every target sets up .venv by itself; all it needs is a Python of at least 3.11 and a package index.
 #   make quickstart   train, evaluate and plot a small Transformer in runs/quickstart
+#   make language     train, evaluate and show a toy language model in runs/text-toy
 #   make test         the tests
 #   make test-slow    the slow tests
 #   make test-accelerators    whole programs compiled for GPUs and TPUs that are not there, in an environment of its own
@@ -15,10 +16,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
 SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name py.typed) README.md LICENSE
 
-.PHONY: quickstart test test-slow test-accelerators theory lint clean
+.PHONY: quickstart language test test-slow test-accelerators theory lint clean
 
 quickstart: .venv/.package
 	$(BIN)/rmft train quickstart --out runs/quickstart --resume
+
+language: .venv/.language .venv/.package
+	$(BIN)/rmft train text-toy --out runs/text-toy --resume
+	$(BIN)/rmft evaluate runs/text-toy --contexts held-out
+	$(BIN)/rmft show runs/text-toy
 
 test: .venv/.test .venv/.package
 	$(BIN)/pytest
@@ -52,6 +58,10 @@ clean:
 
 .venv/.test: .venv/.run
 	$(PIP) install $(CONSTRAINTS) '.[test]'
+	@touch $@
+
+.venv/.language: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[language]'
 	@touch $@
 
 .venv/.dev: .venv/.run

@@ -34,7 +34,7 @@ def play_tables(agent: Any, tables: Any, means: Any, keys: Any, arm_mask: Any, f
         world: Any = TableWorld(mean, table, feedback)
         stream = NoiseStreams(pair := jnp.stack([key, key]), pair, jnp.zeros(2, jnp.int32))
         rounds = jnp.ones(len(table), bool)
-        played = Rollout(agent, world, stream, arm_mask, rounds)
+        played = Rollout(agent, world, stream, arm_mask, rounds, telling=key)
         return played.trajectory(played.play(played.fresh(world.reset(key, arm_mask, rounds)), 0, len(table)))
 
     return jax.vmap(one)(tables, means, keys)

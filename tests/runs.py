@@ -120,7 +120,7 @@ def make_run(path: Path, config: RunConfig, chunks: int = 2) -> tuple[RunDirecto
         params = jax.tree.map(lambda leaf: leaf + rng.normal(size=leaf.shape).astype(np.float32), state.params)
         state = dataclasses.replace(state, params=params, iteration=np.int32(2 * chunk))
         if chunk:
-            metrics = IterationMetrics(*rng.normal(size=(len(METRICS), 1, 2)).astype(np.float32))
+            metrics = IterationMetrics(*rng.spawn(1)[0].normal(size=(len(METRICS), 1, 2)).astype(np.float32))
             past.add_chunk(metrics, np.asarray([True]))
         past.add_validation(2 * chunk, rng.random((1, 8)), jax.tree.map(lambda leaf: np.asarray(leaf)[None], params))
         past.seconds += 1.5

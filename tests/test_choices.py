@@ -152,7 +152,10 @@ REFUSED = [
     ({"l2": 3}, "got 'l2', need the name of a setting; try `rmft train --help`"),
     ({"rmft": RMFTConfig()}, "got 'rmft', need the name of a setting; try `rmft train --help`"),
     ({"environment": "bernouli"}, "; try 'bernoulli', or --import FILE.py that has it"),
-    ({"policy": "transfomer"}, "got policy 'transfomer', need one of single_layer, transformer; try 'transformer', or"),
+    (
+        {"policy": "transfomer"},
+        "got policy 'transfomer', need one of single_layer, transformer, text; try 'transformer', or",
+    ),
     ({"selection": "avantage"}, "; try 'advantage', or --import FILE.py that has it"),
     ({"objective": "rmft"}, "got objective 'rmft', need one of imitation, distillation, dpt, regret_loss"),
     ({"selection": ["regret"]}, "got selection=['regret'], need a name, or an object of its kind; try 'regret'"),

@@ -42,7 +42,7 @@ BAD = [
     (BANDIT, {"environment": "desert"}, "got environment 'desert', need one of"),
     (BANDIT, {"environment": None}, "got environment=None, need a name, or an object of its kind; try 'stationary'"),
     (BANDIT, {"environment": Transformer()}, "need a name, or an object of its kind; try 'stationary'"),
-    (BANDIT, {"policy": "oracle"}, "got policy 'oracle', need one of single_layer, transformer; try"),
+    (BANDIT, {"policy": "oracle"}, "got policy 'oracle', need one of single_layer, transformer, text; try"),
     (BANDIT, {"selection_regret": "ball"}, "got selection_regret='ball', need one of standard"),
     (BANDIT, {"selection": "best"}, "got selection 'best', need one of regret, advantage, pooled, reward, random; try"),
     (

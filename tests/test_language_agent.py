@@ -257,7 +257,7 @@ def test_names_that_share_a_token_are_refused():
 
 
 def test_a_policy_is_retold_for_other_sizes():
-    agent = make_agent(init(TINY, jax.random.key(0)))
+    agent = agent_of(TINY)
     other = agent.refitted(TINY.replace(num_arms=5, horizon=9).problem())
     assert other.num_arms == 5
     assert "9 rounds" in text_of(TINY, other.library.intro[0])

@@ -61,7 +61,7 @@ BAD_TOML = {
     "[grid]\nk = [2, 9]\nseed = [0]": "k=9,seed=0: got k=9 with num_rollouts=8, need k of at most num_rollouts",
     "[grid]\nseed = [0]\n[override]\nk = 9": "seed=0: got k=9 with num_rollouts=8",
     "[grid]\nenvironment = ['desert']": "environment=desert: got environment 'desert', need one of ",
-    "[grid]\npolicy = ['oracle']": "policy=oracle: got policy 'oracle', need one of single_layer, transformer; try ",
+    "[grid]\npolicy = ['oracle']": "policy=oracle: got policy 'oracle', need one of single_layer, transformer, text",
     "[grid]\nwalk_step = [0.1]": "walk_step=0.1: got walk_step with environment 'stationary', need random_walk, "
     "which has it; try environment='random_walk'",
     "import = 'worlds.py'": "got import='worlds.py', need a list of files and modules; try import = [",

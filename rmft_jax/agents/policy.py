@@ -63,6 +63,13 @@ class Policy(Choice, kind="policy"):
         """
         del problem
 
+    @property
+    def foundation(self) -> str:
+        """Which files it is built upon, such as a digest of a model's weights; empty: none. What was trained upon
+        others is refused.
+        """
+        return ""
+
     def joined(self, params: Params, fixed: Fixed | None) -> Fixed:
         """What `make_agent` takes: the parameters, with those that are not trained."""
         del fixed

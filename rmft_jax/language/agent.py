@@ -248,7 +248,8 @@ class LanguageAgent:
         intro = self.library.intro[telling]
         tokens = jnp.concatenate([intro, rows.reshape(-1)])
         hidden, before = self._hidden(weights, tokens)
-        return tuple(x[len(intro) :].reshape(*rows.shape, -1) for x in (hidden, before))
+        hidden, before = (x[len(intro) :].reshape(*rows.shape, -1) for x in (hidden, before))
+        return hidden, before
 
     def _read_rounds(
         self, weights: Any, telling: Int[Array, ""], rows: Int[Array, "T n"]

@@ -215,11 +215,11 @@ def _attend(
         q_NxHxh = rms_norm(q_NxHxh, weights["q_norm"], config.norm_eps)
         k_NxGxh = rms_norm(k_NxGxh, weights["k_norm"], config.norm_eps)
     q_NxHxh, k_NxGxh = _rotated(q_NxHxh, rotary), _rotated(k_NxGxh, rotary)
-    kept = k_GxSxh, v_GxSxh = k_NxGxh.swapaxes(0, 1), v_NxGxh.swapaxes(0, 1)
+    k_GxSxh, v_GxSxh = k_NxGxh.swapaxes(0, 1), v_NxGxh.swapaxes(0, 1)
     if past is not None:
-        kept = k_GxSxh, v_GxSxh = tuple(
+        k_GxSxh, v_GxSxh = (
             jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
-            for old, new in zip(past, kept, strict=True)
+            for old, new in zip(past, (k_GxSxh, v_GxSxh), strict=True)
         )
     # J query heads in a row share a key-value head. Heads lead, so that the products read memory in order.
     q_GxJNxh = q_NxHxh.reshape(len(x_NxD), G, -1, h).transpose(1, 2, 0, 3).reshape(G, -1, h) / math.sqrt(h)
@@ -227,7 +227,7 @@ def _attend(
     attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxS.shape) + penalty_NxS[None, None], axis=-1)
     attention = attention.astype(x_NxD.dtype).reshape(scores.shape)
     mixed = jnp.einsum("gms,gsh->gmh", attention, v_GxSxh).reshape(G, -1, len(x_NxD), h)
-    return linear(weights, "o", mixed.transpose(2, 0, 1, 3).reshape(len(x_NxD), -1)), kept
+    return linear(weights, "o", mixed.transpose(2, 0, 1, 3).reshape(len(x_NxD), -1)), (k_GxSxh, v_GxSxh)
 
 
 def _mlp(config: DecoderConfig, weights: Any, x_NxD: Array) -> Array:

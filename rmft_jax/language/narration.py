@@ -1,6 +1,6 @@
 """The play of other agents as dialogues, from which a language model can learn."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from rmft_jax.language.agent import Notes
 from rmft_jax.language.library import EMPTY, Library, Row
 from rmft_jax.language.settings import TextSettings
 from rmft_jax.language.transcript import thought_ends
+from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
 
@@ -41,15 +42,12 @@ class Narrated:
     library: tables.
     """
 
+    feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
+
     end: int = static_field()
     form: TextSettings
     agent: Agent
     library: Library
-
-    @property
-    def feedback(self) -> Any:
-        """That of the agent."""
-        return self.agent.feedback
 
     def init(self, num_arms: int, horizon: int) -> NarratedState:
         """Told the first way."""

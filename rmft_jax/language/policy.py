@@ -37,6 +37,10 @@ class Text(TextSettings):
         """The tables of the problem and, where adapters are trained, the weights of the model."""
         return {"model": self._still_weights(), "library": self._library(problem)}
 
+    @property
+    def foundation(self) -> str:
+        return self.loaded.digest
+
     def joined(self, params: Params, fixed: Fixed | None) -> Fixed:
         return {"params": params, "fixed": fixed}
 

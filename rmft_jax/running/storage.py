@@ -25,6 +25,7 @@ from rmft_jax.running.files import (
     write_dataset,
     write_json,
 )
+from rmft_jax.running.weights import founded, require_same_foundation
 
 D = TypeVar("D", bound="ResultDirectory")
 
@@ -233,6 +234,7 @@ class RunDirectory(ResultDirectory):
         """
         run = cls(Path(path))
         record = {"preset": preset, "import": imported(), "id": uuid.uuid4().hex, "config": config.flat()}
+        record |= founded(config)
         with run.held(False, overwrite):
             run.begin(record, lambda: write_start(run.start) if write_start else None)
         return run
@@ -241,11 +243,14 @@ class RunDirectory(ResultDirectory):
         """The configuration and the name of the preset it came from.
 
         Raises:
-          RunError: if the file is damaged or does not describe a valid configuration.
+          RunError: if the file is damaged or does not describe a valid configuration, or the policy is built upon other
+            files than it was.
         """
         record = self.read_record()
         with self.understood(record):
-            return from_dict(record["config"]), str(record["preset"])
+            config = from_dict(record["config"])
+            require_same_foundation(record, config)
+            return config, str(record["preset"])
 
     def identity(self) -> dict[str, Any]:
         """Whose a checkpoint of this run is: its settings, seed among them, and its name, which no other run has."""

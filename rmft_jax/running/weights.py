@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 
 from rmft_jax.agents import TrainedAgent
 from rmft_jax.config import ConfigError, Params
+from rmft_jax.config.checks import require
 from rmft_jax.method.settings import RunConfig, from_dict
 from rmft_jax.running.files import RunError, replacing
 
@@ -109,7 +110,8 @@ def write_policy(
     path: str | Path, params: Params, config: RunConfig, preset: str, provenance: Mapping[str, Any]
 ) -> None:
     """Writes a policy with all that is needed to play it."""
-    write_arrays(Path(path), named(params), {"config": config.flat(), "preset": preset, "provenance": dict(provenance)})
+    about = {"config": config.flat(), "preset": preset, "provenance": dict(provenance)}
+    write_arrays(Path(path), named(params), about | founded(config))
 
 
 def read_policy(path: str | Path) -> TrainedPolicy:
@@ -121,11 +123,25 @@ def read_policy(path: str | Path) -> TrainedPolicy:
     try:
         arrays, about = read_arrays(Path(path))
         config = from_dict(about["config"])
+        require_same_foundation(about, config)
         return policy_of(config, about["preset"], about["provenance"], lambda like: fitted(arrays, like))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}; try again when it can be read") from error
     except (DamagedFileError, ConfigError, LookupError, TypeError) as error:
         raise RunError(f"cannot use the policy {path} ({error}); try another file, or make it again") from error
+
+
+def founded(config: RunConfig) -> dict[str, str]:
+    """What a record says of the files that a policy is built upon; nothing where there are none."""
+    found = config.rmft.policy.foundation
+    return {"foundation": found} if found else {}
+
+
+def require_same_foundation(record: Mapping[str, Any], config: RunConfig) -> None:
+    """Raises `ConfigError` if a policy is built upon other files than those that a record names."""
+    was, found = record.get("foundation", ""), config.rmft.policy.foundation
+    got = f"a model whose files are {found or 'none'}, trained upon {was or 'none'}"
+    require(was == found, got, "the files that it was trained upon", "them, or training anew")
 
 
 def policy_of(

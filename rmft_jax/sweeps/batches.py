@@ -15,6 +15,7 @@ from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.files import RunError, remove
 from rmft_jax.running.history import History
 from rmft_jax.running.trainer import training
+from rmft_jax.running.weights import founded
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.programs import Batch, BatchStepper, Programs, own_problem, padded_config
 from rmft_jax.sweeps.results import baselines_of, cell_dataset
@@ -133,7 +134,7 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
     config, batch, history = task.group.config, programs.start(task.cells), History.fresh(len(task.cells))
     checkpoints = None
     if path is not None:
-        identity = [config.flat(), *(cell.config.flat() for cell in task.cells)]
+        identity = [config.flat(), *(cell.config.flat() for cell in task.cells), *founded(config).values()]
         checkpoints = Checkpoints(path, identity, warn=lambda line: None)
         try:
             restored = checkpoints.restore(batch.state)

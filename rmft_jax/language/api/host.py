@@ -104,8 +104,8 @@ def _seat(problem: Problem, keys: RolloutKeys, scenario: Any, rollout: Any, shar
     world = problem.environment.reset(own[0], mask, rounds)
     splits = jnp.stack([jnp.zeros((), jnp.int32), jnp.where(shared, problem.horizon, 0).astype(jnp.int32)])
     noise = NoiseStreams.create(own[1:], jnp.asarray(rollout), splits)
-    telling = jax.random.fold_in(keys.telling, scenario)
-    played = Rollout(Told(jnp.int32(0), jnp.asarray(True)), problem.environment, noise, mask, rounds, telling)
+    nobody = Told(jnp.int32(0), jnp.asarray(True))
+    played = Rollout(nobody, problem.environment, noise, mask, rounds, keys.telling)
 
     def seed(round: Any) -> Any:
         # Apart from the draw of a random arm, which has the key itself.
@@ -116,7 +116,8 @@ def _seat(problem: Problem, keys: RolloutKeys, scenario: Any, rollout: Any, shar
 
 @jax.jit
 def _step(rollout: Rollout, told: Told, standing: Standing, round: Any) -> Any:
-    after = dataclasses.replace(rollout, agent=told).play(standing, round, round + 1)
+    played = dataclasses.replace(rollout, agent=told)
+    after = played.play(standing, round, round + 1)
     actions, _, _, _, rewards, *_ = after.record
     return after, actions[round], rewards[round]
 

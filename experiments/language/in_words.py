@@ -1,0 +1,152 @@
+"""RMFT in words: the toy language model, its controls and its rivals, on contexts of training and on those held out.
+
+Trains preset `text-toy` with some settings changed, on some seeds, and plays every policy in the contexts it was
+trained in, in those held out, on twice the arms, and over twice the horizon, beside the model before training and the
+classical agents on the same problems and reward noise. Writes `in_words.json`, `.csv` and a figure, or the same with
+`_quick`, into `experiments/results`. An interrupted script goes on where it stopped.
+
+    python -m experiments.language.in_words [PART ...] [--quick] [--runs DIR] [--seeds 0 1 2]
+
+`PART` names what is trained, of `PARTS`; without any, all of it. Parts that were run before stay in the results.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import xarray as xr
+
+from experiments.common import RESULTS, Trained, curves_of, describe_seeds, mean_final_regrets, provenance, train_seeds
+from rmft_jax.agents import make_agents
+from rmft_jax.config import Value
+from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.numerics import pinned
+from rmft_jax.method.settings import RunConfig
+from rmft_jax.method.state import init, make_agent
+from rmft_jax.plotting import save_figure
+from rmft_jax.plotting.curves import plot_regret_curves
+from rmft_jax.running.files import write_json
+from rmft_jax.running.trainer import RunKeys
+
+THOUGHTS: dict[str, Value] = {"reasoning": 12, "horizon": 20, "num_iterations": 100}
+PARTS: dict[str, tuple[str, dict[str, Value]]] = {
+    "rmft": ("answers at once", {}),
+    "reasoning": ("thinks before it answers", THOUGHTS),
+    "random": ("keeps rollouts at random", {"selection": "random"}),
+    "reward": ("keeps rollouts by reward", {"selection": "reward"}),
+    "single round": ("all rollouts are the start's", {"refresh_every": 100_000}),
+    "distillation": ("imitates Gittins", {"objective": "distillation", "behavior": "gittins"}),
+    "template": (
+        "imitates UCB1 with a fixed thought",
+        THOUGHTS | {"objective": "distillation", "behavior": "ucb1", "narration": "template", "reasoning": 24},
+    ),
+}
+QUICK: dict[str, Value] = {
+    "horizon": 4,
+    "num_iterations": 2,
+    "chunk_size": 1,
+    "num_scenarios": 4,
+    "num_tellings": 4,
+    "num_validation_scenarios": 8,
+    "num_test_scenarios": 16,
+}
+RIVALS = ("thompson", "ucb1", "gittins", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What is run."""
+
+    parts: tyro.conf.Positional[tuple[str, ...]] = tuple(PARTS)
+    """What is trained; see the module."""
+    runs: Path = Path("runs/experiments/language")
+    """Where the sweeps go."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED SEED ...")] = (0, 1, 2)
+    """Training seeds."""
+    quick: bool = False
+    """Runs of seconds, to see that the script works."""
+
+
+def settings(part: str, quick: bool) -> dict[str, Value]:
+    """What a part changes of the preset."""
+    changes = PARTS[part][1] | (QUICK if quick else {})
+    return changes | ({"refresh_every": QUICK["num_iterations"]} if quick and "refresh_every" in changes else {})
+
+
+def played(config: RunConfig, agent: Any) -> xr.Dataset:
+    """A policy beside the classical agents on the test scenarios of a run."""
+    problem = config.rmft.problem()
+    agents = {"rmft": agent, **make_agents(problem, RIVALS)}
+    return evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=RunKeys.create(config.seed).test)
+
+
+def elsewhere(trained: Trained) -> dict[str, list[xr.Dataset]]:
+    """Every policy in every place: contexts of training and held out, more arms, a longer horizon."""
+    config = trained.config.rmft
+    places: dict[str, dict[str, Value]] = {
+        "trained contexts": {},
+        "held-out contexts": {"contexts": "held-out"},
+        "twice the arms": {"num_arms": 2 * config.environment.num_arms},
+        "twice the horizon": {"horizon": 2 * config.horizon},
+    }
+    found: dict[str, list[xr.Dataset]] = {name: [] for name in (*places, "start", "start, held out")}
+    for policy in trained.policies:
+        for name, changes in places.items():
+            there = policy.config.replace(**changes)
+            found[name].append(played(there, there.rmft.agent(policy.agent.params)))
+        for name, changes in (("start", {}), ("start, held out", {"contexts": "held-out"})):
+            there = policy.config.replace(**changes)
+            found[name].append(played(there, make_agent(init(there.rmft, RunKeys.create(there.seed).train))))
+    return found
+
+
+def measured(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Any]:
+    """Per place the regret over training seeds, that of the rivals, and the answers that named no arm."""
+    record = {}
+    for place, datasets in evaluations.items():
+        finals = [mean_final_regrets(dataset) for dataset in datasets]
+        record[place] = {
+            "regret": describe_seeds([final["rmft"] for final in finals]),
+            "invalid": describe_seeds([float(one["invalid"].sel(agent="rmft").mean()) for one in datasets]),
+            **{rival: describe_seeds([final[rival] for final in finals]) for rival in RIVALS if rival in finals[0]},
+        }
+    return record
+
+
+@pinned()
+def main() -> None:
+    """Trains what is missing, plays it, and writes the record."""
+    arguments = tyro.cli(Arguments)
+    name = "in_words" + "_quick" * arguments.quick
+    results = arguments.runs / "quick" if arguments.quick else RESULTS
+    path, record = results / f"{name}.json", {}
+    if path.is_file():
+        record = json.loads(path.read_text())
+    for part in arguments.parts:
+        if part not in PARTS:
+            raise SystemExit(f"got {part!r}, need one of {', '.join(PARTS)}; try rmft")
+        directory = arguments.runs / (part.replace(" ", "_") + "-quick" * arguments.quick)
+        changes = settings(part, arguments.quick)
+        if changes.get("refresh_every", 0) and not arguments.quick:
+            changes["refresh_every"] = RunConfig().rmft.num_iterations
+        trained = train_seeds(directory, "text-toy", arguments.seeds, changes, baselines=("thompson",))
+        evaluations = elsewhere(trained)
+        record[part] = {
+            "what": PARTS[part][0],
+            "settings": changes,
+            "places": measured(evaluations),
+            "cost": trained.cost(),
+            "provenance": provenance(trained.sweep),
+        }
+        write_json(path, record)
+        if part == "rmft":
+            shown = {"rmft": "trained contexts", "held out": "held-out contexts", "before training": "start"}
+            curves = curves_of({agent: evaluations[place] for agent, place in shown.items()})
+            save_figure(plot_regret_curves(curves), results / name)
+
+
+if __name__ == "__main__":
+    main()
