@@ -240,7 +240,7 @@ def test_runs_are_refused_where_they_do_not_fit(server, tmp_path):
     run(server, tmp_path)
     with pytest.raises(RunError, match="holds a run; go on with --resume"):
         run(server, tmp_path)
-    with pytest.raises(ConfigError, match="got k=1, need k=2, with which the run was begun"):
+    with pytest.raises(ConfigError, match="got k=1, need k=2, with which it was begun"):
         run(server, tmp_path, settings=dataclasses.replace(SETTINGS, k=1), resume=True)
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):
