@@ -381,7 +381,7 @@ def test_a_budget_is_never_passed_and_loses_nothing(limit, server, tmp_path):
         with Ledger(tmp_path / "part") as ledger:
             spent = ledger.totals
             assert len(ledger) == spent.requests
-        assert 0 < {"requests": spent.all_requests, "tokens": spent.all_tokens}[limit] <= size
+        assert 0 < {"requests": spent.all_requests, "total_tokens": spent.all_tokens}[limit] <= size
         assert server.counts.answered - before.answered == spent.requests
         if limit == "requests":
             assert spent.requests == size
