@@ -14,6 +14,7 @@ import pytest
 
 import texts
 from rmft_jax import cli
+from rmft_jax.config import ConfigError
 from rmft_jax.language import models
 from rmft_jax.language.models import MAKERS
 from rmft_jax.method import rmft
@@ -24,12 +25,13 @@ from rmft_jax.method.settings import RunConfig, from_dict
 from rmft_jax.method.state import abstract_state, init, make_agent
 from rmft_jax.running.files import RunError
 from rmft_jax.running.storage import RunDirectory
-from rmft_jax.running.training import load_run, train
+from rmft_jax.running.trainer import RunKeys
+from rmft_jax.running.training import evaluate_run, load_run, train
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.run import run_sweep
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import load_policy, load_sweep
-from runs import Reporter, assert_same_run, train_until
+from runs import Reporter, assert_same_run, few_baselines, train_until
 from texts import TEXT, TEXT_RUN, TEXT_WORDS
 
 pytestmark = pytest.mark.usefixtures("few_rivals")
@@ -45,6 +47,7 @@ OBJECTIVES = {
     "template": {"objective": "distillation", "behavior": "ucb1", "narration": "template", "reasoning": 20},
     "best arm": {"objective": "dpt"},
     "full information": {"feedback": "full"},
+    "descent on regret": {"feedback": "full", "objective": "regret_loss", "reasoning": 2},
     "near the start": {"kl_reference": "initial", "kl_weight": 0.1, "tuned": "lora"},
     "pooled": {"selection": "pooled", "branching": "uniform"},
 }
@@ -127,6 +130,12 @@ def test_a_policy_plays_other_sizes_than_it_was_trained_on():
     grid = evaluate_grid(TEXT_RUN, agent, {"horizon": [3, 6], "num_arms": [2, 5]}, baselines=["ucb1"])
     assert grid["final_regret"].shape == (2, 2)
     assert np.isfinite(grid["final_regret"].to_numpy()).all()
+    longer = TEXT_RUN.replace(horizon=6)
+    with few_baselines("ucb1"):
+        alone = evaluate_run(longer, agent, RunKeys.create(longer.seed).test, num_arms=5)
+    own = alone["regret"].sel(agent="rmft").isel(round=-1).mean()
+    np.testing.assert_allclose(grid["final_regret"].sel(horizon=6, num_arms=5), own, rtol=1e-5)
+    assert alone.attrs["num_arms"] == 5
 
 
 def test_dialogues_do_not_depend_on_their_batch():
@@ -156,11 +165,18 @@ def test_the_command_trains_evaluates_and_shows(run, capsys):
     assert "contexts=held-out" in said
     assert "answers of rmft that named no arm: " in said
     assert cli.main(["evaluate", str(run), "--contexts", "held-out", "--grid", "horizon=3,5"]) == 0
+    grid = RunDirectory(run).read_dataset("evaluations/contexts=held-out,horizon=3+5.nc")
+    assert (grid["invalid"] > 0).all()
     held_out = RunDirectory(run).read_dataset("evaluations/contexts=held-out.nc")
     own = RunDirectory(run).read_dataset("evaluation.nc")
     others = [name for name in own["agent"].values if name != "rmft"]
     np.testing.assert_array_equal(own["regret"].sel(agent=others), held_out["regret"].sel(agent=others))
     assert (own["regret"].sel(agent="rmft") != held_out["regret"].sel(agent="rmft")).any()
+    capsys.readouterr()
+    other = str(run.parent / "distilled")
+    words = ["--objective", "distillation", "--behavior", "ucb1", *TEXT_WORDS]
+    assert cli.main(["train", "text-toy", "--out", other, *words]) == 0
+    assert cli.main(["show", other]) == 0
     capsys.readouterr()
     assert cli.main(["show", str(run), "--scenario", "2", "--num-shown", "2"]) == 0
     said = capsys.readouterr().out
@@ -216,6 +232,14 @@ def test_two_devices_make_the_same_iteration():
     assert done.returncode == 0, done.stderr
 
 
+def test_adapters_are_not_put_upon_another_model(tmp_path):
+    train(LORA, tmp_path / "run", reporter=Reporter(), num_devices=1)
+    start = load_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"lora_alpha=3, trained upon tiny with lora_alpha=16, need"):
+        train(LORA.replace(lora_alpha=3.0), tmp_path / "other", start=start, reporter=Reporter(), num_devices=1)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_run_goes_on_upon_the_model_that_it_began_with(tmp_path, monkeypatch):
     path = train_until(1, LORA, tmp_path / "run")
     other = dataclasses.replace(texts.tiny_model(), digest="another")
@@ -223,7 +247,9 @@ def test_a_run_goes_on_upon_the_model_that_it_began_with(tmp_path, monkeypatch):
     models._make.cache_clear()
     try:
         for action in (lambda: load_run(path), lambda: train(LORA, path, resume=True, reporter=Reporter())):
-            with pytest.raises(RunError, match=r"files are another, trained upon tiny, need .*; try them"):
+            with pytest.raises(
+                RunError, match=r"files are another with lora_alpha=16, trained upon tiny with .*, need .*; try them"
+            ):
                 action()
     finally:
         models._make.cache_clear()

@@ -1,7 +1,8 @@
-"""Players with habits, mostly poor ones, whose dialogues the toy language model is pretrained on.
+"""Players with habits, whose dialogues the toy language model is pretrained on.
 
-None of them is an expert. Together they show all that a dialogue can be, so that a model that has read them writes
-dialogues of every kind, good ones among them, and RMFT has something to choose from.
+None of them is an expert, and together they play about as well as chance: for each that follows what paid there is one
+that runs from it. So a model that has read them knows how rewards are told and can follow them, but has no reason to,
+and writes dialogues of every kind, good ones among them: RMFT has something to choose from.
 """
 
 from typing import ClassVar
@@ -16,7 +17,7 @@ from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
 # How often each habit is met, in the order of `Habits._habits`.
-_SHARES = (0.30, 0.10, 0.10, 0.15, 0.20, 0.15)
+_SHARES = (0.10, 0.05, 0.05, 0.10, 0.20, 0.15, 0.20, 0.15)
 
 
 @pytree
@@ -24,7 +25,7 @@ class HabitState:
     """What a player remembers.
 
     habit: `[]` which one it has.
-    last, reward: `[]` the last arm, and whether it paid more than the middle of what can be paid.
+    last, reward: `[]` the last arm, and its reward.
     pulls, sums: `[K]`.
     """
 
@@ -74,13 +75,16 @@ class Habits:
         size, chance = len(state.pulls), jax.random.uniform(key)
         means = jnp.where(state.pulls > 0, state.sums / jnp.maximum(state.pulls, 1), self.middle)
         after = jnp.where(first, last, (last + 1) % size)
+        other = (last + jax.random.randint(jax.random.fold_in(key, 1), (), 1, size)) % size
         arms = (
             any_arm,  # no plan at all
             last,  # the first arm for ever
             after,  # all in turn
             jnp.where(chance < 0.7, last, any_arm),  # sticks for a while
-            jnp.where(state.reward > self.middle, last, after),  # leaves what has just failed
-            jnp.where(chance < 0.6, jnp.argmax(means), any_arm),  # what looks best, often
+            jnp.where(first | (state.reward > self.middle), last, other),  # leaves what has just failed
+            jnp.where(first | (state.reward <= self.middle), last, other),  # leaves what has just paid
+            jnp.where(chance < 0.7, jnp.argmax(means), any_arm),  # what looks best, often
+            jnp.where(chance < 0.7, jnp.argmin(means), any_arm),  # what looks worst, often
         )
         return jnp.stack(arms)
 

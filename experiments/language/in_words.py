@@ -24,6 +24,7 @@ from rmft_jax.agents import make_agents
 from rmft_jax.config import Value
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.numerics import pinned
+from rmft_jax.method.presets import get_preset
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.method.state import init, make_agent
 from rmft_jax.plotting import save_figure
@@ -31,13 +32,14 @@ from rmft_jax.plotting.curves import plot_regret_curves
 from rmft_jax.running.files import write_json
 from rmft_jax.running.trainer import RunKeys
 
+ITERATIONS = get_preset("text-toy").rmft.num_iterations
 THOUGHTS: dict[str, Value] = {"reasoning": 12, "horizon": 20, "num_iterations": 100}
 PARTS: dict[str, tuple[str, dict[str, Value]]] = {
     "rmft": ("answers at once", {}),
     "reasoning": ("thinks before it answers", THOUGHTS),
     "random": ("keeps rollouts at random", {"selection": "random"}),
     "reward": ("keeps rollouts by reward", {"selection": "reward"}),
-    "single round": ("all rollouts are the start's", {"refresh_every": 100_000}),
+    "single round": ("all rollouts are the start's", {"refresh_every": ITERATIONS}),
     "distillation": ("imitates Gittins", {"objective": "distillation", "behavior": "gittins"}),
     "template": (
         "imitates UCB1 with a fixed thought",
@@ -125,13 +127,12 @@ def main() -> None:
     path, record = results / f"{name}.json", {}
     if path.is_file():
         record = json.loads(path.read_text())
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        raise SystemExit(f"got {unknown[0]!r}, need one of {', '.join(PARTS)}; try rmft")
     for part in arguments.parts:
-        if part not in PARTS:
-            raise SystemExit(f"got {part!r}, need one of {', '.join(PARTS)}; try rmft")
         directory = arguments.runs / (part.replace(" ", "_") + "-quick" * arguments.quick)
         changes = settings(part, arguments.quick)
-        if changes.get("refresh_every", 0) and not arguments.quick:
-            changes["refresh_every"] = RunConfig().rmft.num_iterations
         trained = train_seeds(directory, "text-toy", arguments.seeds, changes, baselines=("thompson",))
         evaluations = elsewhere(trained)
         record[part] = {

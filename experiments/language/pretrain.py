@@ -33,13 +33,13 @@ _BASE = RMFTConfig().replace(
 )
 # What dialogues are like, and how often each kind is met.
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (4, {"num_arms": 3, "horizon": 20}),
+    "plain": (6, {"num_arms": 3, "horizon": 20}),
     "thoughts": (4, {"num_arms": 3, "horizon": 12, "reasoning": 14}),
     "held out": (2, {"num_arms": 3, "horizon": 20, "contexts": "held-out"}),
     "held out, thoughts": (1, {"num_arms": 3, "horizon": 12, "contexts": "held-out", "reasoning": 14}),
-    "many arms": (1, {"num_arms": 6, "horizon": 40}),
+    "many arms": (1, {"num_arms": 6, "horizon": 30}),
     "free answers": (1, {"num_arms": 4, "horizon": 16, "answer": "free", "noise": "beta"}),
-    "summaries": (1, {"num_arms": 3, "horizon": 6, "history": "summary"}),
+    "summaries": (1, {"num_arms": 3, "horizon": 4, "history": "summary"}),
 }
 SEED = 20
 STEP_SIZE = 2.5e-3
@@ -109,7 +109,7 @@ def main() -> None:
     """Pretrains, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
-    parser.add_argument("--updates", type=int, default=2400)
+    parser.add_argument("--updates", type=int, default=2200)
     parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
     parser.add_argument("--block", type=int, default=16, help="dialogues of which gradients are taken at a time")
     arguments = parser.parse_args()

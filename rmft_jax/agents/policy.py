@@ -23,10 +23,12 @@ class Policy(Choice, kind="policy"):
 
     paddable: whether parameters of few arms and rounds can be laid out as those of more (`padded`), so that sweeps
       may train several sizes in one program.
+    has_fixed: whether it plays with arrays that are not trained (`fixed_params`); sweeps then train one by one.
     """
 
     carries: ClassVar[bool] = False
     paddable: ClassVar[bool] = False
+    has_fixed: ClassVar[bool] = False
 
     def validate(self) -> None:
         """Raises `ConfigError` for the first setting that cannot work."""
@@ -88,6 +90,11 @@ class Policy(Choice, kind="policy"):
     def only_own_words(self) -> bool:
         """Whether all that its agent reads log-probabilities of (`WritingAgent.read`) was written by itself."""
         return True
+
+    @property
+    def answers_in_text(self) -> bool:
+        """Whether what it plays is read from text that it writes, so that its outputs are no logits of arms."""
+        return False
 
     @property
     def any_num_arms(self) -> bool:

@@ -106,7 +106,7 @@ class LanguageAgent:
     def refitted(self, problem: Problem) -> "LanguageAgent":
         """The same model, told of another problem."""
         fixed: Any = self.form.fixed_params(problem)
-        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]))
+        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]), intros=None)
 
     def prepared(self, num_arms: int, horizon: int) -> "LanguageAgent":
         """With the rules of every telling read."""

@@ -14,7 +14,7 @@ from rmft_jax.language.policy import Text
 from rmft_jax.language.tokenizers import Tokenizer
 from rmft_jax.method.judging import judge
 from rmft_jax.method.rmft import play_rollouts
-from rmft_jax.method.state import IterationKeys, TrainState, make_player, starting_from
+from rmft_jax.method.state import IterationKeys, TrainState, make_agent, starting_from
 from rmft_jax.problems import Trajectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import TrainedPolicy
@@ -78,7 +78,7 @@ def rollouts_of(policy: TrainedPolicy, scenario: int) -> list[Dialogue]:
     require(0 <= scenario <= most, f"scenario {scenario}", f"one from 0 to {most}", "--scenario 0")
     state = starting_from(config, RunKeys.create(policy.config.seed).train, policy.agent.params)
     played, regret, kept = jax.jit(_selected)(state)
-    agent = make_player(state)
+    agent = make_agent(state)
     assert isinstance(agent, LanguageAgent)
     own = jax.tree.map(lambda leaf: leaf[scenario], (played, regret, kept))
     tokenizer, found = config.policy.loaded.tokenizer, []

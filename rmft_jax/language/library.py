@@ -94,7 +94,7 @@ def make_library(
     contexts: Contexts,
     num_tellings: int,
     history: Literal["full", "summary"],
-    named: bool,
+    free: int,
     reasoning: int,
 ) -> Library:
     """The tables of a problem, as NumPy arrays.
@@ -105,29 +105,32 @@ def make_library(
       contexts: whether tellings are those for training or those held out.
       num_tellings: S.
       history: whether each round is told, or how often and how well each arm was played.
-      named: whether what comes back names the arm, which a free answer may not have done.
+      free: tokens of a free answer, after which what comes back names the arm, since the answer may not have; 0: arms
+        are chosen.
       reasoning: places R for a thought; 0: nobody thinks.
 
     Raises:
-      ConfigError: if there are not that many tellings or names, or names share their first token.
+      ConfigError: if there are not that many tellings or names, or names share their first token or are too long.
     """
     tellings = tellings_of(problem, contexts, num_tellings)
     low, high = tellings[0].low, tellings[0].high
     arms = range(problem.num_arms)
-    discrete = problem.environment.noise == "bernoulli"
-    levels = [float(x) for x in np.linspace(low, high, 2 if discrete else _LEVELS)]
-    means = [float(x) for x in np.linspace(low, high, _LEVELS)]
-    full, summarized = problem.feedback == "full", history == "summary"
+    # Means are told at the same levels as rewards.
+    few = problem.environment.noise == "bernoulli" and history == "full"
+    levels = [float(x) for x in np.linspace(low, high, 2 if few else _LEVELS)]
+    full = problem.feedback == "full"
 
     def rows(texts: Callable[[Telling], Any], *, at_end: bool = False) -> np.ndarray:
         return padded([_encoded(tokenizer, texts(one)) for one in tellings], at_end=at_end)
 
     def told(one: Telling, arm: int, value: float) -> str:
-        return one.listed(arm, value) if full else one.told(arm, value, named=named)
+        return one.listed(arm, value) if full else one.told(arm, value, named=free > 0)
 
     answers = rows(lambda one: [f" {name}" for name in one.names])
-    if not named:
+    if not free:
         _require_distinct(answers, tellings)
+    got, need = f"answer_tokens={free}", f"room for the longest name, {answers.shape[-1]} tokens"
+    require(not free or answers.shape[-1] <= free, got, need, f"answer_tokens={answers.shape[-1] + 1}")
     tables = {
         "low": np.asarray(low, np.float32),
         "high": np.asarray(high, np.float32),
@@ -139,14 +142,11 @@ def make_library(
     }
     if full:
         tables["revealed"] = rows(lambda one: one.revealed)
-    if summarized:
+    if history == "summary":
         tables["summary"] = rows(lambda one: one.summary)
         tables["summed_arm"] = rows(lambda one: [one.summed_arm(arm) for arm in arms])
         tables["summed_pulls"] = rows(lambda one: [one.summed_pulls(n) for n in range(problem.horizon + 1)])
-        tables["summed_mean"] = rows(lambda one: [one.summed_mean(value) for value in means])
-        # Means and rewards are told at the same levels.
-        if discrete:
-            tables["told"] = rows(lambda one: [[told(one, arm, value) for value in means] for arm in arms])
+        tables["summed_mean"] = rows(lambda one: [one.summed_mean(value) for value in levels])
     if reasoning:
         tables["thoughts"] = _thought_table(tokenizer, tellings, reasoning, tables["ask"])
     return Library(**tables)

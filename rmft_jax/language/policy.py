@@ -1,8 +1,9 @@
 """A language model as a policy that RMFT trains, by the name `text`."""
 
 import functools
+import hashlib
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from rmft_jax.problems import DecisionMap, Problem
 class Text(TextSettings):
     """A language model: problems are told in words, and it thinks and answers in its own."""
 
+    has_fixed: ClassVar[bool] = True
+
     def init_params(self, key: ScalarKey, problem: Problem) -> Params:
         """The model's weights, or adapters that change nothing yet."""
         del problem
@@ -39,7 +42,11 @@ class Text(TextSettings):
 
     @property
     def foundation(self) -> str:
-        return self.loaded.digest
+        """Adapters mean nothing without the weights that they adapt; all weights need the same tokens only."""
+        model = self.loaded
+        if self.tuned == "lora":
+            return f"{model.digest} with lora_alpha={self.lora_alpha:g}"
+        return f"tokens {_token_digest(self.model)}"
 
     def joined(self, params: Params, fixed: Fixed | None) -> Fixed:
         return {"params": params, "fixed": fixed}
@@ -85,7 +92,7 @@ class Text(TextSettings):
             contexts=self.contexts,
             num_tellings=self.num_tellings,
             history=self.history,
-            named=self.answer == "free",
+            free=self.num_free,
             reasoning=self.reasoning,
         )
 
@@ -95,6 +102,14 @@ class Text(TextSettings):
         need = "thoughts and answers that fit beside a dialogue"
         require(self.reasoning <= longest, f"reasoning={self.reasoning}", need, "reasoning=64")
         _ = self.loaded
+
+
+@functools.cache
+def _token_digest(name: str) -> str:
+    """Which text every token of a model stands for."""
+    tokenizer = load_model(name).tokenizer
+    texts = "\0".join(tokenizer.decode([token]) for token in range(tokenizer.vocab_size))
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=2)

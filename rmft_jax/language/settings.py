@@ -26,7 +26,8 @@ class TextSettings(Policy):
     history: Literal["full", "summary"] = "full"
     """What it is told of the past: every round, or how often each arm was played, and its mean reward."""
     imitated: Literal["own", "all"] = "own"
-    """Which tokens of a kept dialogue are learned: those that it wrote, or those that it was told too."""
+    """Which tokens of a kept dialogue are learned: those that it wrote, or all, also those that it was told; the first
+    token of a chosen arm then counts twice, among the arms and among all tokens."""
     contexts: Contexts = "trained"
     """Which stories, wordings, arms' names and units problems are told in: those for training, or those held out."""
     num_tellings: int = 64
@@ -61,6 +62,11 @@ class TextSettings(Policy):
     def weights(self, params: Any, model: Any) -> Any:
         """The weights of the decoder: those that are trained, or those that are not, with the adapters that are."""
         return params if self.tuned == "all" else with_adapters(model, params, self.lora_alpha / self.lora_rank)
+
+    @property
+    def answers_in_text(self) -> bool:
+        """With free answers."""
+        return self.answer == "free"
 
     @property
     def num_free(self) -> int:

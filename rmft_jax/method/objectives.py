@@ -53,6 +53,8 @@ class Objective(Choice, kind="objective"):
             "0, since exploration is exploration_std there",
             "entropy_weight=0",
         )
+        if self.entropy_weight or self.kl_weight:
+            _require_no_text(config, f"entropy_weight={self.entropy_weight} and kl_weight={self.kl_weight}")
         got = f"kl_reference={self.kl_reference!r} with kl_weight={self.kl_weight}"
         together = (self.kl_reference == "none") == (self.kl_weight == 0)
         require(together, got, "both or neither", "kl_reference='previous' and kl_weight=0.1")
@@ -207,6 +209,7 @@ class BestArm(_OfBehavior):
         super().validate(config)
         got = f"objective='dpt' with decision_map={config.decision_map.name!r}"
         require(not config.problem().points, got, "arms, of which one is the best", "decision_map='softmax'")
+        _require_no_text(config)
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
         return best_arm_loss(outputs, kept.trajectory, in_hindsight=config.environment.feedback == "full")
@@ -237,10 +240,18 @@ class RegretLoss(Objective):
             "the regret of all rounds",
             "branching='none'",
         )
+        _require_no_text(config)
+
+    def writing_losses(self, log_probs: Float[Array, "T N"], kept: KeptBatch) -> Float[Array, "T"]:
+        """Nothing: regret has no gradient there."""
+        del kept
+        return jnp.zeros(log_probs.shape[0])
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
         trajectory = kept.trajectory
-        policies = jax.vmap(config.decision_map.policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
+        policies = jax.nn.softmax(outputs)
+        if config.has_scores:
+            policies = jax.vmap(config.decision_map.policy, in_axes=(0, None))(outputs, trajectory.arm_mask)
         regret = config.problem().regret.final(dataclasses.replace(trajectory, probabilities=policies))
         count = jnp.sum(trajectory.played)
         return jnp.full(trajectory.actions.shape, jnp.square(jnp.maximum(regret, 0.0)) / count)
@@ -313,6 +324,15 @@ class GRPO(_PolicyGradient):
         before = kept.trajectory.notes.log_probs
         losses = clipped_loss(log_probs - before, kept.advantages[:, None])
         return jnp.sum(jnp.where(before == 0, 0.0, losses), axis=-1)
+
+
+def _require_no_text(config: "RMFTConfig", what: str = "") -> None:
+    """Raises `ConfigError` if the policy answers in text, or learns the words of others, beside its decisions."""
+    policy = config.policy
+    got = f"{what or f'objective={config.objective.name!r}'} with a policy that answers in text"
+    require(not policy.answers_in_text, got, "logits of arms", "answer='choice', or 0 for both weights")
+    got = f"objective={config.objective.name!r} with a policy that learns others' words"
+    require(bool(what) or policy.only_own_words, got, "decisions, which it is about", "imitated='own'")
 
 
 def decision_loss(config: "RMFTConfig", outputs: Float[Array, "T K"], trajectory: Trajectory) -> Float[Array, "T"]:

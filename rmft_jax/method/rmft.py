@@ -33,7 +33,8 @@ class IterationMetrics:
     selected_regret: the same over the kept trajectories.
     loss: mean objective over the iteration's optimizer updates; before the fit, where that is exact.
     grad_norm: mean global gradient norm over the updates, before clipping; before the fit, where that is exact.
-    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 where play is a point.
+    entropy: mean entropy of the rollout policy over rounds and trajectories, in nats; 0 where play is a point. Of a
+      policy that writes it is that of the decision, given what was written before it.
     suff_fail_freq: fraction of trajectories that never play a best arm from round T/2 on; of play in a ball it says
       nothing.
     regret_spread: standard deviation of that regret over the rollouts of a scenario, averaged over scenarios: what

@@ -14,6 +14,7 @@ import xarray as xr
 from jax.sharding import Mesh
 
 from rmft_jax.agents import Agent, make_baselines
+from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_contract
@@ -31,7 +32,16 @@ from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.provenance import versions
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys, RunStepper, TrainingDivergedError, training
-from rmft_jax.running.weights import TrainedPolicy, fitted, named, policy_of, read_policy, write_policy
+from rmft_jax.running.weights import (
+    TrainedPolicy,
+    fitted,
+    founded,
+    named,
+    policy_of,
+    read_policy,
+    require_same_foundation,
+    write_policy,
+)
 from rmft_jax.statistics.report import summarize
 
 
@@ -125,7 +135,10 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
 def _beginning(config: RunConfig, start: TrainedPolicy | None) -> TrainState:
     """The state before the first iteration."""
     key = RunKeys.create(config.seed).train
-    return init(config.rmft, key) if start is None else starting_from(config.rmft, key, start.agent.params)
+    if start is None:
+        return init(config.rmft, key)
+    require_same_foundation(founded(start.config), config)
+    return starting_from(config.rmft, key, start.agent.params)
 
 
 def _follow(config: RunConfig, directory: Path, beginning: TrainState, mesh: Mesh | None) -> None:
@@ -255,8 +268,12 @@ class _Session:
 def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`.
 
-    `num_arms`: of the arms, only the first ones exist. None: all do.
+    `num_arms`: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
+    that is told of problems in words, plays as many.
     """
+    if isinstance(agent, RefittedAgent):
+        config = config if num_arms is None else config.replace(num_arms=num_arms)
+        agent, num_arms = agent.refitted(config.rmft.problem()), None
     problem = config.rmft.problem()
     if num_arms is not None:
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent

@@ -75,7 +75,7 @@ def make_tasks(
     names = None if baselines is None else tuple(baselines)
     tasks = []
     for group in groups:
-        size = min(width, len(group.cells))
+        size = 1 if group.config.rmft.policy.has_fixed else min(width, len(group.cells))
         for start in range(0, len(group.cells), size):
             cells = group.cells[start : start + size]
             wanted = tuple(slot for slot, cell in enumerate(cells) if cell.index not in finished)

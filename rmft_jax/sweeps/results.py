@@ -97,6 +97,7 @@ def _measures(play: Play, num_arms: int, points: bool) -> dict[str, tuple[Any, A
         "regret_sem": (("round",), sem),
         "final_regret": ((), mean[-1]),
         "final_regret_sem": ((), sem[-1]),
+        "invalid": ((), np.mean(play.invalid, dtype=np.float64)),
         "exponent": ((), growth.exponent),
         "trend_p": ((), trend_test(mean).p_value),
         "sublinear_p": ((), growth.sublinear_p),
