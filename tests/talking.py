@@ -1,5 +1,6 @@
 """Models behind the server of this machine, and a program that plays them, to be killed."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,5 @@ def summary(played: Played) -> list[Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Who runs in the background ignores it.
     play(sys.argv[1], sys.argv[2], budget=Budget(max_requests=1000))

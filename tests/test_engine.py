@@ -71,10 +71,11 @@ def test_the_dataset_has_what_it_promises(batched):
     scalars = {
         "final_regret", "final_regret_sem", "minus_reference", "minus_reference_sem", "trend_p", "sublinear_p",
         "exponent", "exponent_low",
-        "exponent_high", "min_frac", "greedy_frac", "best_iteration", "wall_seconds", "status",
+        "exponent_high", "invalid", "min_frac", "greedy_frac", "best_iteration", "wall_seconds", "status",
     }  # fmt: skip
     per_iteration = {
         "training_regret", "selected_regret", "loss", "grad_norm", "entropy", "training_suff_fail_freq",
+        "training_invalid", "regret_spread",
     }  # fmt: skip
     assert own == (
         dict.fromkeys(scalars, ())

@@ -92,11 +92,13 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
         },
     ),
     "text-smollm2": (
-        "SmolLM2-135M, told of a bandit with two arms, T=6, adapters trained: about an hour on two CPU cores",
+        "SmolLM2-135M, adapters trained: two arms that pay with 0.9 and 0.1, T=6: under an hour on two CPU cores",
         _TEXT
         | {
             "model": "smollm2",
             "num_arms": 2,
+            "prior": "fixed_gap",
+            "gap": 0.8,
             "horizon": 6,
             "num_tellings": 32,
             "num_iterations": 20,

@@ -55,7 +55,8 @@ def cell_dataset(cell: Cell, plays: Mapping[str, Play], history: History, slot: 
       slot: its place there.
       seconds: what it took.
     """
-    trained = history.dataset(slot).rename(regret="training_regret", suff_fail_freq="training_suff_fail_freq")
+    played_too = ("regret", "suff_fail_freq", "invalid")
+    trained = history.dataset(slot).rename({name: f"training_{name}" for name in played_too})
     own = {"best_iteration": ((), int(history.best_iteration[slot])), "wall_seconds": ((), seconds)}
     return played_dataset(cell, plays).assign(dict(trained.data_vars)).assign(own)
 
