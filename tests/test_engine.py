@@ -139,7 +139,7 @@ def test_a_cell_equals_its_run_by_itself(batched, alone):
     summary, path = alone
     curves, played = (RunDirectory(path).read_dataset(f"{name}.nc") for name in ("metrics", "evaluation"))
     cell = batched[0].sel(horizon=6, num_arms=3, seed=1)
-    renamed = {"regret": "training_regret", "suff_fail_freq": "training_suff_fail_freq"}
+    renamed = {name: f"training_{name}" for name in ("regret", "suff_fail_freq", "invalid")}
     for theirs in METRICS:
         own = renamed.get(theirs, theirs)
         np.testing.assert_allclose(cell[own][0], curves[theirs][0], rtol=1e-5)
