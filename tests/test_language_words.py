@@ -35,7 +35,7 @@ def dialogue(telling: Telling, *, named=False) -> str:
 
 
 def number_in(text: str) -> float:
-    found = re.fullmatch(r"\D*?(minus )?(\d+(?:\.\d+)?)\D*", text)
+    found = re.fullmatch(r"\D*?(minus )?(\d+(?:\.\d+)?)\D*", re.sub(r"\bnothing\b", "0", text))
     assert found, text
     return -float(found[2]) if found[1] else float(found[2])
 
@@ -194,14 +194,14 @@ def test_amounts_are_written_as_people_write_them():
     by_unit = {telling.unit.paid: telling for telling in tellings() if not telling.unit.padded}
     points = by_unit["points"]
     assert [points.amount(value) for value in (0.0, 1.0, 0.7, -0.3, -0.001, 2.0)] == [
-        "0 points", "1 point", "0.7 points", "minus 0.3 points", "0 points", "2 points",
+        "nothing", "1 point", "0.7 points", "minus 0.3 points", "nothing", "2 points",
     ]  # fmt: skip
     assert points.summed_mean(2 / 3).count("0.67") == 1
     assert by_unit["a score in percent"].amount(0.704) == "70 percent"
     dollars = next(telling for telling in tellings() if telling.unit.many == "dollars")
     assert [dollars.amount(value) for value in (0.7, 0.2, 1.0)] == ["3.50 dollars", "1 dollar", "5 dollars"]
     scaled = next(telling for telling in tellings(low=-1.0, high=3.0) if telling.unit.many == "percent")
-    assert [scaled.amount(value) for value in (-1.0, 1.0, 3.0)] == ["0 percent", "50 percent", "100 percent"]
+    assert [scaled.amount(value) for value in (-1.0, 1.0, 3.0)] == ["nothing", "50 percent", "100 percent"]
     small = next(telling for telling in tellings(high=0.02) if telling.unit == points.unit)
     assert small.amount(0.013) == "0.013 points"
 

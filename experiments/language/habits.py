@@ -1,8 +1,8 @@
 """Players with habits, whose dialogues the toy language model is pretrained on.
 
-None of them is an expert, and together they play about as well as chance: for each that follows what paid there is one
-that runs from it. So a model that has read them knows how rewards are told and can follow them, but has no reason to,
-and writes dialogues of every kind, good ones among them: RMFT has something to choose from.
+None of them is an expert: some have no plan, some follow the last reward or the best mean in a rough way, and a few run
+from what paid. So a model that has read them knows how rewards are told, and writes dialogues of every kind: RMFT has
+something to choose from.
 """
 
 from typing import ClassVar
@@ -17,7 +17,7 @@ from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
 # How often each habit is met, in the order of `Habits._habits`.
-_SHARES = (0.10, 0.05, 0.05, 0.10, 0.20, 0.15, 0.20, 0.15)
+_SHARES = (0.15, 0.05, 0.05, 0.15, 0.30, 0.05, 0.20, 0.05)
 
 
 @pytree

@@ -15,16 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from experiments.language.habits import Habits
 from rmft_jax.language import toy
 from rmft_jax.language.policy import Text
-from rmft_jax.method.judging import KeptBatch
+from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
-from rmft_jax.method.objectives import Imitation
 from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.problems import Trajectory
+from rmft_jax.problems.regret import of_action
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.provenance import versions
 
@@ -39,81 +41,105 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "held out, thoughts": (1, {"num_arms": 3, "horizon": 12, "contexts": "held-out", "reasoning": 14}),
     "many arms": (1, {"num_arms": 6, "horizon": 30}),
     "free answers": (1, {"num_arms": 4, "horizon": 16, "answer": "free", "noise": "beta"}),
-    "summaries": (1, {"num_arms": 3, "horizon": 4, "history": "summary"}),
 }
+# First dialogues in few words, from which it learns to read rewards before it knows all stories.
+FIRST: dict[str, Any] = {"num_arms": 3, "horizon": 20, "num_tellings": 8}
+FIRST_SHARE = 0.25
 SEED = 20
 STEP_SIZE = 2.5e-3
+# Decisions are few among the tokens, and what comes back is chance.
+DECISION_WEIGHT, TOLD_WEIGHT = 4.0, 0.2
 
 
-def make_step(config: RMFTConfig, optimizer: optax.GradientTransformation, batch: int, block: int) -> Any:
-    """A compiled update on fresh dialogues of one kind; its loss is in nats a round."""
+def dialogue_loss(agent: Any, trajectory: Trajectory) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What is minimized for a dialogue, per round, and its decisions' share without weight, both in nats."""
+    outputs, log_probs = agent.read(trajectory)
+    told = jnp.arange(log_probs.shape[1]) >= agent.layout.answer_at + agent.layout.answer
+    words = -jnp.sum(jnp.where(told, TOLD_WEIGHT, 1.0)[None, :] * log_probs, axis=1)
+    decisions = -of_action(jax.nn.log_softmax(outputs), trajectory.actions)
+    return jnp.mean(words + DECISION_WEIGHT * decisions), jnp.mean(decisions)
+
+
+def make_step(config: RMFTConfig, optimizer: optax.GradientTransformation, batch: int) -> Any:
+    """A compiled update on fresh dialogues of one kind; it tells the decisions' loss."""
     policy, problem = config.policy, config.problem()
     assert isinstance(policy, Text)
     fixed = config.fixed_params()
-    player, objective = policy.narrated(Habits(), problem, fixed), Imitation(entropy_weight=0.0)
+    player = policy.narrated(Habits(), problem, fixed)
 
-    def loss(params: Any, rows: KeptBatch) -> Any:
+    def loss(params: Any, trajectories: Trajectory) -> Any:
         agent = config.agent(params, fixed)
-        return jnp.mean(jax.vmap(functools.partial(objective.round_losses, config, agent))(rows))
+        return jax.tree.map(jnp.mean, jax.vmap(functools.partial(dialogue_loss, agent))(trajectories))
 
     def update(params: Any, opt_state: Any, key: Any) -> Any:
         played = rollout_scenarios(player, problem, RolloutKeys.create(key), num_scenarios=batch, block=batch)
-        trajectory = jax.tree.map(lambda leaf: leaf[:, 0], played)
-        rows = KeptBatch(trajectory, jnp.ones((batch, problem.horizon)))
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(batch // block, block, *leaf.shape[1:]), rows)
-        values, gradients = jax.lax.map(lambda one: jax.value_and_grad(loss)(params, one), blocks)
-        value, gradient = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, gradients))
+        trajectories = jax.tree.map(lambda leaf: leaf[:, 0], played)
+        (_, decisions), gradient = jax.value_and_grad(loss, has_aux=True)(params, trajectories)
         change, opt_state = optimizer.update(gradient, opt_state, params)
-        return optax.apply_updates(params, change), opt_state, value
+        return optax.apply_updates(params, change), opt_state, decisions
 
     return jax.jit(update, donate_argnums=(0, 1))
 
 
+def heed(params: Any) -> float:
+    """How much more often the model plays its last arm again after a success than after a failure."""
+    config = _BASE.replace(**KINDS["plain"][1])
+    played = play_scenarios(config.agent(params), config.problem(), jax.random.key(SEED), 256)
+    again = played.actions[:, 1:] == played.actions[:, :-1]
+    paid = played.rewards[:, :-1] > 0.5
+    return float(jnp.mean(again, where=paid) - jnp.mean(again, where=~paid))
+
+
 @pinned()
-def pretrain(num_updates: int, batch: int, block: int) -> tuple[Any, dict[str, Any]]:
+def pretrain(num_updates: int, batch: int) -> tuple[Any, dict[str, Any]]:
     """The weights, and what is known of them."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, STEP_SIZE, min(100, num_updates // 2), num_updates)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.01))
     params = jax.tree.map(jnp.asarray, toy.untrained_params())
     opt_state, key = optimizer.init(params), jax.random.key(SEED)
-    steps = {name: make_step(_BASE.replace(**kind), optimizer, batch, block) for name, (_, kind) in KINDS.items()}
-    deck = [name for name, (share, _) in KINDS.items() for _ in range(share)]
-    order = np.random.default_rng(SEED).permuted(
-        np.tile(np.arange(len(deck)), (-(-num_updates // len(deck)), 1)), axis=1
-    )
-    losses: dict[str, list[float]] = {name: [] for name in KINDS}
-    started = time.perf_counter()
-    for number, choice in enumerate(order.reshape(-1)[:num_updates]):
-        name = deck[int(choice)]
+    kinds = {"first": FIRST, **{name: kind for name, (_, kind) in KINDS.items()}}
+    steps = {name: make_step(_BASE.replace(**kind), optimizer, batch) for name, kind in kinds.items()}
+    losses: dict[str, list[float]] = {name: [] for name in kinds}
+    reporter, started = ProgressReporter(), time.perf_counter()
+    for number, name in enumerate(_order(num_updates)):
         params, opt_state, value = steps[name](params, opt_state, jax.random.fold_in(key, number))
         losses[name].append(float(value))
-        if number % 50 == 49:
-            last = ", ".join(f"{kind} {np.mean(found[-3:]):.2f}" for kind, found in losses.items() if found)
-            ProgressReporter().note(
-                f"update {number + 1} of {num_updates}, {time.perf_counter() - started:.0f} s: {last}"
-            )
+        if number % 100 == 99:
+            last = ", ".join(f"{kind} {np.mean(found[-10:]):.3f}" for kind, found in losses.items() if found)
+            seconds = time.perf_counter() - started
+            reporter.note(f"{number + 1} of {num_updates}, {seconds:.0f} s, heed {heed(params):.3f}: {last}")
     about = {
         "updates": num_updates,
         "dialogues_per_update": batch,
         "seed": SEED,
         "step_size": STEP_SIZE,
         "kinds": {name: {"share": share, **kind} for name, (share, kind) in KINDS.items()},
-        "nats_a_round": {name: float(np.mean(found[-5:])) for name, found in losses.items() if found},
+        "first": {"share": FIRST_SHARE, **FIRST},
+        "nats_a_decision": {name: float(np.mean(found[-10:])) for name, found in losses.items() if found},
+        "heed": heed(params),
         "seconds": time.perf_counter() - started,
         "versions": versions(),
     }
     return params, about
 
 
+def _order(num_updates: int) -> list[str]:
+    """Which kind of dialogues each update learns from."""
+    first = int(FIRST_SHARE * num_updates)
+    deck = [name for name, (share, _) in KINDS.items() for _ in range(share)]
+    decks = np.tile(np.arange(len(deck)), (-(-num_updates // len(deck)), 1))
+    order = np.random.default_rng(SEED).permuted(decks, axis=1).reshape(-1)
+    return ["first"] * first + [deck[int(choice)] for choice in order[: num_updates - first]]
+
+
 def main() -> None:
     """Pretrains, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
-    parser.add_argument("--updates", type=int, default=2200)
+    parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
-    parser.add_argument("--block", type=int, default=16, help="dialogues of which gradients are taken at a time")
     arguments = parser.parse_args()
-    params, about = pretrain(arguments.updates, arguments.batch, arguments.block)
+    params, about = pretrain(arguments.updates, arguments.batch)
     toy.write_toy(params, about, arguments.out)
     print(about)
 

@@ -64,8 +64,10 @@ class Telling:
         return self.past.start
 
     def amount(self, value: float) -> str:
-        """A reward in the unit of this telling, such as "0.7 points"; a higher one never reads lower."""
+        """A reward in the unit of this telling, such as "0.7 points", or "nothing"; a higher one never reads lower."""
         number = self._number(value, self.unit.decimals)
+        if number == "0":
+            return "nothing"
         return f"{number} {self.unit.one if number == '1' else self.unit.many}"
 
     def told(self, arm: int, value: float, *, named: bool) -> str:
@@ -236,7 +238,7 @@ def vocabulary() -> list[str]:
 
     Sorted, each once: what `WordTokenizer` is made from.
     """
-    words = {"\n", ".", ",", "and", "or", "minus", "round", "rounds", "time", "times", *"0123456789"}
+    words = {"\n", ".", ",", "and", "or", "minus", "nothing", "round", "rounds", "time", "times", *"0123456789"}
     for text in _texts([_FAMILIES, _UNITS, _STYLES, THOUGHTS, TEMPLATE]):
         words.update(split_words(re.sub(r"\{\w+\}", " ", text)))
     return sorted(words)
