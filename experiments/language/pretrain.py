@@ -2,7 +2,7 @@
 
 It learns every token of dialogues of players with habits (`habits.py`), on problems of several sizes, with thoughts and
 without, told in all words, those held out from RMFT among them: a model of whole words cannot read one that it never
-met. About a quarter of an hour on two cores.
+met. About twenty minutes on two cores.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def main() -> None:
     """Pretrains, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
-    parser.add_argument("--updates", type=int, default=4000)
+    parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
     arguments = parser.parse_args()
     params, about = pretrain(arguments.updates, arguments.batch)

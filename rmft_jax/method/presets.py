@@ -85,7 +85,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
             "rollout_block": 16,
             "update_block": 16,
             "num_minibatches": 4,
-            "step_size": 1e-3,
+            "step_size": 5e-4,
             "chunk_size": 10,
             "num_validation_scenarios": 256,
             "num_test_scenarios": 1024,
