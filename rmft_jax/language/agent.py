@@ -264,11 +264,9 @@ class LanguageAgent:
         return jax.lax.map(one, rows, batch_size=8)
 
     def _hidden(self, weights: Any, tokens: Row) -> tuple[Float[Array, "N D"], Float[Array, "N D"]]:
-        real, places = tokens != EMPTY, jnp.arange(len(tokens))
-        positions = jnp.maximum(jnp.cumsum(real) - 1, 0)
-        visible = visible_slots(real, places)
-        hidden, _ = run(self.shapes, weights, jnp.where(real, tokens, 0), positions, visible)
-        last = jax.lax.cummax(jnp.where(real, places, 0))
+        """What comes out of every slot of a text, and out of the last token before it."""
+        hidden, _ = self._read_whole(weights, tokens)
+        last = jax.lax.cummax(jnp.where(tokens != EMPTY, jnp.arange(len(tokens)), 0))
         return hidden, hidden[jnp.concatenate([last[:1], last[:-1]])]
 
     def _weights(self) -> Any:
@@ -299,10 +297,13 @@ class LanguageAgent:
         )
 
     def _read_intro(self, row: Row) -> Cache:
-        real = row != EMPTY
-        positions, places = jnp.maximum(jnp.cumsum(real) - 1, 0), jnp.arange(len(row))
-        visible = visible_slots(real, places)
-        return run(self.shapes, self._weights(), jnp.where(real, row, 0), positions, visible)[1]
+        return self._read_whole(self._weights(), row)[1]
+
+    def _read_whole(self, weights: Any, tokens: Row) -> tuple[Float[Array, "N D"], Cache]:
+        """Reads a text by itself: what comes out of every slot, and its keys and values."""
+        real = tokens != EMPTY
+        positions, visible = jnp.maximum(jnp.cumsum(real) - 1, 0), visible_slots(real, jnp.arange(len(tokens)))
+        return run(self.shapes, weights, jnp.where(real, tokens, 0), positions, visible)
 
     def _feed(
         self, weights: Any, state: DialogueState, row: Row, slot: Int[Array, ""] | int

@@ -97,6 +97,6 @@ class Narrated:
         """The arm's name, ended by a new line where there is room."""
         name, room = self.library.answers[telling, action], self.form.num_free
         places, length = jnp.arange(room), jnp.sum(name != EMPTY)
-        text = jnp.full(room, EMPTY).at[: min(room, len(name))].set(name[:room])
+        text = jnp.full(room, EMPTY).at[: len(name)].set(name)
         stop = thought_ends(self.library, telling, self.end)[0]
         return jnp.where(places == length, stop, text)

@@ -11,7 +11,6 @@ import numpy as np
 
 from rmft_jax.agents import Agent, Policy, TrainedAgent
 from rmft_jax.config import Fixed, Number, Params, ScalarKey
-from rmft_jax.config.checks import require
 from rmft_jax.language.agent import LanguageAgent
 from rmft_jax.language.decoder import param_shapes
 from rmft_jax.language.library import Library, make_library
@@ -98,10 +97,7 @@ class Text(TextSettings):
 
     def validate(self) -> None:
         super().validate()
-        longest = 512
-        need = "thoughts and answers that fit beside a dialogue"
-        require(self.reasoning <= longest, f"reasoning={self.reasoning}", need, "reasoning=64")
-        _ = self.loaded
+        _ = self.loaded  # Which says what is wrong with it.
 
 
 @functools.cache

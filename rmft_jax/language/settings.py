@@ -45,6 +45,7 @@ class TextSettings(Policy):
         super().validate()
         require_count(self.answer_tokens, "answer_tokens", 1, 6)
         require_count(self.reasoning, "reasoning", 0, 12)
+        require(self.reasoning <= 512, f"reasoning={self.reasoning}", "at most 512 tokens of a thought", "reasoning=64")
         require_count(self.num_tellings, "num_tellings", 1, 64)
         require_count(self.lora_rank, "lora_rank", 1, 8)
         require_number(self.lora_alpha, "lora_alpha", "above 0", self.lora_alpha > 0, 16.0)

@@ -1,6 +1,6 @@
 """A toy language model of our own, whose tokens are the words of `words.py`.
 
-It is pretrained on dialogues of mixed, mostly poor players with thoughts drawn at random
+It is pretrained on dialogues of players with habits, none of them an expert, with thoughts drawn at random
 (`experiments/language/pretrain.py`), so that it writes like them, and RMFT has something to select from.
 """
 
