@@ -7,17 +7,21 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
+from rmft_jax.config import ConfigError
 from rmft_jax.language.api.budget import Budget
 from rmft_jax.language.api.client import ChatClient
 from rmft_jax.language.api.ledger import Ledger
 from rmft_jax.language.api.play import Played, play_problems
 from rmft_jax.language.words import Telling, make_tellings
 from rmft_jax.problems import Problem, Stationary
+from rmft_jax.running.files import RunError
 
 ARMS, ROUNDS, SCENARIOS = 3, 4, 6
 PROBLEM = Problem(Stationary(num_arms=ARMS), ROUNDS)
 KEY_NUMBER = 5
+SECRET = "sk-secret-of-the-tests"
 
 
 def tellings(number: int = 2, feedback: Any = "bandit", num_arms: int = ARMS) -> list[Telling]:
@@ -60,6 +64,16 @@ def summary(played: Played) -> list[Any]:
     """What two plays have in common if they are the same."""
     leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(played.trajectory)]
     return [leaves, played.dialogues, played.invalid.tolist()]
+
+
+def refusal(*arguments: Any, error: Any = (ConfigError, RunError), **options: Any) -> str:
+    """The one line with which play is refused."""
+    with pytest.raises(error) as caught:
+        play(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert SECRET not in message
+    return message
 
 
 if __name__ == "__main__":

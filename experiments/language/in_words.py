@@ -1,9 +1,10 @@
 """RMFT in words: the toy language model, its controls and its rivals, on contexts of training and on those held out.
 
 Trains preset `text-toy` with some settings changed, on some seeds, and plays every policy in the contexts it was
-trained in, in those held out, on twice the arms, and over twice the horizon, beside the model before training and the
-classical agents on the same problems and reward noise. Writes `in_words.json`, `.csv` and a figure, or the same with
-`_quick`, into `experiments/results`. An interrupted script goes on where it stopped.
+trained in, in those held out, on twice the arms, over twice the horizon, and with answers in its own words, beside the
+model before training and the classical agents on the same problems and reward noise. Writes `in_words.json` and
+figures into `experiments/results`; quick runs write beside their sweeps. An interrupted script goes on where it
+stopped.
 
     python -m experiments.language.in_words [PART ...] [--quick] [--runs DIR] [--seeds 0 1 2]
 
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 import xarray as xr
+from matplotlib.figure import Figure
 
 from experiments.common import RESULTS, Trained, curves_of, describe_seeds, mean_final_regrets, provenance, train_seeds
 from rmft_jax.agents import make_agents
@@ -29,6 +31,7 @@ from rmft_jax.method.settings import RunConfig
 from rmft_jax.method.state import init, make_agent
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.curves import plot_regret_curves
+from rmft_jax.plotting.style import DataFigure, column_figure, style_of
 from rmft_jax.running.files import write_json
 from rmft_jax.running.trainer import RunKeys
 
@@ -55,7 +58,16 @@ QUICK: dict[str, Value] = {
     "num_validation_scenarios": 8,
     "num_test_scenarios": 16,
 }
-RIVALS = ("thompson", "ucb1", "gittins", "uniform")
+RIVALS = ("gittins", "epsilon_greedy", "thompson", "ucb1", "uniform")
+PLACES: dict[str, dict[str, Value]] = {
+    "trained contexts": {},
+    "held-out contexts": {"contexts": "held-out"},
+    "twice the arms": {"num_arms": 6},
+    "twice the horizon": {"horizon": 40},
+    "free answers": {"answer": "free"},
+}
+_MARKS = {"trained contexts": ("#D55E00", "o"), "held-out contexts": ("#0072B2", "s")}
+STARTS = {"start": "trained contexts", "start, held out": "held-out contexts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,21 +98,14 @@ def played(config: RunConfig, agent: Any) -> xr.Dataset:
 
 
 def elsewhere(trained: Trained) -> dict[str, list[xr.Dataset]]:
-    """Every policy in every place: contexts of training and held out, more arms, a longer horizon."""
-    config = trained.config.rmft
-    places: dict[str, dict[str, Value]] = {
-        "trained contexts": {},
-        "held-out contexts": {"contexts": "held-out"},
-        "twice the arms": {"num_arms": 2 * config.environment.num_arms},
-        "twice the horizon": {"horizon": 2 * config.horizon},
-    }
-    found: dict[str, list[xr.Dataset]] = {name: [] for name in (*places, "start", "start, held out")}
+    """Every policy in every place, and the model before training."""
+    found: dict[str, list[xr.Dataset]] = {name: [] for name in (*PLACES, *STARTS)}
     for policy in trained.policies:
-        for name, changes in places.items():
+        for name, changes in PLACES.items():
             there = policy.config.replace(**changes)
             found[name].append(played(there, there.rmft.agent(policy.agent.params)))
-        for name, changes in (("start", {}), ("start, held out", {"contexts": "held-out"})):
-            there = policy.config.replace(**changes)
+        for name, place in STARTS.items():
+            there = policy.config.replace(**PLACES[place])
             found[name].append(played(there, make_agent(init(there.rmft, RunKeys.create(there.seed).train))))
     return found
 
@@ -118,18 +123,52 @@ def measured(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Any]:
     return record
 
 
+def draw(record: Mapping[str, Any]) -> DataFigure:
+    """Regret of every part in contexts of training and in those held out, beside that of three who read no words."""
+    first, written = next(iter(record.values()))["places"], []
+    with column_figure(1.1 + 0.27 * len(record)) as (figure, axes):
+        for number, (name, part) in enumerate(record.items()):
+            for shift, (place, (color, marker)) in enumerate(_MARKS.items()):
+                found, height = part["places"][place]["regret"], -number - 0.25 * shift
+                low, high = found["ci95"]
+                told = place if number == 0 else ""
+                errors = [[found["mean"] - low], [high - found["mean"]]]
+                axes.errorbar(
+                    found["mean"], height, xerr=errors, fmt=marker, color=color, markersize=3.5, linewidth=1, label=told
+                )
+                axes.plot(found["seeds"], [height] * len(found["seeds"]), "|", color=color, markersize=5)
+                written.append({"part": name, "place": place, "mean": found["mean"], "low": low, "high": high})
+        lines = {"rmft_start": first["start"]["regret"]} | {
+            name: first["trained contexts"][name] for name in ("uniform", "thompson", "gittins")
+        }
+        for name, found in lines.items():
+            label, color, line = style_of(name)
+            axes.axvline(found["mean"], color=color, linestyle=line, linewidth=1, label=label)
+            written.append({"part": name, "place": "trained contexts", "mean": found["mean"]})
+        axes.set_yticks([-number - 0.125 for number in range(len(record))], [PARTS[name][0] for name in record])
+        axes.tick_params(axis="y", labelsize="x-small")
+        figure.supxlabel("pseudo-regret at T (reward units)")
+        figure.legend(loc="outside upper center", ncols=2)
+        figure.rows, figure.caption = written, "Bars: 95% Student-t intervals over training seeds; strokes: the seeds."
+        return figure
+
+
+def draw_curves(evaluations: Mapping[str, list[xr.Dataset]]) -> Figure:
+    """Regret over rounds of the policies, in both kinds of contexts, and of the model before training."""
+    shown = {"rmft": "trained contexts", "rmft_held_out": "held-out contexts", "rmft_start": "start"}
+    return plot_regret_curves(curves_of({agent: evaluations[place] for agent, place in shown.items()}))
+
+
 @pinned()
 def main() -> None:
     """Trains what is missing, plays it, and writes the record."""
     arguments = tyro.cli(Arguments)
-    name = "in_words" + "_quick" * arguments.quick
-    results = arguments.runs / "quick" if arguments.quick else RESULTS
-    path, record = results / f"{name}.json", {}
-    if path.is_file():
-        record = json.loads(path.read_text())
     unknown = [part for part in arguments.parts if part not in PARTS]
     if unknown:
         raise SystemExit(f"got {unknown[0]!r}, need one of {', '.join(PARTS)}; try rmft")
+    target = (arguments.runs / "quick" if arguments.quick else RESULTS) / "in_words"
+    path = target.with_suffix(".json")
+    record = json.loads(path.read_text()) if path.is_file() else {}
     for part in arguments.parts:
         directory = arguments.runs / (part.replace(" ", "_") + "-quick" * arguments.quick)
         changes = settings(part, arguments.quick)
@@ -142,11 +181,11 @@ def main() -> None:
             "cost": trained.cost(),
             "provenance": provenance(trained.sweep),
         }
+        record = {name: record[name] for name in PARTS if name in record}
         write_json(path, record)
+        save_figure(draw(record), target)
         if part == "rmft":
-            shown = {"rmft": "trained contexts", "held out": "held-out contexts", "before training": "start"}
-            curves = curves_of({agent: evaluations[place] for agent, place in shown.items()})
-            save_figure(plot_regret_curves(curves), results / name)
+            save_figure(draw_curves(evaluations), target.with_name("in_words_regret"))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ _UNKNOWN = (0, (7, 1, 2, 1)), (0, (3, 1, 3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1, 1,
 _LOOKS: dict[str, tuple[str, Any]] = {
     "rmft": (_VERMILION, _SOLID),
     "rmft_plain": (_VERMILION, _DASH),
+    "rmft_held_out": (_VERMILION, _DASH_DOT),
+    "rmft_start": (_VERMILION, _DOTS),
     "bayes_optimal": (_BLACK, _SOLID),
     "gittins": (_BLACK, _DASH),
     "change_point_index": (_BLACK, _DASH_DOT),

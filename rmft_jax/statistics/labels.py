@@ -3,6 +3,8 @@
 AGENT_LABELS = {
     "rmft": "RMFT Transformer",
     "rmft_plain": "RMFT, whole trajectories",
+    "rmft_held_out": "RMFT, held-out words",
+    "rmft_start": "before RMFT",
     "bayes_optimal": "Bayes-optimal",
     "gittins": "Gittins index",
     "change_point_index": "change-point index",
