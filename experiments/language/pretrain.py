@@ -29,6 +29,7 @@ from rmft_jax.problems import Trajectory
 from rmft_jax.problems.regret import of_action
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.provenance import versions
+from rmft_jax.running.weights import read_arrays
 
 _BASE = RMFTConfig().replace(
     policy="text", model="toy-untrained", tuned="all", imitated="all", num_tellings=256, entropy_weight=0.0
@@ -91,17 +92,21 @@ def heed(params: Any) -> float:
 
 
 @pinned()
-def pretrain(num_updates: int, batch: int) -> tuple[Any, dict[str, Any]]:
-    """The weights, and what is known of them."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, STEP_SIZE, min(100, num_updates // 2), num_updates)
+def pretrain(num_updates: int, batch: int, step_size: float, start: Path | None) -> tuple[Any, dict[str, Any]]:
+    """The weights, and what is known of them; from those of a file, if there is one, without the first dialogues."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, step_size, min(100, num_updates // 2), num_updates)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.01))
-    params = jax.tree.map(jnp.asarray, toy.untrained_params())
-    opt_state, key = optimizer.init(params), jax.random.key(SEED)
+    params, before = toy.untrained_params(), None
+    if start is not None:
+        _, params, _, _ = toy.read_toy(start)
+        _, before = read_arrays(start)
+    params = jax.tree.map(jnp.asarray, params)
+    opt_state, key = optimizer.init(params), jax.random.key(SEED + (before is not None))
     kinds = {"first": FIRST, **{name: kind for name, (_, kind) in KINDS.items()}}
     steps = {name: make_step(_BASE.replace(**kind), optimizer, batch) for name, kind in kinds.items()}
     losses: dict[str, list[float]] = {name: [] for name in kinds}
     reporter, started = ProgressReporter(), time.perf_counter()
-    for number, name in enumerate(_order(num_updates)):
+    for number, name in enumerate(_order(num_updates, FIRST_SHARE if before is None else 0.0)):
         params, opt_state, value = steps[name](params, opt_state, jax.random.fold_in(key, number))
         losses[name].append(float(value))
         if number % 100 == 99:
@@ -112,9 +117,10 @@ def pretrain(num_updates: int, batch: int) -> tuple[Any, dict[str, Any]]:
         "updates": num_updates,
         "dialogues_per_update": batch,
         "seed": SEED,
-        "step_size": STEP_SIZE,
+        "step_size": step_size,
         "kinds": {name: {"share": share, **kind} for name, (share, kind) in KINDS.items()},
-        "first": {"share": FIRST_SHARE, **FIRST},
+        "first": {"share": FIRST_SHARE, **FIRST} if before is None else None,
+        "before": before,
         "nats_a_decision": {name: float(np.mean(found[-10:])) for name, found in losses.items() if found},
         "heed": heed(params),
         "seconds": time.perf_counter() - started,
@@ -123,9 +129,9 @@ def pretrain(num_updates: int, batch: int) -> tuple[Any, dict[str, Any]]:
     return params, about
 
 
-def _order(num_updates: int) -> list[str]:
+def _order(num_updates: int, first_share: float) -> list[str]:
     """Which kind of dialogues each update learns from."""
-    first = int(FIRST_SHARE * num_updates)
+    first = int(first_share * num_updates)
     deck = [name for name, (share, _) in KINDS.items() for _ in range(share)]
     decks = np.tile(np.arange(len(deck)), (-(-num_updates // len(deck)), 1))
     order = np.random.default_rng(SEED).permuted(decks, axis=1).reshape(-1)
@@ -138,8 +144,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
+    parser.add_argument("--step-size", type=float, default=STEP_SIZE, help="the largest one")
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     arguments = parser.parse_args()
-    params, about = pretrain(arguments.updates, arguments.batch)
+    params, about = pretrain(arguments.updates, arguments.batch, arguments.step_size, arguments.start)
     toy.write_toy(params, about, arguments.out)
     print(about)
 

@@ -44,18 +44,18 @@ def untrained_params() -> Any:
     return jax.tree.map(np.asarray, random_params(toy_config(), jax.random.key(0), std=0.05))
 
 
-def read_toy() -> tuple[DecoderConfig, Any, WordTokenizer, str]:
-    """The toy that comes with the package: shapes, weights, tokenizer, and which weights these are.
+def read_toy(path: Path = WEIGHTS) -> tuple[DecoderConfig, Any, WordTokenizer, str]:
+    """The toy of a file, by default the one that comes with the package: shapes, weights, tokenizer, and its digest.
 
     Raises:
       DamagedFileError: if its file is damaged, or of another vocabulary.
     """
     config = toy_config()
-    arrays, _ = read_arrays(WEIGHTS)
+    arrays, _ = read_arrays(path)
     shapes = param_shapes(config)
     like = jax.tree.map(lambda shape: np.empty(shape, np.float16), shapes, is_leaf=lambda x: isinstance(x, tuple))
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), fitted(arrays, like))
-    return config, params, toy_tokenizer(), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
+    return config, params, toy_tokenizer(), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def write_toy(params: Any, about: dict[str, Any], path: Path = WEIGHTS) -> None:
