@@ -17,7 +17,7 @@ from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
 # How often each habit is met, in the order of `Habits._habits`.
-_SHARES = (0.15, 0.05, 0.05, 0.15, 0.30, 0.05, 0.20, 0.05)
+_SHARES = (0.08, 0.02, 0.05, 0.10, 0.25, 0.12, 0.25, 0.13)
 
 
 @pytree

@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 # First dialogues in few words, from which it learns to read rewards before it knows all stories.
 FIRST: dict[str, Any] = {"num_arms": 3, "horizon": 20, "num_tellings": 8}
-FIRST_SHARE = 0.25
+FIRST_SHARE = 0.2
 SEED = 20
 STEP_SIZE = 2.5e-3
 # Decisions are few among the tokens, and what comes back is chance.

@@ -17,7 +17,7 @@ from rmft_jax.agents.policy import require_built_for, resized
 from rmft_jax.config import Fixed, Number, Params, ScalarKey, pytree, static_field
 from rmft_jax.config.checks import require
 from rmft_jax.language.decoder import Cache, DecoderConfig, empty_cache, logits_of, run
-from rmft_jax.language.library import EMPTY, Library, Row
+from rmft_jax.language.library import EMPTY, Library, Row, counted
 from rmft_jax.language.settings import TextSettings
 from rmft_jax.language.transcript import (
     Layout,
@@ -179,8 +179,8 @@ class LanguageAgent:
     def observe(self, state: DialogueState, action: Int[Array, ""], reward: Reward, context: Context) -> DialogueState:
         """Takes down what came back, which is read in the next round."""
         told = self.library.outcome(state.telling, action, reward)
-        seen = jnp.ones(self.num_arms, jnp.int32) if reward.ndim else jax.nn.one_hot(action, self.num_arms, dtype=int)
-        return dataclasses.replace(state, told=told, pulls=state.pulls + seen, sums=state.sums + seen * reward)
+        pulls, sums = counted(state.pulls, state.sums, action, reward)
+        return dataclasses.replace(state, told=told, pulls=pulls, sums=sums)
 
     def outputs(self, trajectory: Trajectory) -> Float[Array, "T K"]:
         """See `TrainedAgent`: logits of the arms' names; of free answers, whose text decides, 0 for the arm played."""

@@ -7,6 +7,7 @@ one; -1 stands where a row holds nothing.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -85,6 +86,14 @@ class Library:
         means = jnp.where((pulls > 0)[:, None], means, EMPTY)
         lines = jnp.concatenate([self.summed_arm[telling], self.summed_pulls[telling][pulls], means], axis=1)
         return jnp.concatenate([self.summary[telling], lines.reshape(-1)])
+
+
+def counted(
+    pulls: Int[Array, "K"], sums: Float[Array, "K"], action: Int[Array, ""], reward: Float[Array, "..."]
+) -> tuple[Int[Array, "K"], Float[Array, "K"]]:
+    """How often each arm's reward was seen, and the sum of these rewards, after one more round."""
+    seen = jnp.ones_like(pulls) if reward.ndim else jax.nn.one_hot(action, len(pulls), dtype=int)
+    return pulls + seen, sums + seen * reward
 
 
 def make_library(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from rmft_jax.agents import Agent
 from rmft_jax.config import ScalarKey, pytree, static_field
 from rmft_jax.language.agent import Notes
-from rmft_jax.language.library import EMPTY, Library, Row
+from rmft_jax.language.library import EMPTY, Library, Row, counted
 from rmft_jax.language.settings import TextSettings
 from rmft_jax.language.transcript import thought_ends
 from rmft_jax.problems import Feedback
@@ -74,9 +74,7 @@ class Narrated:
     def observe(self, state: NarratedState, action: Int[Array, ""], reward: Reward, context: Context) -> NarratedState:
         """Tells the agent, and keeps count for the template."""
         inner = self.agent.observe(state.inner, action, reward, context)
-        size = len(context.arm_mask)
-        seen = jnp.ones(size, jnp.int32) if reward.ndim else jax.nn.one_hot(action, size, dtype=int)
-        return NarratedState(inner, state.telling, state.pulls + seen, state.sums + seen * reward)
+        return NarratedState(inner, state.telling, *counted(state.pulls, state.sums, action, reward))
 
     def _begun(self, telling: Int[Array, ""], num_arms: int, horizon: int) -> NarratedState:
         nothing = jnp.zeros(num_arms, jnp.int32)
