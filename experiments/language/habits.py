@@ -1,6 +1,6 @@
 """Players with habits, whose dialogues the toy language model is pretrained on.
 
-None of them is an expert: some have no plan, some follow the last reward or the best mean in a rough way, and a few run
+None of them is an expert: some have no plan, some follow the last reward or the best mean in a rough way, and some run
 from what paid. So a model that has read them knows how rewards are told, and writes dialogues of every kind: RMFT has
 something to choose from.
 """
@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rmft_jax.config import ScalarKey, pytree
+from rmft_jax.config import ScalarKey, pytree, static_field
 from rmft_jax.language.words import thoughts
 from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
-# How often each habit is met, in the order of `Habits._habits`.
-_SHARES = (0.08, 0.02, 0.05, 0.10, 0.25, 0.12, 0.25, 0.13)
+MIXED = (0.13, 0.05, 0.05, 0.12, 0.25, 0.10, 0.20, 0.10)
+"""How often each habit is met, in the order of `Habits._habits`."""
+HEEDING = (0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.5, 0.0)
+"""Those alone that stay with what pays: from them it learns soonest what a reward is."""
 
 
 @pytree
@@ -40,11 +42,13 @@ class HabitState:
 class Habits:
     """One habit for a whole dialogue, drawn in its first round, and thoughts drawn at random.
 
+    shares: how often each habit is met.
     middle: a reward above it counts as a success.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
+    shares: tuple[float, ...] = static_field(default=MIXED)
     middle: Float[Array, ""] | float = 0.5
 
     def init(self, num_arms: int, horizon: int) -> HabitState:
@@ -58,7 +62,7 @@ class Habits:
         """Follows the habit; the thought, whose arm is mostly the one that is then played, has no part in it."""
         keys = jax.random.split(key, 6)
         first = context.round == 0
-        habit = jnp.where(first, jax.random.choice(keys[0], len(_SHARES), p=jnp.asarray(_SHARES)), state.habit)
+        habit = jnp.where(first, jax.random.choice(keys[0], len(self.shares), p=jnp.asarray(self.shares)), state.habit)
         size = len(context.arm_mask)
         any_arm = jax.random.randint(keys[1], (), 0, size)
         last = jnp.where(first, any_arm, state.last)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from experiments.language.habits import Habits
+from experiments.language.habits import HEEDING, Habits
 from rmft_jax.language import toy
 from rmft_jax.language.policy import Text
 from rmft_jax.method.evaluation import play_scenarios
@@ -43,9 +43,12 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "many arms": (1, {"num_arms": 6, "horizon": 30}),
     "free answers": (1, {"num_arms": 4, "horizon": 16, "answer": "free", "noise": "beta"}),
 }
-# First dialogues in few words, from which it learns to read rewards before it knows all stories.
-FIRST: dict[str, Any] = {"num_arms": 3, "horizon": 20, "num_tellings": 8}
-FIRST_SHARE = 0.2
+# Before these: which players, which share of the updates, and what dialogues. In few words, and of players who stay
+# with what pays, it learns soonest to read rewards; what it begins RMFT with are the mixed players of `KINDS`.
+FIRST: dict[str, tuple[tuple[float, ...], float, dict[str, Any]]] = {
+    "few words": (HEEDING, 0.1, {"num_arms": 3, "horizon": 20, "num_tellings": 8}),
+    "all words": (HEEDING, 0.3, {"num_arms": 3, "horizon": 20}),
+}
 SEED = 20
 STEP_SIZE = 2.5e-3
 # Decisions are few among the tokens, and what comes back is chance.
@@ -61,12 +64,12 @@ def dialogue_loss(agent: Any, trajectory: Trajectory) -> tuple[Float[Array, ""],
     return jnp.mean(words + DECISION_WEIGHT * decisions), jnp.mean(decisions)
 
 
-def make_step(config: RMFTConfig, optimizer: optax.GradientTransformation, batch: int) -> Any:
-    """A compiled update on fresh dialogues of one kind; it tells the decisions' loss."""
+def make_step(config: RMFTConfig, habits: Habits, optimizer: optax.GradientTransformation, batch: int) -> Any:
+    """A compiled update on fresh dialogues of some players of one kind; it tells the decisions' loss."""
     policy, problem = config.policy, config.problem()
     assert isinstance(policy, Text)
     fixed = config.fixed_params()
-    player = policy.narrated(Habits(), problem, fixed)
+    player = policy.narrated(habits, problem, fixed)
 
     def loss(params: Any, trajectories: Trajectory) -> Any:
         agent = config.agent(params, fixed)
@@ -102,11 +105,12 @@ def pretrain(num_updates: int, batch: int, step_size: float, start: Path | None)
         _, before = read_arrays(start)
     params = jax.tree.map(jnp.asarray, params)
     opt_state, key = optimizer.init(params), jax.random.key(SEED + (before is not None))
-    kinds = {"first": FIRST, **{name: kind for name, (_, kind) in KINDS.items()}}
-    steps = {name: make_step(_BASE.replace(**kind), optimizer, batch) for name, kind in kinds.items()}
+    kinds = {name: (Habits(shares), kind) for name, (shares, _, kind) in FIRST.items()}
+    kinds |= {name: (Habits(), kind) for name, (_, kind) in KINDS.items()}
+    steps = {name: make_step(_BASE.replace(**kind), habits, optimizer, batch) for name, (habits, kind) in kinds.items()}
     losses: dict[str, list[float]] = {name: [] for name in kinds}
     reporter, started = ProgressReporter(), time.perf_counter()
-    for number, name in enumerate(_order(num_updates, FIRST_SHARE if before is None else 0.0)):
+    for number, name in enumerate(_order(num_updates, first=before is None)):
         params, opt_state, value = steps[name](params, opt_state, jax.random.fold_in(key, number))
         losses[name].append(float(value))
         if number % 100 == 99:
@@ -119,7 +123,7 @@ def pretrain(num_updates: int, batch: int, step_size: float, start: Path | None)
         "seed": SEED,
         "step_size": step_size,
         "kinds": {name: {"share": share, **kind} for name, (share, kind) in KINDS.items()},
-        "first": {"share": FIRST_SHARE, **FIRST} if before is None else None,
+        "first": {name: {"players": shares, "share": share, **kind} for name, (shares, share, kind) in FIRST.items()},
         "before": before,
         "nats_a_decision": {name: float(np.mean(found[-10:])) for name, found in losses.items() if found},
         "heed": heed(params),
@@ -129,13 +133,13 @@ def pretrain(num_updates: int, batch: int, step_size: float, start: Path | None)
     return params, about
 
 
-def _order(num_updates: int, first_share: float) -> list[str]:
+def _order(num_updates: int, *, first: bool) -> list[str]:
     """Which kind of dialogues each update learns from."""
-    first = int(first_share * num_updates)
+    order = [name for name, (_, share, _) in FIRST.items() for _ in range(int(first * share * num_updates))]
     deck = [name for name, (share, _) in KINDS.items() for _ in range(share)]
     decks = np.tile(np.arange(len(deck)), (-(-num_updates // len(deck)), 1))
-    order = np.random.default_rng(SEED).permuted(decks, axis=1).reshape(-1)
-    return ["first"] * first + [deck[int(choice)] for choice in order[: num_updates - first]]
+    mixed = np.random.default_rng(SEED).permuted(decks, axis=1).reshape(-1)
+    return order + [deck[int(choice)] for choice in mixed[: num_updates - len(order)]]
 
 
 def main() -> None:
