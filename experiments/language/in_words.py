@@ -6,7 +6,7 @@ beside the model before training and the classical agents on the same problems a
 `in_words_toy.json` or `in_words_smollm2.json`, figures and dialogues into `experiments/results`; quick runs write
 beside their sweeps. An interrupted script goes on where it stopped.
 
-    python -m experiments.language.in_words toy|smollm2 [PART ...] [--quick] [--runs DIR] [--seeds 0 1 2]
+    python -m experiments.language.in_words toy|smollm2 [PART ...] [--quick] [--runs DIR] [--seeds 0 1 2] [--ray]
 
 `PART` names what is trained, of `PARTS`; without any, all of it. Parts that were run before stay in the results.
 """
@@ -91,6 +91,8 @@ class Arguments:
     """Training seeds."""
     quick: bool = False
     """Runs of seconds, to see that the script works."""
+    ray: bool = False
+    """Train seeds side by side, each on a core of its own, with Ray."""
 
 
 def settings(changes: Mapping[str, Value], quick: bool) -> dict[str, Value]:
@@ -152,6 +154,7 @@ def main() -> None:
             arguments.seeds,
             changes,
             baselines=("thompson",),
+            ray=arguments.ray,
         )
         evaluations = elsewhere(trained)
         record[part] = {
