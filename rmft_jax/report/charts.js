@@ -1,0 +1,151 @@
+// How curves and shares are drawn. Needs `vega` and `vegaLite`; knows nothing of agents, runs and controls.
+
+const HEIGHT = 260;
+const LOOK = {
+  font: "system-ui, sans-serif",
+  axis: { labelColor: "#222", titleColor: "#222", gridColor: "#e4e4e4", domainColor: "#666", titleFontWeight: "normal",
+    labelFontSize: 11, titleFontSize: 12, labelOverlap: true, format: "~g" },
+  view: { stroke: null },
+};
+
+/** A number as people read it, with a minus sign that is one. */
+function words(number) {
+  if (number === null || number === undefined || !Number.isFinite(number)) return "–";
+  const size = Math.abs(number);
+  const text = size >= 1000 ? number.toFixed(0) : size >= 10 ? number.toFixed(1) : number.toFixed(size < 0.1 ? 3 : 2);
+  return text.replace("-", "−");
+}
+
+/** A mean with its interval, such as "3.88 [3.65, 4.11]". */
+function estimate(mean, low, high) {
+  const known = mean !== null && low !== null && low !== undefined && high !== null;
+  return words(mean) + (known ? ` [${words(low)}, ${words(high)}]` : "");
+}
+
+/** The rows of curves for Vega; on a logarithmic axis what is not positive is a gap, and bands end at the bottom. */
+function rowsOf(lines, log, bottom) {
+  const positive = (value) => (value === null || (log && value <= 0) ? null : value);
+  const above = (value) => (value === null || value === undefined ? null : log ? Math.max(value, bottom) : value);
+  return lines.flatMap((line) => line.at.map((x, i) => ({
+    x: log && x <= 0 ? null : x, c: line.label, y: positive(line.mean[i]),
+    l: line.low ? above(line.low[i]) : null, h: line.high ? above(line.high[i]) : null,
+  })));
+}
+
+/** Vertical limits that show all of some curves; the smallest positive mean is the bottom of a logarithmic axis. */
+function limits(lines, log, zero = true) {
+  const means = lines.flatMap((line) => line.mean).filter((value) => value !== null && (!log || value > 0));
+  const ends = lines.flatMap((line) => [...(line.low ?? []), ...(line.high ?? [])]).filter((value) => value !== null);
+  const all = log ? [...means, ...ends.filter((value) => value > 0)] : [...means, ...ends, ...(zero ? [0] : [])];
+  if (!means.length) return null;
+  if (log) return [Math.min(...means) / 1.3, Math.max(...all) * 1.1];
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const margin = 0.04 * (high - low) || 1;
+  return [low < 0 ? low - margin : low, high + margin];
+}
+
+/** What Vega-Lite draws of curves `{label, color, dash, at, mean, low, high}`. */
+function curvesSpec(lines, { x, y, log = false, domain = null, description = "", zeroLine = false, height = HEIGHT }) {
+  const names = lines.map((line) => line.label);
+  const type = log ? "log" : "linear";
+  const span = domain ?? limits(lines, log) ?? [0, 1];
+  const along = lines.flatMap((line) => line.at).filter((value) => !log || value > 0);
+  const reach = [log ? Math.min(...along) : Math.min(0, ...along), Math.max(...along)];
+  const vertical = { type: "quantitative", title: y, scale: { type, domain: span, nice: false, zero: false } };
+  const dashes = lines.map((line) => (line.dash.length ? line.dash : [1, 0]));
+  const rule = { mark: { type: "rule", color: "#999" }, encoding: { y: { datum: 0, type: "quantitative" } } };
+  return {
+    width: "container", height, autosize: { type: "fit-x", contains: "padding" }, background: null, config: LOOK,
+    description, data: { values: rowsOf(lines, log, span[0]) },
+    layer: [
+      ...(zeroLine && !log ? [rule] : []),
+      { mark: { type: "area", opacity: 0.16, clip: true, interpolate: "linear" },
+        encoding: { y: { ...vertical, field: "l" }, y2: { field: "h" } } },
+      { mark: { type: "line", strokeWidth: 1.8, clip: true },
+        encoding: { y: { ...vertical, field: "y" },
+          strokeDash: { field: "c", type: "nominal", scale: { domain: names, range: dashes }, legend: null } } },
+    ],
+    encoding: {
+      x: { field: "x", type: "quantitative", title: x, scale: { type, domain: reach, nice: false, zero: false },
+        axis: { tickMinStep: 1, grid: false } },
+      color: { field: "c", type: "nominal", legend: null,
+        scale: { domain: names, range: lines.map((line) => line.color) } },
+    },
+  };
+}
+
+/** What Vega-Lite draws of shares by rank and bin of rounds. */
+function sharesSpec({ edges, shares }, ramp, description) {
+  const values = shares.flatMap((row, rank) => row.map((share, i) => ({
+    a: edges[i] - 0.5, b: edges[i + 1] - 0.5, rank, share })));
+  return {
+    width: "container", height: Math.max(90, 26 * shares.length + 30), autosize: { type: "fit-x", contains: "padding" },
+    background: null, config: LOOK, description, data: { values }, mark: { type: "rect" },
+    encoding: {
+      x: { field: "a", type: "quantitative", title: "round t", axis: { tickMinStep: 1, grid: false },
+        scale: { domain: [edges[0] - 0.5, edges.at(-1) - 0.5], nice: false, zero: false } },
+      x2: { field: "b" },
+      y: { field: "rank", type: "ordinal", title: "rank of the arm" },
+      color: { field: "share", type: "quantitative", title: "share",
+        scale: { type: "sqrt", domain: [0, 1], range: ramp } },
+      tooltip: [{ field: "rank" }, { field: "a", title: "from round" }, { field: "share", format: ".3f" }],
+    },
+  };
+}
+
+/** Draws a spec in a place, in place of what was there before. */
+async function draw(place, spec) {
+  place.view?.finalize();
+  const turn = (place.turn = (place.turn ?? 0) + 1);
+  const canvas = place.querySelector(".chart");
+  canvas.replaceChildren();
+  const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "svg", container: canvas });
+  place.view = view;
+  await view.runAsync();
+  if (place.turn !== turn) view.finalize(); // It was drawn again meanwhile.
+}
+
+/** Lets a place read its curves aloud at one point: where the pointer is, or where the arrow keys lead. */
+function readable(place) {
+  const canvas = place.querySelector(".chart");
+  const list = place.querySelector(".reading");
+  const mark = document.createElement("span");
+  mark.className = "mark";
+  let where = null;
+  const show = (index) => {
+    const lines = place.lines ?? [];
+    const at = lines[0]?.at ?? [];
+    if (!at.length) return;
+    where = Math.max(0, Math.min(at.length - 1, index));
+    const values = lines.map((line) => ({ line, i: line.at.indexOf(at[where]) })).filter(({ i }) => i >= 0);
+    values.sort((a, b) => (b.line.mean[b.i] ?? -Infinity) - (a.line.mean[a.i] ?? -Infinity));
+    const entries = values.map(({ line, i }) => {
+      const entry = document.createElement("li");
+      entry.textContent = `${line.label}: ${estimate(line.mean[i], line.low?.[i], line.high?.[i])}`;
+      entry.style.borderColor = line.color;
+      return entry;
+    });
+    const head = document.createElement("li");
+    head.textContent = `${place.along} ${at[where]}`;
+    head.className = "head";
+    list.replaceChildren(head, ...entries);
+    mark.style.left = `${place.view.origin()[0] + place.view.scale("x")(at[where])}px`;
+    canvas.append(mark);
+  };
+  canvas.addEventListener("pointermove", (event) => {
+    const at = place.lines?.[0]?.at ?? [];
+    if (!place.view || !at.length) return;
+    const x = place.view.scale("x").invert(event.clientX - canvas.getBoundingClientRect().left - place.view.origin()[0]);
+    const distance = at.map((value) => Math.abs(value - x));
+    show(distance.indexOf(Math.min(...distance)));
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const last = (place.lines?.[0]?.at.length ?? 1) - 1;
+    const steps = { ArrowLeft: (where ?? 0) - 1, ArrowRight: where === null ? 0 : where + 1, Home: 0, End: last };
+    if (event.key in steps) {
+      event.preventDefault();
+      show(steps[event.key]);
+    }
+  });
+  place.forget = () => { where = null; list.replaceChildren(); };
+}
