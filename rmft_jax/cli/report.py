@@ -29,8 +29,8 @@ class ReportArguments:
     """Of sweeps over seeds: Student-t, or a hierarchical bootstrap, which is of use from two seeds on."""
     dialogues: bool = True
     """Whether language models play dialogues again, which takes time."""
-    scenario: int = 0
-    """Number of the scenario of these dialogues."""
+    scenario: int | None = None
+    """Number of the scenario of these dialogues; if not given, the first one of which anything is kept."""
     watch: bool = False
     """Serve the report for this machine alone, and follow the files; nothing is written."""
     port: int = 8765
@@ -42,7 +42,7 @@ def report(argv: list[str]) -> int:
     arguments = parse(ReportArguments, "report", argv)
     require_count(arguments.port, "port", 0, 8765)
     require(arguments.port < 2**16, f"port={arguments.port}", "a port below 65536", "--port 8765")
-    require_count(arguments.scenario, "scenario", 0, 0)
+    require_count(arguments.scenario or 0, "scenario", 0, 0)
     out = arguments.out
     require(out.suffix in (".html", ".htm"), f"--out {out}", "an .html file", "--out report.html")
     if arguments.watch:

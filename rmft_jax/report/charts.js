@@ -1,10 +1,10 @@
-// How curves and shares are drawn. Needs `vega` and `vegaLite`; knows nothing of agents, runs and controls.
+// How curves and shares are drawn. Needs `vegaEmbed`; knows nothing of agents, runs and controls.
 
 const HEIGHT = 260;
 const LOOK = {
   font: "system-ui, sans-serif",
   axis: { labelColor: "#222", titleColor: "#222", gridColor: "#e4e4e4", domainColor: "#666", titleFontWeight: "normal",
-    labelFontSize: 11, titleFontSize: 12, labelOverlap: true, format: "~g" },
+    labelFontSize: 11, titleFontSize: 12, labelOverlap: true },
   view: { stroke: null },
 };
 
@@ -32,11 +32,16 @@ function rowsOf(lines, log, bottom) {
   })));
 }
 
-/** Vertical limits that show all of some curves; the smallest positive mean is the bottom of a logarithmic axis. */
-function limits(lines, log, zero = true) {
+/**
+ * Vertical limits that show all of some curves but those of play that only says how hard a problem is, where there are
+ * others. The smallest positive mean is the bottom of a logarithmic axis.
+ */
+function limits(drawn, log) {
+  const measured = drawn.filter((line) => !line.beyond);
+  const lines = measured.length && !log ? measured : drawn;
   const means = lines.flatMap((line) => line.mean).filter((value) => value !== null && (!log || value > 0));
   const ends = lines.flatMap((line) => [...(line.low ?? []), ...(line.high ?? [])]).filter((value) => value !== null);
-  const all = log ? [...means, ...ends.filter((value) => value > 0)] : [...means, ...ends, ...(zero ? [0] : [])];
+  const all = log ? [...means, ...ends.filter((value) => value > 0)] : [...means, ...ends, 0];
   if (!means.length) return null;
   if (log) return [Math.min(...means) / 1.3, Math.max(...all) * 1.1];
   const [low, high] = [Math.min(...all), Math.max(...all)];
@@ -95,14 +100,12 @@ function sharesSpec({ edges, shares }, ramp, description) {
 
 /** Draws a spec in a place, in place of what was there before. */
 async function draw(place, spec) {
-  place.view?.finalize();
+  place.drawn?.finalize();
   const turn = (place.turn = (place.turn ?? 0) + 1);
-  const canvas = place.querySelector(".chart");
-  canvas.replaceChildren();
-  const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "svg", container: canvas });
-  place.view = view;
-  await view.runAsync();
-  if (place.turn !== turn) view.finalize(); // It was drawn again meanwhile.
+  const options = { mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false };
+  const drawn = await vegaEmbed(place.querySelector(".chart"), spec, options);
+  if (place.turn === turn) place.drawn = drawn;
+  else drawn.finalize(); // It was drawn again meanwhile.
 }
 
 /** Lets a place read its curves aloud at one point: where the pointer is, or where the arrow keys lead. */
@@ -129,13 +132,13 @@ function readable(place) {
     head.textContent = `${place.along} ${at[where]}`;
     head.className = "head";
     list.replaceChildren(head, ...entries);
-    mark.style.left = `${place.view.origin()[0] + place.view.scale("x")(at[where])}px`;
+    mark.style.left = `${place.drawn.view.origin()[0] + place.drawn.view.scale("x")(at[where])}px`;
     canvas.append(mark);
   };
   canvas.addEventListener("pointermove", (event) => {
     const at = place.lines?.[0]?.at ?? [];
-    if (!place.view || !at.length) return;
-    const x = place.view.scale("x").invert(event.clientX - canvas.getBoundingClientRect().left - place.view.origin()[0]);
+    if (!place.drawn || !at.length) return;
+    const x = place.drawn.view.scale("x").invert(event.clientX - canvas.getBoundingClientRect().left - place.drawn.view.origin()[0]);
     const distance = at.map((value) => Math.abs(value - x));
     show(distance.indexOf(Math.min(...distance)));
   });

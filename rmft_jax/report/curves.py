@@ -71,7 +71,8 @@ def content_of(source: Source, points: int) -> dict[str, Any]:
         makers = {"regret": _regrets, "difference": _differences, "suff_fail": _suff_fail}
         for kind, make in makers.items():
             with source.guarded(kind):
-                curves = make(dataset, points)
+                # The suffixes of an evaluation are counted over all of its rounds.
+                curves = make(dataset if kind == "suff_fail" else _thin_rounds(dataset, points))
                 _add(settings, kind, curves, dims_of(dataset), "round", points)
                 content["bands"][kind] = _bands(curves)
         with source.guarded("arms"):
@@ -99,24 +100,23 @@ def _settings(dataset: xr.Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
     return told, settings
 
 
-def _regrets(dataset: xr.Dataset, points: int) -> Curves:
+def _regrets(dataset: xr.Dataset) -> Curves:
     if is_sweep(dataset):
         return estimates.estimates(dataset, "regret")
-    return _by_agent(evaluation_curves(_thin_rounds(dataset, points), "regret"))
+    return _by_agent(evaluation_curves(dataset, "regret"))
 
 
-def _suff_fail(dataset: xr.Dataset, points: int) -> Curves:
-    del points
+def _suff_fail(dataset: xr.Dataset) -> Curves:
     if is_sweep(dataset):
         return estimates.estimates(dataset, "suff_fail_freq") if "suff_fail_freq" in dataset else {}
     return _by_agent(evaluation_curves(dataset, "suff_fail_freq")) if "last_best_round" in dataset else {}
 
 
-def _differences(dataset: xr.Dataset, points: int) -> Curves:
+def _differences(dataset: xr.Dataset) -> Curves:
     """Regret of each agent minus that of every later one: paired by scenario, or by seed of a sweep."""
     names, found = agents_of(dataset), {}
     if not is_sweep(dataset):
-        regret = _thin_rounds(dataset, points)["regret"].astype(np.float64)
+        regret = dataset["regret"].astype(np.float64)
         for i, name in enumerate(names[:-1]):
             paired = scenario_curves(regret.sel(agent=name, drop=True) - regret.sel(agent=names[i + 1 :]))
             found |= {f"{name}|{other}": curve for other, curve in _by_agent(paired).items()}
@@ -140,9 +140,14 @@ def _by_agent(curves: xr.Dataset) -> Curves:
     return {str(name): curves.sel(agent=name) for name in curves["agent"].values}
 
 
-def _thin_rounds(evaluation: xr.Dataset, points: int) -> xr.Dataset:
-    """An evaluation at the rounds that will be drawn; before the bootstrap, which then takes as much less."""
-    return evaluation.isel(round=places_of(evaluation.sizes["round"], points))
+def _thin_rounds(dataset: xr.Dataset, points: int) -> xr.Dataset:
+    """The dataset at the rounds that some setting will show; intervals then take as much less time."""
+    played = dataset["regret"].notnull().any([dim for dim in dataset["regret"].dims if dim != "round"])
+    ends = {int(played.sum())}
+    if is_sweep(dataset):
+        ends = set(dataset["regret"].notnull().sum("round").to_numpy().ravel().tolist())
+    kept = [places_of(end, points) for end in ends if end]
+    return dataset.isel(round=np.unique(np.concatenate(kept))) if kept else dataset
 
 
 def places_of(number: int, points: int) -> Int[np.ndarray, "p"]:
@@ -164,7 +169,12 @@ def _add(
     for number, setting in enumerate(settings):
         own = {name: numbers[:, number] for name, numbers in flat.items()}
         known = np.flatnonzero(np.any([np.isfinite(numbers[0]) for numbers in own.values()], axis=0))
-        places = known[places_of(len(known), points)]
+        if along == "round":
+            # Those of its own horizon, whatever rounds are here for the sake of others.
+            wanted = places_of(int(at[known[-1]]) if len(known) else 0, points) + 1
+            places = known[np.isin(at[known], wanted)]
+        else:
+            places = known[places_of(len(known), points)]
         if len(places):
             lines = {name: _lists(numbers[:, places]) for name, numbers in own.items() if np.isfinite(numbers[0]).any()}
             setting[kind] = {"at": at[places].tolist(), "curves": lines}

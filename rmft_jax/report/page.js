@@ -103,7 +103,9 @@ function placeOf(panels, number, name, reads) {
     place.querySelector(".reading").setAttribute("aria-live", "polite");
     readable(place);
   }
-  panels.append(place);
+  const group = panels.querySelector(`[data-source="${number}"]`) ?? panels.appendChild(make("div", {}));
+  group.dataset.source = number;
+  group.append(place);
   return place;
 }
 
@@ -116,8 +118,8 @@ function show(place, title, lines, options, legend = false) {
   const entries = legend ? lines.map((line) => make("li", {}, swatch(line), ` ${line.label}`)) : [];
   place.querySelector(".legend").replaceChildren(...entries);
   if (!lines.some((line) => line.mean.some((value) => value !== null))) {
-    place.view?.finalize();
-    place.view = null;
+    place.drawn?.finalize();
+    place.drawn = null;
     place.querySelector(".chart").replaceChildren(make("p", { textContent: "Nothing to show here." }));
     return;
   }

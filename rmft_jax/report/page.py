@@ -24,9 +24,18 @@ from rmft_jax.running.files import not_written, replacing
 from rmft_jax.statistics.estimates import IntervalName, is_trained
 
 _WIDTH = 1.8  # of lines, in pixels; dashes are multiples of it.
+_DASHES: dict[str, Any] = {
+    "--": rcParamsDefault["lines.dashed_pattern"],
+    ":": rcParamsDefault["lines.dotted_pattern"],
+    "-.": rcParamsDefault["lines.dashdot_pattern"],
+}
 # Sections whose curves the page's script draws: by name the title, and what the section shows.
 _CHARTS = {
-    "regret": ("Regret over rounds", "Mean cumulative regret of the agents that are switched on, with 95% bands."),
+    "regret": (
+        "Regret over rounds",
+        "Mean cumulative regret of the agents that are switched on, with 95% bands. Linear axes are cut above the "
+        "highest curve but uniform play. The pointer reads the curves, as do the arrow keys.",
+    ),
     "difference": (
         "Differences in regret",
         "Regret of each agent minus that of the reference: paired by scenario of a run, by seed of a sweep. "
@@ -54,7 +63,7 @@ def write_report(
     *,
     intervals: IntervalName = "student",
     dialogues: bool = True,
-    scenario: int = 0,
+    scenario: int | None = None,
 ) -> list[str]:
     """Writes a report of runs and sweeps as one HTML file without network, whole or not at all.
 
@@ -65,7 +74,7 @@ def write_report(
       out: the file.
       intervals: of sweeps over seeds: Student-t, or a hierarchical bootstrap.
       dialogues: whether language models play the dialogues of a scenario again, which takes time.
-      scenario: its number.
+      scenario: its number. None: the first one of which anything is kept.
 
     Returns:
       What is missing from the report, in sentences.
@@ -85,14 +94,14 @@ def write_report(
 
 
 def make_page(
-    sources: Sequence[Source], *, dialogues: bool = True, scenario: int = 0, watch: str = ""
+    sources: Sequence[Source], *, dialogues: bool = True, scenario: int | None = None, watch: str = ""
 ) -> tuple[str, list[str]]:
     """The page, and what is missing from it.
 
     Args:
       sources: what it shows, side by side.
       dialogues: whether language models play their dialogues again.
-      scenario: whose dialogues.
+      scenario: whose dialogues, as `write_report` has it.
       watch: the version of the files, of a page that asks the server that it came from for newer ones; else empty.
     """
     points = num_points(sources)
@@ -116,7 +125,7 @@ def make_page(
 
 @functools.cache
 def library() -> str:
-    """The scripts of Vega and Vega-Lite, which draw, as one.
+    """The scripts that draw, Vega, Vega-Lite and Vega-Embed, as one.
 
     Raises:
       ConfigError: if the package that holds them is not installed.
@@ -126,7 +135,7 @@ def library() -> str:
     except ImportError as error:
         message = "got a report, need the package vl-convert-python; try pip install 'rmft-jax[report]'"
         raise ConfigError(message) from error
-    return vl_convert.javascript_bundle("window.vega = vega; window.vegaLite = vegaLite;")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 # Curves of training, as the figure of it has them.
@@ -147,16 +156,12 @@ def _agents(sources: Sequence[Source], contents: Sequence[dict[str, Any]]) -> di
             with source.guarded("choice of agents"):
                 chosen |= {*choose_agents(final_regrets(source.results), source.results.attrs.get("reference"))}
     ordered = sorted(names, key=lambda name: not is_trained(name))
-    return {name: _look(style_of(name)) | {"on": name in chosen} for name in ordered}
+    return {name: _look(style_of(name)) | {"on": name in chosen, "beyond": name == "uniform"} for name in ordered}
 
 
 def _look(style: Style) -> dict[str, Any]:
     """A style in the words of SVG."""
-    if isinstance(style.line, tuple):
-        dashes = style.line[1]
-    else:
-        names = {"--": "dashed", ":": "dotted", "-.": "dashdot"}
-        dashes = rcParamsDefault[f"lines.{names[style.line]}_pattern"] if style.line in names else ()
+    dashes = style.line[1] if isinstance(style.line, tuple) else _DASHES.get(style.line, ())
     return {"label": style.label, "color": style.color, "dash": [round(_WIDTH * float(d), 2) for d in dashes]}
 
 
@@ -197,8 +202,7 @@ def _charts(
         made.append(element("form", id="controls", aria_label="What the curves show"))
     for kind, (title, text) in _CHARTS.items():
         if kind in kinds:
-            bands = [f"{c['name']}: {c['bands'][kind]}" for c in contents if kind in c["bands"]]
-            told = element("p", text, f" Bands: {'; '.join(bands)}." if bands else "")
+            told = element("p", text, _bands(contents, kind))
             made.append(section(kind, title, told, element("div", class_="panels", data_chart=kind)))
         if kind == "difference" and any(one is not None for one in tables):
             how = "95% intervals are bootstraps over scenarios of a run; a sweep says its own. Click a heading to sort."
@@ -206,6 +210,14 @@ def _charts(
     if any(one is not None for one in talks):
         made.append(section("dialogues", "Dialogues", *talks))
     return made
+
+
+def _bands(contents: Sequence[dict[str, Any]], kind: str) -> str:
+    """What the bands of a section are, once for all sources where they are the same."""
+    known = {content["name"]: content["bands"][kind] for content in contents if kind in content["bands"]}
+    same = len(set(known.values())) == 1
+    told = list(known.values())[:1] if same else [f"{name}: {bands}" for name, bands in known.items()]
+    return f" Bands: {'; '.join(told)}." if told else ""
 
 
 def _document(sources: Sequence[Source], main: ET.Element, data: dict[str, Any]) -> str:

@@ -188,6 +188,8 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     table = value
     if isinstance(value, str) and value.startswith("{"):  # NetCDF has no tables.
         with contextlib.suppress(ValueError):

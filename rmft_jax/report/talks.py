@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from rmft_jax.language.dialogues import Dialogue
 
 
-def dialogues_of(source: Source, scenario: int = 0) -> ET.Element | None:
+def dialogues_of(source: Source, scenario: int | None = None) -> ET.Element | None:
     """The rollouts of one scenario, played and selected as in training, lowest regret first.
 
     None for what is no run of a language model; what stands against playing is told in `source.missing`.
 
     Args:
       source: a run. The cells of a sweep are shown by `rmft show DIR --cell N`.
-      scenario: its number.
+      scenario: its number. None: the first one of which anything is kept.
     """
     if not source.writes:
         return None
@@ -32,7 +32,7 @@ def dialogues_of(source: Source, scenario: int = 0) -> ET.Element | None:
         dialogues = rollouts_of(load_run(source.path, warn=source.missing.append), scenario)
         ranked = sorted(range(len(dialogues)), key=lambda number: float(dialogues[number].regret[-1]))
         kept = sum(dialogue.kept for dialogue in dialogues)
-        told = f"{source.name}: scenario {scenario}, {len(dialogues)} rollouts, {kept} kept"
+        told = f"{source.name}: scenario {dialogues[0].scenario}, {len(dialogues)} rollouts, {kept} kept"
         shown = [_dialogue(number, dialogues[number], number == ranked[0]) for number in ranked]
         return element("article", element("h3", told), *shown, class_="dialogues")
     return None

@@ -32,7 +32,7 @@ class Watch:
     @property
     def url(self) -> str:
         """Where the page is."""
-        return f"http://{_HOST}:{self._http.server_address[1]}/"
+        return f"http://{_HOST}:{self._http.server_port}/"
 
     def wait(self) -> None:
         """Serves until it is closed, or this is interrupted."""
@@ -81,7 +81,8 @@ class _Kept:
     """The newest page, which is made when somebody asks for it and its files have changed."""
 
     def __init__(self, paths: Sequence[str | Path], intervals: IntervalName):
-        self._paths, self._intervals = [Path(path) for path in paths], intervals
+        self._paths = [Path(path) for path in paths]
+        self._intervals: IntervalName = intervals
         self._lock = threading.Lock()
         self._made = "", ""
 
@@ -114,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers with the page or its version; other sites, whose names may lead here, get nothing."""
-        port = self.server.server_address[1]
+        assert isinstance(self.server, ThreadingHTTPServer)
+        port = self.server.server_port
         if self.headers.get("Host") not in (f"{_HOST}:{port}", f"localhost:{port}"):
             self._answer(HTTPStatus.FORBIDDEN, "this page is for this machine alone\n")
         elif self.path not in ("/", "/version"):
