@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 import reports
-import rmft_jax
 from rmft_jax import cli
 from rmft_jax.plotting.panels import evaluation_curves, scenario_curves
 from rmft_jax.plotting.style import style_of
@@ -158,11 +156,11 @@ def test_every_setting_of_a_sweep_has_its_curves(of_sweep):
 
 
 def test_a_report_of_75_settings_is_small():
-    grid = {"horizon": [100, 200, 300, 400, 500], "num_arms": [2, 3, 4, 5, 6], "k": [1, 2, 4]}
+    grid = {"horizon": [60, 80, 100, 150, 200], "num_arms": [2, 3, 4, 5, 6], "k": [1, 2, 4]}
     source = Source("sweep", Path("sweep"), results=made_sweep(grid, reports.RIVALS))
     page, _ = make_page([source])
     assert len(page.encode()) < 5e6
-    assert '"title":"T = 500, K = 6, k = 4"' in page
+    assert '"title":"T = 200, K = 6, k = 4"' in page
 
 
 def test_a_page_asks_the_network_for_nothing(of_runs, of_sweep):
@@ -254,12 +252,3 @@ def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     assert "need the package vl-convert-python" in refused(capsys, "report", folder / "run", *out)
     assert not (tmp_path / "no.html").exists()
-
-
-def test_the_package_that_draws_is_loaded_when_it_draws():
-    program = (
-        "import rmft_jax, sys; rmft_jax.write_report; import rmft_jax.cli.report; print('vl_convert' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert done.stdout == "False\n"
-    assert rmft_jax.write_report is write_report

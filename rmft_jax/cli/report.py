@@ -8,8 +8,10 @@ import tyro
 
 from rmft_jax.cli.common import parse
 from rmft_jax.config.checks import require, require_count
-from rmft_jax.report import write_report
+from rmft_jax.report.page import library, write_page
+from rmft_jax.report.sources import open_sources
 from rmft_jax.report.watch import watch
+from rmft_jax.running.files import writable
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.statistics.estimates import IntervalName
 
@@ -53,9 +55,10 @@ def report(argv: list[str]) -> int:
             with contextlib.suppress(KeyboardInterrupt):
                 served.wait()
         return 0
-    options = {"intervals": arguments.intervals, "dialogues": arguments.dialogues, "scenario": arguments.scenario}
-    with ProgressReporter().status("making the report"):
-        missing = write_report(arguments.directories, out, **options)
+    library()  # Refused first is what takes no time.
+    sources = open_sources(arguments.directories, arguments.intervals)
+    with writable(out.parent), ProgressReporter().status("making the report"):
+        missing = write_page(sources, out, dialogues=arguments.dialogues, scenario=arguments.scenario)
     for text in missing:
         print(f"missing: {text}")
     print(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")

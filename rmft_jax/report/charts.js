@@ -6,6 +6,7 @@ const LOOK = {
   axis: { labelColor: "#222", titleColor: "#222", gridColor: "#e4e4e4", domainColor: "#666", titleFontWeight: "normal",
     labelFontSize: 11, titleFontSize: 12, labelOverlap: true },
   view: { stroke: null },
+  aria: false, // A place has one description of its own, in place of one for every mark.
 };
 
 /** A number as people read it, with a minus sign that is one. */
@@ -50,18 +51,19 @@ function limits(drawn, log) {
 }
 
 /** What Vega-Lite draws of curves `{label, color, dash, at, mean, low, high}`. */
-function curvesSpec(lines, { x, y, log = false, domain = null, description = "", zeroLine = false, height = HEIGHT }) {
+function curvesSpec(lines, { x, y, log = false, domain = null, zeroLine = false, height = HEIGHT }) {
   const names = lines.map((line) => line.label);
   const type = log ? "log" : "linear";
   const span = domain ?? limits(lines, log) ?? [0, 1];
   const along = lines.flatMap((line) => line.at).filter((value) => !log || value > 0);
   const reach = [log ? Math.min(...along) : Math.min(0, ...along), Math.max(...along)];
-  const vertical = { type: "quantitative", title: y, scale: { type, domain: span, nice: false, zero: false } };
+  const scaled = (domain) => ({ type, domain, nice: false, ...(log ? {} : { zero: false }) });
+  const vertical = { type: "quantitative", title: y, scale: scaled(span) };
   const dashes = lines.map((line) => (line.dash.length ? line.dash : [1, 0]));
   const rule = { mark: { type: "rule", color: "#999" }, encoding: { y: { datum: 0, type: "quantitative" } } };
   return {
     width: "container", height, autosize: { type: "fit-x", contains: "padding" }, background: null, config: LOOK,
-    description, data: { values: rowsOf(lines, log, span[0]) },
+    data: { values: rowsOf(lines, log, span[0]) },
     layer: [
       ...(zeroLine && !log ? [rule] : []),
       { mark: { type: "area", opacity: 0.16, clip: true, interpolate: "linear" },
@@ -71,7 +73,7 @@ function curvesSpec(lines, { x, y, log = false, domain = null, description = "",
           strokeDash: { field: "c", type: "nominal", scale: { domain: names, range: dashes }, legend: null } } },
     ],
     encoding: {
-      x: { field: "x", type: "quantitative", title: x, scale: { type, domain: reach, nice: false, zero: false },
+      x: { field: "x", type: "quantitative", title: x, scale: scaled(reach),
         axis: { tickMinStep: 1, grid: false } },
       color: { field: "c", type: "nominal", legend: null,
         scale: { domain: names, range: lines.map((line) => line.color) } },
@@ -80,12 +82,12 @@ function curvesSpec(lines, { x, y, log = false, domain = null, description = "",
 }
 
 /** What Vega-Lite draws of shares by rank and bin of rounds. */
-function sharesSpec({ edges, shares }, ramp, description) {
+function sharesSpec({ edges, shares }, ramp) {
   const values = shares.flatMap((row, rank) => row.map((share, i) => ({
     a: edges[i] - 0.5, b: edges[i + 1] - 0.5, rank, share })));
   return {
     width: "container", height: Math.max(90, 26 * shares.length + 30), autosize: { type: "fit-x", contains: "padding" },
-    background: null, config: LOOK, description, data: { values }, mark: { type: "rect" },
+    background: null, config: LOOK, data: { values }, mark: { type: "rect" },
     encoding: {
       x: { field: "a", type: "quantitative", title: "round t", axis: { tickMinStep: 1, grid: false },
         scale: { domain: [edges[0] - 0.5, edges.at(-1) - 0.5], nice: false, zero: false } },
@@ -98,9 +100,10 @@ function sharesSpec({ edges, shares }, ramp, description) {
   };
 }
 
-/** Draws a spec in a place, in place of what was there before. */
-async function draw(place, spec) {
+/** Draws a spec in a place, in place of what was there before; the description is for who does not see it. */
+async function draw(place, spec, description) {
   place.drawn?.finalize();
+  place.querySelector(".chart").setAttribute("aria-label", description);
   const turn = (place.turn = (place.turn ?? 0) + 1);
   const options = { mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false };
   const drawn = await vegaEmbed(place.querySelector(".chart"), spec, options);

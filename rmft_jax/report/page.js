@@ -18,6 +18,7 @@ function make(tag, properties = {}, ...children) {
 function choice(label, options, value, choose) {
   const list = make("select", {}, ...options.map(([key, text]) => make("option", { value: key, textContent: text })));
   list.value = value;
+  list.setAttribute("aria-label", label);
   list.addEventListener("change", () => choose(list.value));
   return make("label", {}, `${label} `, list);
 }
@@ -98,11 +99,10 @@ function placeOf(panels, number, name, reads) {
     make("ul", { className: "reading" }));
   if (reads) {
     chart.tabIndex = 0;
-    chart.setAttribute("aria-label", "Curves; the arrow keys read them");
     chart.setAttribute("role", "group");
     place.querySelector(".reading").setAttribute("aria-live", "polite");
     readable(place);
-  }
+  } else chart.setAttribute("role", "img");
   const group = panels.querySelector(`[data-source="${number}"]`) ?? panels.appendChild(make("div", {}));
   group.dataset.source = number;
   group.append(place);
@@ -124,8 +124,8 @@ function show(place, title, lines, options, legend = false) {
     return;
   }
   const ends = lines.map((line) => `${line.label} ${estimate(line.mean.at(-1), line.low?.at(-1), line.high?.at(-1))}`);
-  const description = `${title}. At the end: ${ends.reverse().join("; ")}.`;
-  draw(place, curvesSpec(lines, { ...options, description }));
+  const description = `${title}. At the end: ${ends.reverse().join("; ")}. The arrow keys read the curves.`;
+  draw(place, curvesSpec(lines, options), description);
 }
 
 /** Draws the charts of one section, on the same vertical axis where that is asked for. */
@@ -162,7 +162,8 @@ function drawArms(panels, numbers) {
     keepFocus(place.querySelector(".legend"), [make("li", {}, choice("agent", options, state.arm, pick))]);
     if (!arms[state.arm]) continue;
     const best = arms[state.arm].shares[0].at(-1);
-    draw(place, sharesSpec(arms[state.arm], data.ramp, `${titleOf(number)}: share of the best arm at the end ${words(best)}`));
+    const description = `${titleOf(number)}, ${data.agents[state.arm].label}: share of the best arm at the end ${words(best)}`;
+    draw(place, sharesSpec(arms[state.arm], data.ramp), description);
   }
 }
 

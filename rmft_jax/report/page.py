@@ -20,7 +20,7 @@ from rmft_jax.report.markup import Content, description, element, html_of, secti
 from rmft_jax.report.sources import Source, open_sources
 from rmft_jax.report.tables import results_table, settings_table
 from rmft_jax.report.talks import dialogues_of
-from rmft_jax.running.files import not_written, replacing
+from rmft_jax.running.files import not_written, replacing, writable
 from rmft_jax.statistics.estimates import IntervalName, is_trained
 
 _WIDTH = 1.8  # of lines, in pixels; dashes are multiples of it.
@@ -84,7 +84,16 @@ def write_report(
       RunError: if rmft made nothing at one of the paths, or the file cannot be written.
     """
     library()  # First: what follows takes longer.
-    page, missing = make_page(open_sources(paths, intervals), dialogues=dialogues, scenario=scenario)
+    sources = open_sources(paths, intervals)
+    with writable(Path(out).parent):
+        return write_page(sources, out, dialogues=dialogues, scenario=scenario)
+
+
+def write_page(
+    sources: Sequence[Source], out: str | Path, *, dialogues: bool = True, scenario: int | None = None
+) -> list[str]:
+    """Writes a report of what is open already; as `write_report`, of which the rest is."""
+    page, missing = make_page(sources, dialogues=dialogues, scenario=scenario)
     try:
         with replacing(Path(out)) as temporary:
             temporary.write_text(page, encoding="utf-8")
