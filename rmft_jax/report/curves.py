@@ -91,8 +91,8 @@ def _settings(dataset: xr.Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
     status = np.full(shape, "finished", object)
     if "status" in dataset:
         seeds = dataset["status"].transpose(*dims, ...).to_numpy().reshape(*shape, -1)
-        for word in ("missing", "failed"):
-            status[(seeds == word).all(-1) | ((word == "failed") & (seeds != "finished").all(-1))] = word
+        for word in ("missing", "failed", "finished"):
+            status[(seeds == word).any(-1)] = word
     settings = []
     for place in np.ndindex(*shape):
         parts = [value_label(f"{d} = {v[i]}") for d, v, i in zip(dims, values, place, strict=True)]
