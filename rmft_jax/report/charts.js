@@ -50,6 +50,12 @@ function limits(drawn, log) {
   return [low < 0 ? low - margin : low, high + margin];
 }
 
+/** Ticks at whole numbers: there is no round 2.5. */
+function wholeTicks(low, high, log) {
+  const few = !log && high - low <= 12;
+  return few ? { values: Array.from({ length: Math.floor(high - low) + 1 }, (_, i) => Math.ceil(low) + i) } : { tickMinStep: 1 };
+}
+
 /** What Vega-Lite draws of curves `{label, color, dash, at, mean, low, high}`. */
 function curvesSpec(lines, { x, y, log = false, domain = null, zeroLine = false, height = HEIGHT }) {
   const names = lines.map((line) => line.label);
@@ -74,7 +80,7 @@ function curvesSpec(lines, { x, y, log = false, domain = null, zeroLine = false,
     ],
     encoding: {
       x: { field: "x", type: "quantitative", title: x, scale: scaled(reach),
-        axis: { tickMinStep: 1, grid: false } },
+        axis: { ...wholeTicks(...reach, log), grid: false } },
       color: { field: "c", type: "nominal", legend: null,
         scale: { domain: names, range: lines.map((line) => line.color) } },
     },
