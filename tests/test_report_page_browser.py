@@ -222,10 +222,13 @@ def test_a_page_fits_a_phone_and_a_desk(visit, pages, name):
         assert tops[0]["x"] < tops[1]["x"]
 
 
-def test_on_paper_there_are_no_controls(visit, pages):
-    page = visit(pages / "sweep.html")
+def test_on_paper_the_controls_are_a_legend(visit, pages):
+    page = visit(pages / "runs.html")
+    page.get_by_label("UCB1", exact=True).first.press("Space")
     page.emulate_media(media="print")
-    assert not page.locator("#controls").is_visible()
+    legend = page.locator("#controls label").filter(visible=True)
+    assert set(legend.all_inner_texts()) == set(lines(page, "regret-0-curves"))
+    assert page.locator("#controls input").filter(visible=True).count() == 0
     assert page.locator("#table tbody tr").last.is_visible()
 
 

@@ -28,7 +28,7 @@ function rowsOf(lines, log, bottom) {
   const positive = (value) => (value === null || (log && value <= 0) ? null : value);
   const above = (value) => (value === null || value === undefined ? null : log ? Math.max(value, bottom) : value);
   return lines.flatMap((line) => line.at.map((x, i) => ({
-    x: log && x <= 0 ? null : x, c: line.label, y: positive(line.mean[i]),
+    x: log && x <= 0 ? null : x, c: line.label, w: line.width, y: positive(line.mean[i]),
     l: line.low ? above(line.low[i]) : null, h: line.high ? above(line.high[i]) : null,
   })));
 }
@@ -56,7 +56,7 @@ function wholeTicks(low, high, log) {
   return few ? { values: Array.from({ length: Math.floor(high - low) + 1 }, (_, i) => Math.ceil(low) + i) } : { tickMinStep: 1 };
 }
 
-/** What Vega-Lite draws of curves `{label, color, dash, at, mean, low, high}`. */
+/** What Vega-Lite draws of curves `{label, color, dash, width, at, mean, low, high}`. */
 function curvesSpec(lines, { x, y, log = false, domain = null, zeroLine = false, height = HEIGHT }) {
   const names = lines.map((line) => line.label);
   const type = log ? "log" : "linear";
@@ -74,8 +74,9 @@ function curvesSpec(lines, { x, y, log = false, domain = null, zeroLine = false,
       ...(zeroLine && !log ? [rule] : []),
       { mark: { type: "area", opacity: 0.16, clip: true, interpolate: "linear" },
         encoding: { y: { ...vertical, field: "l" }, y2: { field: "h" } } },
-      { mark: { type: "line", strokeWidth: 1.8, clip: true },
+      { mark: { type: "line", clip: true },
         encoding: { y: { ...vertical, field: "y" },
+          strokeWidth: { field: "w", type: "quantitative", scale: null, legend: null },
           strokeDash: { field: "c", type: "nominal", scale: { domain: names, range: dashes }, legend: null } } },
     ],
     encoding: {
@@ -124,6 +125,7 @@ function readable(place) {
   const mark = document.createElement("span");
   mark.className = "mark";
   let where = null;
+  const offset = () => place.drawn.view.padding().left + place.drawn.view.origin()[0];
   const show = (index) => {
     const lines = place.lines ?? [];
     const at = lines[0]?.at ?? [];
@@ -141,13 +143,13 @@ function readable(place) {
     head.textContent = `${place.along} ${at[where]}`;
     head.className = "head";
     list.replaceChildren(head, ...entries);
-    mark.style.left = `${place.drawn.view.origin()[0] + place.drawn.view.scale("x")(at[where])}px`;
+    mark.style.left = `${offset() + place.drawn.view.scale("x")(at[where])}px`;
     canvas.append(mark);
   };
   canvas.addEventListener("pointermove", (event) => {
     const at = place.lines?.[0]?.at ?? [];
     if (!place.drawn || !at.length) return;
-    const x = place.drawn.view.scale("x").invert(event.clientX - canvas.getBoundingClientRect().left - place.drawn.view.origin()[0]);
+    const x = place.drawn.view.scale("x").invert(event.clientX - canvas.getBoundingClientRect().left - offset());
     const distance = at.map((value) => Math.abs(value - x));
     show(distance.indexOf(Math.min(...distance)));
   });

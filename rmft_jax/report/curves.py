@@ -4,6 +4,7 @@ Nothing is computed here that figures and tables compute otherwise: means and in
 `rmft_jax.statistics` and `rmft_jax.plotting.panels`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from rmft_jax.plotting.panels import evaluation_curves, final_regrets, scenario_curves
+from rmft_jax.plotting.panels import evaluation_curves, final_regrets
 from rmft_jax.plotting.training import training_lines
 from rmft_jax.report.sources import Source
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import TRAINED, is_sweep, text_of
+from rmft_jax.statistics.bootstrap import percentiles, resample
+from rmft_jax.statistics.estimates import TRAINED, estimate_of, is_sweep, text_of
 from rmft_jax.statistics.labels import field_label, value_label
 from rmft_jax.statistics.report import regret_of
 
@@ -114,19 +116,35 @@ def _suff_fail(dataset: xr.Dataset) -> Curves:
 
 def _differences(dataset: xr.Dataset) -> Curves:
     """Regret of each agent minus that of every later one: paired by scenario, or by seed of a sweep."""
-    names, found = agents_of(dataset), {}
     if not is_sweep(dataset):
-        regret = dataset["regret"].astype(np.float64)
-        for i, name in enumerate(names[:-1]):
-            paired = scenario_curves(regret.sel(agent=name, drop=True) - regret.sel(agent=names[i + 1 :]))
-            found |= {f"{name}|{other}": curve for other, curve in _by_agent(paired).items()}
-        return found
+        return _paired_by_scenario(dataset)
+    names, found = agents_of(dataset), {}
     regrets = {name: dataset["baseline_regret"].sel(agent=name, drop=True) for name in names[1:]}
     regrets = {TRAINED: dataset["regret"], **regrets}
     for i, name in enumerate(names):
         for other in names[i + 1 :]:
             paired = dataset.assign(difference=regrets[name] - regrets[other])
             found[f"{name}|{other}"] = estimates.estimate(paired, "difference")
+    return found
+
+
+def _paired_by_scenario(evaluation: xr.Dataset) -> Curves:
+    """As `panels.scenario_curves` of every difference, from one resampling of all agents.
+
+    Resamples share their scenarios, so the difference of their means is the mean of paired differences.
+    """
+    names = agents_of(evaluation)
+    regret = evaluation["regret"].sel(agent=names).transpose("agent", "scenario", "round")
+    curves, rounds, found = regret.to_numpy(), evaluation["round"], {}
+
+    def means(weights: Float[np.ndarray, "B N"]) -> Float[np.ndarray, "B A T"]:
+        return np.stack([weights @ one.astype(np.float64) for one in curves], axis=1)
+
+    resampled, whole = resample(means, curves.shape[1], num_resamples=1000), curves.mean(1, dtype=np.float64)
+    for i, j in itertools.combinations(range(len(names)), 2):
+        mean = xr.DataArray(whole[i] - whole[j], {"round": rounds}, ("round",))
+        band = percentiles(resampled[:, i] - resampled[:, j])
+        found[f"{names[i]}|{names[j]}"] = estimate_of(mean, band, "bootstrap over scenarios")
     return found
 
 

@@ -31,10 +31,10 @@ function box(label, checked, choose) {
 }
 
 /** A piece of an agent's line, as wide as a word. */
-function swatch({ color, dash }) {
+function swatch({ color, dash, width }) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 1, x2: 33, y1: 6, y2: 6, stroke: color, "stroke-width": 2.2, "stroke-dasharray": dash.join() };
+  const attributes = { x1: 1, x2: 33, y1: 6, y2: 6, stroke: color, "stroke-width": width, "stroke-dasharray": dash.join() };
   for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, value);
   for (const [name, value] of Object.entries({ width: 34, height: 12, "aria-hidden": "true" })) svg.setAttribute(name, value);
   svg.append(line);

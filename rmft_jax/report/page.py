@@ -23,7 +23,8 @@ from rmft_jax.report.talks import dialogues_of
 from rmft_jax.running.files import not_written, replacing, writable
 from rmft_jax.statistics.estimates import IntervalName, is_trained
 
-_WIDTH = 1.8  # of lines, in pixels; dashes are multiples of it.
+# Of lines, in pixels; dashes are multiples of it. The trained policy's is wider: in grey its colour is that of others.
+_WIDTH, _WIDE = 1.8, 3.0
 _DASHES: dict[str, Any] = {
     "--": rcParamsDefault["lines.dashed_pattern"],
     ":": rcParamsDefault["lines.dotted_pattern"],
@@ -165,13 +166,15 @@ def _agents(sources: Sequence[Source], contents: Sequence[dict[str, Any]]) -> di
             with source.guarded("choice of agents"):
                 chosen |= {*choose_agents(final_regrets(source.results), source.results.attrs.get("reference"))}
     ordered = sorted(names, key=lambda name: not is_trained(name))
-    return {name: _look(style_of(name)) | {"on": name in chosen, "beyond": name == "uniform"} for name in ordered}
+    found = {name: _look(style_of(name)) | {"on": name in chosen, "beyond": name == "uniform"} for name in ordered}
+    return {name: look | ({"width": _WIDE} if is_trained(name) else {}) for name, look in found.items()}
 
 
 def _look(style: Style) -> dict[str, Any]:
     """A style in the words of SVG."""
     dashes = style.line[1] if isinstance(style.line, tuple) else _DASHES.get(style.line, ())
-    return {"label": style.label, "color": style.color, "dash": [round(_WIDTH * float(d), 2) for d in dashes]}
+    drawn = {"dash": [round(_WIDTH * float(length), 2) for length in dashes], "width": _WIDTH}
+    return {"label": style.label, "color": style.color} | drawn
 
 
 def _ramp(name: str) -> list[str]:
