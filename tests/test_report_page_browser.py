@@ -104,7 +104,10 @@ def test_agents_are_switched_off_and_on_by_keyboard(visit, pages):
     page.wait_for_function("document.querySelectorAll('#regret-0-curves .mark-line path').length === 5")
     page.keyboard.press("Space")
     page.wait_for_function("document.querySelectorAll('#regret-0-curves .mark-line path').length === 6")
+    page.get_by_label("tables: only agents that are on").press("Space")
+    assert page.locator("#table tbody tr").filter(visible=True).count() == 2 * 6
     page.get_by_role("button", name="none").press("Enter")
+    assert page.locator("#table tbody tr").filter(visible=True).count() == 0
     assert lines(page, "regret-0-curves") == []
     assert "Nothing to show here." in page.locator("#regret-0-curves").inner_text()
     page.get_by_role("button", name="all", exact=True).press("Enter")

@@ -52,8 +52,8 @@ function limits(drawn, log) {
 
 /** Ticks at whole numbers: there is no round 2.5. */
 function wholeTicks(low, high, log) {
-  const few = !log && high - low <= 12;
-  return few ? { values: Array.from({ length: Math.floor(high - low) + 1 }, (_, i) => Math.ceil(low) + i) } : { tickMinStep: 1 };
+  if (log || high - low > 12) return { tickMinStep: 1 };
+  return { values: Array.from({ length: Math.floor(high - low) + 1 }, (_, i) => Math.ceil(low) + i) };
 }
 
 /** What Vega-Lite draws of curves `{label, color, dash, width, at, mean, low, high}`. */

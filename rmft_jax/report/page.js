@@ -34,9 +34,9 @@ function box(label, checked, choose) {
 function swatch({ color, dash, width }) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 1, x2: 33, y1: 6, y2: 6, stroke: color, "stroke-width": width, "stroke-dasharray": dash.join() };
-  for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, value);
-  for (const [name, value] of Object.entries({ width: 34, height: 12, "aria-hidden": "true" })) svg.setAttribute(name, value);
+  const set = (one, attributes) => Object.entries(attributes).forEach(([name, value]) => one.setAttribute(name, value));
+  set(line, { x1: 1, x2: 33, y1: 6, y2: 6, stroke: color, "stroke-width": width, "stroke-dasharray": dash.join() });
+  set(svg, { width: 34, height: 12, "aria-hidden": "true" });
   svg.append(line);
   return svg;
 }
@@ -83,8 +83,12 @@ function trainingOf(number) {
 }
 
 const CHARTS = {
-  regret: { lines: (n) => linesOf(n, "regret"), x: "round", y: (n) => `cumulative ${data.sources[n].regret}`, log: true },
-  difference: { lines: differencesOf, x: "round", y: () => `minus ${data.agents[state.reference]?.label}`, zeroLine: true },
+  regret: {
+    lines: (n) => linesOf(n, "regret"), x: "round", y: (n) => `cumulative ${data.sources[n].regret}`, log: true,
+  },
+  difference: {
+    lines: differencesOf, x: "round", y: () => `minus ${data.agents[state.reference]?.label}`, zeroLine: true,
+  },
   training: { lines: trainingOf, x: "iteration", y: () => "regret at the horizon", legend: true },
   suff_fail: { lines: (n) => linesOf(n, "suff_fail"), x: "round", y: () => "SuffFailFreq(t)", domain: [0, 1] },
 };
@@ -162,8 +166,8 @@ function drawArms(panels, numbers) {
     keepFocus(place.querySelector(".legend"), [make("li", {}, choice("agent", options, state.arm, pick))]);
     if (!arms[state.arm]) continue;
     const best = arms[state.arm].shares[0].at(-1);
-    const description = `${titleOf(number)}, ${data.agents[state.arm].label}: share of the best arm at the end ${words(best)}`;
-    draw(place, sharesSpec(arms[state.arm], data.ramp), description);
+    const whose = `${titleOf(number)}, ${data.agents[state.arm].label}`;
+    draw(place, sharesSpec(arms[state.arm], data.ramp), `${whose}: share of the best arm at the end ${words(best)}`);
   }
 }
 
@@ -186,146 +190,42 @@ function drawControls() {
   const form = document.getElementById("controls");
   if (!form) return;
   form.addEventListener("submit", (event) => event.preventDefault());
-  const boxes = Object.entries(data.agents).map(([name, look]) => box([swatch(look), ` ${look.label}`], state.on.has(name), (on) => {
-    if (on) state.on.add(name); else state.on.delete(name);
-    drawAll(["regret", "difference", "suff_fail"]);
-    filterTables();
-  }));
-  const all = (on) => () => {
-    state.on = new Set(on ? Object.keys(data.agents) : []);
-    drawControls();
+  const changed = () => {
     drawAll(["regret", "difference", "suff_fail"]);
     filterTables();
   };
+  const boxes = Object.entries(data.agents).map(([name, look]) => {
+    const turn = (on) => {
+      if (on) state.on.add(name); else state.on.delete(name);
+      changed();
+    };
+    return box([swatch(look), ` ${look.label}`], state.on.has(name), turn);
+  });
+  const all = (on) => () => {
+    state.on = new Set(on ? Object.keys(data.agents) : []);
+    drawControls();
+    changed();
+  };
   const button = (text, on) => make("button", { type: "button", textContent: text, onclick: all(on) });
-  const agents = make("fieldset", {}, make("legend", { textContent: "Agents" }), ...boxes, button("all", true), button("none", false));
+  const agents = make("fieldset", {}, make("legend", { textContent: "Agents" }), ...boxes, button("all", true),
+    button("none", false));
   const names = Object.entries(data.agents).map(([name, { label }]) => [name, label]);
   const axes = make("fieldset", {}, make("legend", { textContent: "Axes" }),
     box(["logarithmic axes of regret"], state.log, (on) => { state.log = on; drawAll(["regret"]); }),
     box(["one vertical axis for all panels"], state.same, (on) => { state.same = on; drawAll(); }),
-    choice("reference of differences", names, state.reference, (name) => { state.reference = name; drawAll(["difference"]); }),
+    choice("reference of differences", names, state.reference, (name) => {
+      state.reference = name;
+      drawAll(["difference"]);
+    }),
     box(["tables: only agents that are on"], state.only, (on) => { state.only = on; filterTables(); }));
   keepFocus(form, [make("details", { open: form.querySelector("details")?.open ?? true },
     make("summary", { textContent: "Agents and axes" }), agents, axes)]);
 }
 
 function filterTables() {
-  for (const row of document.querySelectorAll("tr[data-agent]")) row.hidden = Boolean(state.only) && !state.on.has(row.dataset.agent);
-}
-
-/** The map of a sweep: two dimensions along its axes, the others at one value each. */
-function drawMap(place, number) {
-  const source = data.sources[number];
-  const map = state.map[number];
-  const { dims } = source;
-  const sizes = dims.map((dim) => dim.values.length);
-  const at = (row, column) => {
-    const index = map.fixed.map((value, i) => (i === map.columns ? column : i === map.rows ? row : value));
-    return index.reduce((total, value, i) => total * sizes[i] + value, 0);
-  };
-  const columns = dims[map.columns].values.map((_, i) => i);
-  const rows = map.rows === null ? [0] : dims[map.rows].values.map((_, i) => i);
-  const cells = rows.map((row) => columns.map((column) => at(row, column)));
-  const known = cells.map((line) => line.map((index) => valueOf(source, index, map)));
-  const finite = known.flat().map((value) => value?.[0]).filter((value) => value !== null && value !== undefined);
-  const [low, high] = [Math.min(...finite), Math.max(...finite)];
-  const far = Math.max(Math.abs(low), Math.abs(high)) || 1;
-  const share = (value) => (map.minus ? (value + far) / (2 * far) : high > low ? (value - low) / (high - low) : 0.5);
-  const ramp = map.minus ? data.diverging : data.ramp;
-  const cell = (row, column) => {
-    const index = cells[row][column];
-    const { title, status } = source.settings[index];
-    const value = known[row][column];
-    const text = value ? words(value[0]) : status === "finished" ? "–" : status;
-    const name = `${title}: ${value ? estimate(...value) : text}`;
-    const open = make("button", { type: "button", textContent: text, title: name, "aria-label": name,
-      "aria-pressed": String(state.setting[number] === index), tabIndex: state.setting[number] === index ? 0 : -1 });
-    open.addEventListener("click", () => openSetting(number, index));
-    if (value) {
-      open.style.background = ramp[Math.round(share(value[0]) * (ramp.length - 1))];
-      open.style.color = isDark(open.style.background) ? "#fff" : "#000";
-    } else open.className = "none";
-    return make("td", {}, open);
-  };
-  const head = columns.map((column) => make("th", { scope: "col", textContent: dims[map.columns].values[column] }));
-  const corner = `${map.rows === null ? "" : `${dims[map.rows].label} ↓ `}${dims[map.columns].label} →`;
-  const body = rows.map((row) => make("tr", {},
-    make("th", { scope: "row", textContent: map.rows === null ? "" : dims[map.rows].values[row] }),
-    ...columns.map((column) => cell(row, column))));
-  const table = make("table", { className: "map" },
-    make("caption", { textContent: `${source.name}: ${source.regret}${map.minus ? ", difference" : ""}; shown: ${settingOf(number).title}` }),
-    make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: corner }), ...head)), make("tbody", {}, ...body));
-  if (!table.querySelector('button[tabindex="0"]')) table.querySelector("button").tabIndex = 0;
-  table.addEventListener("keydown", walk);
-  const focused = place.contains(document.activeElement) && document.activeElement.closest(".map");
-  keepFocus(place, [make("div", { className: "choices" }, ...mapChoices(place, number)),
-    make("div", { className: "scroll" }, table)]);
-  if (focused) place.querySelector('[aria-pressed="true"]')?.focus();
-}
-
-/** Regret at the horizon of the agent of a map, or its difference to another one. */
-function valueOf(source, index, map) {
-  const setting = source.settings[index];
-  const last = (curve) => curve && curve.map((side) => side.at(-1));
-  if (!map.minus) return last(setting.regret?.curves[map.agent]) ?? null;
-  const straight = last(setting.difference?.curves[`${map.agent}|${map.minus}`]);
-  const turned = last(setting.difference?.curves[`${map.minus}|${map.agent}`]);
-  const minus = (value) => (value === null || value === undefined ? value : -value);
-  return straight ?? (turned ? [minus(turned[0]), minus(turned[2]), minus(turned[1])] : null);
-}
-
-/** The lists that choose the axes of a map, the values of other dimensions, and the agent. */
-function mapChoices(place, number) {
-  const source = data.sources[number];
-  const map = state.map[number];
-  const redraw = () => drawMap(place, number);
-  const open = source.dims.map((dim, i) => [String(i), dim.label]);
-  const axis = (name, other) => (value) => {
-    if (map[other] === Number(value)) map[other] = map[name];
-    map[name] = Number(value);
-    redraw();
-  };
-  const axes = map.rows === null ? [] : [choice("down", open, String(map.rows), axis("rows", "columns")),
-    choice("across", open, String(map.columns), axis("columns", "rows"))];
-  const others = source.dims.map((dim, i) => [dim, i]).filter(([dim, i]) => i !== map.rows && i !== map.columns && dim.values.length > 1);
-  const fixed = others.map(([dim, i]) => choice(dim.label, dim.values.map((value, at) => [String(at), value]),
-    String(map.fixed[i]), (value) => { map.fixed[i] = Number(value); redraw(); }));
-  const agents = source.agents.map((name) => [name, data.agents[name].label]);
-  const compared = [["", "nothing"], ...agents.filter(([name]) => name !== map.agent)];
-  return [...axes, ...fixed,
-    choice("agent", agents, map.agent, (name) => { map.agent = name; if (map.minus === name) map.minus = ""; redraw(); }),
-    choice("minus", compared, map.minus, (name) => { map.minus = name; redraw(); })];
-}
-
-/** Shows the curves of a cell, and leads to them. */
-function openSetting(number, index) {
-  state.setting[number] = index;
-  drawMap(document.querySelectorAll(".maps > div")[data.sources.filter((s, i) => s.dims.length && i < number).length], number);
-  drawAll();
-  const caption = document.querySelector(`#regret-${number}-curves figcaption`);
-  caption?.scrollIntoView({ block: "center" });
-  caption?.focus({ preventScroll: true });
-}
-
-/** The arrow keys walk among the cells of a map. */
-function walk(event) {
-  const { cellIndex } = event.target.closest("td") ?? {};
-  const row = event.target.closest("tr");
-  const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-  if (cellIndex === undefined || !(event.key in steps)) return;
-  event.preventDefault();
-  const [down, right] = steps[event.key];
-  const rows = [...row.parentElement.rows];
-  const next = rows[rows.indexOf(row) + down]?.cells[cellIndex + right]?.querySelector("button");
-  if (!next) return;
-  event.target.tabIndex = -1;
-  next.tabIndex = 0;
-  next.focus();
-}
-
-function isDark(color) {
-  const [red, green, blue] = color.match(/\d+/g).map(Number);
-  return 0.299 * red + 0.587 * green + 0.114 * blue < 140;
+  for (const row of document.querySelectorAll("tr[data-agent]")) {
+    row.hidden = Boolean(state.only) && !state.on.has(row.dataset.agent);
+  }
 }
 
 /** Makes the headings of tables buttons that sort: up, and then down. */
@@ -344,11 +244,13 @@ function sort(table, column, down) {
   const compare = (a, b) => {
     const [first, second] = [key(a), key(b)];
     if (unknown(first) || unknown(second)) return Number(unknown(first)) - Number(unknown(second)); // Last, both ways.
-    const order = Number.isNaN(Number(first) + Number(second)) ? first.localeCompare(second) : Number(first) - Number(second);
+    const difference = Number(first) - Number(second);
+    const order = Number.isNaN(difference) ? first.localeCompare(second) : difference;
     return down ? -order : order;
   };
   table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
-  [...table.tHead.rows[0].cells].forEach((head, i) => head.setAttribute("aria-sort", i !== column ? "none" : down ? "descending" : "ascending"));
+  const order = down ? "descending" : "ascending";
+  [...table.tHead.rows[0].cells].forEach((head, i) => head.setAttribute("aria-sort", i === column ? order : "none"));
 }
 
 /** Puts the page together from `data`; what was chosen before stays chosen. */
@@ -366,11 +268,14 @@ function start() {
     }
     const open = source.dims.map((dim, i) => i).filter((i) => source.dims[i].values.length > 1);
     const [rows, columns] = open.length > 1 ? [open[1], open[0]] : [null, open[0] ?? 0];
-    state.map[number] ??= { rows, columns, fixed: source.dims.map((dim) => dim.values.length - 1), agent: source.agents[0], minus: "" };
+    const fixed = source.dims.map((dim) => dim.values.length - 1);
+    if (state.map[number]?.fixed.length !== fixed.length) { // Also where a sweep has grown by a dimension.
+      state.map[number] = { rows, columns, fixed, agent: source.agents[0], minus: "" };
+    }
   });
   const maps = document.querySelector(".maps");
   data.sources.forEach((source, number) => {
-    if (source.dims.length) drawMap(maps.appendChild(make("div", {})), number);
+    if (source.dims.length) drawMap(maps.appendChild(make("div", { id: `map-${number}` })), number);
   });
   document.querySelectorAll("table.sortable").forEach(makeSortable);
   drawControls();

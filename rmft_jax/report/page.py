@@ -259,7 +259,7 @@ def _document(sources: Sequence[Source], main: ET.Element, data: dict[str, Any])
     # Nothing in a text may end the script that holds it.
     numbers = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
     parts += [f'<script type="application/json" id="data">{numbers}</script>']
-    scripts = (library(), _file("charts.js") + _file("page.js"))
+    scripts = (library(), "".join(map(_file, ("charts.js", "map.js", "page.js"))))
     parts += ['<script type="module">' + script.replace("</script", "<\\/script") + "</script>" for script in scripts]
     return "\n".join(['<!DOCTYPE html><html lang="en"><head>', *parts, "</body></html>", ""])
 
