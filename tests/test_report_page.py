@@ -156,7 +156,7 @@ def test_every_setting_of_a_sweep_has_its_curves(of_sweep):
 
 
 def test_a_report_of_75_settings_is_small():
-    grid = {"horizon": [60, 80, 100, 150, 200], "num_arms": [2, 3, 4, 5, 6], "k": [1, 2, 4]}
+    grid = {"horizon": [60, 80, 100, 150, 200], "num_arms": [2, 3, 4, 5, 6], "k": [1, 2, 4], "seed": [0, 1]}
     source = Source("sweep", Path("sweep"), results=made_sweep(grid, reports.RIVALS))
     page, _ = make_page([source])
     assert len(page.encode()) < 5e6
