@@ -63,6 +63,7 @@ from .problems import Sinusoidal as Sinusoidal
 from .problems import Softmax as Softmax
 from .problems import Stationary as Stationary
 from .problems import get_environment as get_environment
+from .report import write_report as write_report
 from .running.benchmark import bench_agents as bench_agents
 from .running.guarantees import certificate as certificate
 from .running.storage import RunDirectory as RunDirectory

@@ -13,7 +13,8 @@ import rmft_jax
 
 SOURCE = Path(rmft_jax.__file__).parent
 # Bottom-up: a file imports only from its own room and from those before it in this list.
-ORDER = ["config", "problems", "agents", "statistics", "method", "running", "language", "sweeps", "plotting", "cli"]
+ORDER = ["config", "problems", "agents", "statistics", "method", "running", "language", "sweeps", "plotting"]
+ORDER += ["report", "cli"]
 
 PUBLIC: list[str] = vars(rmft_jax)["__all__"]
 

@@ -15,6 +15,7 @@ _COMMANDS = {
     "sweep": ("sweep", "sweep"),
     "bench-agents": ("bench", "bench_agents"),
     "plot": ("plot", "plot"),
+    "report": ("report", "report"),
     "show": ("show", "show"),
     "serve": ("serve", "serve"),
     "table": ("plot", "table"),
@@ -35,6 +36,7 @@ commands:
   sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
   plot DIR                    the figures of a run or a sweep
+  report DIR [DIR ...]        all of it in one HTML file, several side by side; --watch follows a run in training
   show DIR                    dialogues of a language model, with what was kept
   serve DIR                   a chat endpoint on this machine for a language model of ours, which can be tuned there
   table DIR                   its regrets as Markdown, LaTeX or CSV

@@ -30,6 +30,7 @@ class Dialogue:
     regret: `[T]` cumulative.
     invalid: `[T]` whether the answer named no arm.
     kept: whether it was selected.
+    scenario: the number of its scenario.
     """
 
     intro: str
@@ -38,6 +39,7 @@ class Dialogue:
     regret: Float[np.ndarray, "T"]
     invalid: Bool[np.ndarray, "T"]
     kept: bool
+    scenario: int = 0
 
 
 def dialogue_of(
@@ -60,12 +62,12 @@ def dialogue_of(
     )
 
 
-def rollouts_of(policy: TrainedPolicy, scenario: int) -> list[Dialogue]:
+def rollouts_of(policy: TrainedPolicy, scenario: int | None) -> list[Dialogue]:
     """The rollouts of one scenario, played and selected as in an iteration that began with this policy.
 
     Args:
       policy: a language model.
-      scenario: its number in the iteration.
+      scenario: its number in the iteration. None: the first one of which anything is kept.
 
     Raises:
       ConfigError: if there is no such scenario, or the policy writes no text.
@@ -75,16 +77,18 @@ def rollouts_of(policy: TrainedPolicy, scenario: int) -> list[Dialogue]:
     require(isinstance(config.policy, Text), got, need, "a run of text-toy")
     assert isinstance(config.policy, Text)
     most = config.num_scenarios - 1
-    require(0 <= scenario <= most, f"scenario {scenario}", f"one from 0 to {most}", "--scenario 0")
+    require(scenario is None or 0 <= scenario <= most, f"scenario {scenario}", f"one from 0 to {most}", "--scenario 0")
     state = starting_from(config, RunKeys.create(policy.config.seed).train, policy.agent.params)
     played, regret, kept = jax.jit(_selected)(state)
+    scenario = int(np.argmax(np.any(kept, axis=1))) if scenario is None else scenario
     agent = make_agent(state)
     assert isinstance(agent, LanguageAgent)
     own = jax.tree.map(lambda leaf: leaf[scenario], (played, regret, kept))
     tokenizer, found = config.policy.loaded.tokenizer, []
     for rollout in range(config.num_rollouts):
         trajectory, regrets, selected = jax.tree.map(lambda leaf, at=rollout: leaf[at], own)
-        found.append(dialogue_of(agent, tokenizer, trajectory, regrets, bool(selected)))
+        dialogue = dialogue_of(agent, tokenizer, trajectory, regrets, bool(selected))
+        found.append(dataclasses.replace(dialogue, scenario=scenario))
     return found
 
 

@@ -118,7 +118,7 @@ def view(
     final = final_regrets(dataset) if baselines is None else {}
     left_out = tuple(agent for agent, level in final.items() if agent not in names and level != 0)
     if not is_sweep(dataset):
-        found = _of_evaluation(dataset.sel(agent=names), name)
+        found = evaluation_curves(dataset.sel(agent=names), name)
         curves = {agent: found.sel(agent=agent) for agent in names}
         return View({"": curves}, styles_of(names), regret, None, "", left_out)
     cells = {title: estimates.estimates(part, name) for title, part in parts(dataset, by).items()}
@@ -195,7 +195,8 @@ def points_of(dim: str, curve: xr.Dataset) -> list[dict[str, Any]]:
     return points.rename_axis(dim).reset_index().to_dict("records")
 
 
-def _of_evaluation(evaluation: xr.Dataset, variable: str) -> xr.Dataset:
+def evaluation_curves(evaluation: xr.Dataset, variable: str) -> xr.Dataset:
+    """The curves of all agents of an evaluation, `regret` or `suff_fail_freq` over `agent` and `round`."""
     if variable == "regret":
         return scenario_curves(evaluation["regret"])
     last, rounds = evaluation["last_best_round"].transpose("agent", "scenario"), evaluation["round"]

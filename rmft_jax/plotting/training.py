@@ -45,7 +45,7 @@ def plot_training(
     dataset = closed(dataset, by, select)
     compared = dataset if is_sweep(dataset) else xr.Dataset() if evaluation is None else evaluation
     dataset = dataset if is_sweep(dataset) else dataset.rename(regret="training_regret")
-    lines = {title: _lines_of(part) for title, part in parts(dataset, by).items()}
+    lines = {title: training_lines(part) for title, part in parts(dataset, by).items()}
     styles = house.value_styles(list(lines)) if by else {"": house.STYLES[TRAINED]}
     with_entropy = any("entropy" in one for one in lines.values())
     with house.sheet(style, 3.4 if with_entropy else 2.5) as figure:
@@ -74,7 +74,8 @@ def plot_training(
         return figure
 
 
-def _lines_of(dataset: xr.Dataset) -> _Lines:
+def training_lines(dataset: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The curves of training that a sweep holds, or the metrics of a run whose `regret` is named `training_regret`."""
     found = {}
     for name in (name for name in _VARIABLES if name in dataset):
         estimated = estimate(dataset, name)
