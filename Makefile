@@ -14,7 +14,7 @@ LOCK ?= requirements.lock
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
-SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name py.typed) README.md LICENSE
+SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name '*.js' -o -name '*.css' -o -name py.typed) README.md LICENSE
 
 .PHONY: quickstart language test test-slow test-accelerators theory lint clean
 
