@@ -23,7 +23,7 @@ _MARKS = {"trained contexts": ("#D55E00", "o"), "held-out contexts": ("#0072B2",
 def draw(record: Mapping[str, Any]) -> DataFigure:
     """Regret of every part in contexts of training and in those held out, beside that of three who read no words."""
     first, written = next(iter(record.values()))["places"], []
-    with column_figure(1.1 + 0.27 * len(record)) as (figure, axes):
+    with column_figure(1.3 + 0.27 * len(record)) as (figure, axes):
         for number, (name, part) in enumerate(record.items()):
             for shift, (place, (color, marker)) in enumerate(_MARKS.items()):
                 found, height = part["places"][place]["regret"], -number - 0.25 * shift
@@ -43,6 +43,7 @@ def draw(record: Mapping[str, Any]) -> DataFigure:
             axes.axvline(found["mean"], color=color, linestyle=line, linewidth=1, label=label)
             written.append({"part": name, "place": "trained contexts", "mean": found["mean"]})
         axes.set_yticks([-number - 0.125 for number in range(len(record))], [part["what"] for part in record.values()])
+        axes.set_ylim(-len(record) + 0.35, 0.4)
         axes.tick_params(axis="y", labelsize="x-small")
         figure.supxlabel("pseudo-regret at T (reward units)")
         figure.legend(loc="outside upper center", ncols=2)
