@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -46,6 +46,9 @@ class TrainArguments:
     """How an iteration fine-tunes."""
     decision_map: str | None = None
     """What maps scores to play."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Logs to keep in --out beside metrics.jsonl: event files of TensorBoard, a run of Weights & Biases, offline unless
+    WANDB_MODE=online. Each needs the extra of its name."""
     num_devices: int | None = None
     """GPUs, TPU or CPU cores that share the scenarios. Default: as many as there are and divide num_scenarios."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -104,7 +107,7 @@ def train(argv: list[str]) -> int:
         processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
     preset = f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "num_devices")}
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "num_devices", "log")}
     try:
         summary = training.train(config, arguments.out, preset=preset, start=start, **options)
     except training.TrainingDivergedError as error:

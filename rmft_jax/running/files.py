@@ -134,7 +134,7 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> Path:
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON, whole or not at all; numbers that are none become null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -152,13 +152,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _without_nan(values: Any) -> Any:
+def without_nan(values: Any) -> Any:
     """JSON knows no NaN: numbers that are none become null."""
     match values:
         case dict():
-            return {key: _without_nan(value) for key, value in values.items()}
+            return {key: without_nan(value) for key, value in values.items()}
         case list() | tuple():
-            return [_without_nan(value) for value in values]
+            return [without_nan(value) for value in values]
         case float() if not math.isfinite(values):
             return None
     return values

@@ -130,7 +130,7 @@ class ResultDirectory:
 
     def _remove_halves(self) -> None:
         """Removes what processes left that were killed as they wrote; figures and evaluations need no lock."""
-        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations")]
+        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations", "wandb")]
         for path in itertools.chain(self.path.glob(TEMPORARY), *(folder.rglob(TEMPORARY) for folder in folders)):
             path.unlink(missing_ok=True)
 
@@ -186,13 +186,16 @@ class ResultDirectory:
 class RunDirectory(ResultDirectory):
     """The files of one run.
 
-    `config.json`, `metrics.nc`, `evaluation.nc`, `summary.json`, `checkpoints/`, `figures/`, and `evaluations/` for
-    evaluations under other settings.
+    `config.json`, `metrics.nc`, `metrics.jsonl`, `evaluation.nc`, `summary.json`, `checkpoints/`, `figures/`,
+    `evaluations/` for evaluations under other settings, and where they were asked for `tensorboard/` and `wandb/`.
     """
 
     kind, command, record_name = "run", "rmft train", "config.json"
     early = ("start.npz",)
-    parts = (*early, "checkpoints", "figures", "evaluations", "metrics.nc", "evaluation.nc", "summary.json")
+    parts = (
+        *early, "checkpoints", "figures", "evaluations", "metrics.nc", "metrics.jsonl", "evaluation.nc", "summary.json",
+        "tensorboard", "wandb",
+    )  # fmt: skip
 
     @property
     def checkpoints(self) -> Path:

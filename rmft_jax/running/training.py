@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rmft_jax.running.checkpoints import Checkpoints, revived, stored
 from rmft_jax.running.files import RunError
 from rmft_jax.running.history import History
 from rmft_jax.running.interruption import StopSignals
+from rmft_jax.running.logs import Callback, Log, Row, append_line, opened, require_logs, restore_lines
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.provenance import versions
 from rmft_jax.running.storage import RunDirectory
@@ -55,9 +56,13 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     num_devices: int | None = None,
+    on_chunk: Callback | None = None,
+    log: Sequence[str] = (),
     reporter: ProgressReporter | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, evaluates, and leaves a complete run directory.
+
+    After every chunk of iterations its metrics stand in `metrics.nc`, and as a line in `metrics.jsonl`.
 
     Of several processes (`processes.join`), which all call this with the same arguments, the first has the directory.
 
@@ -71,6 +76,10 @@ def train(
       overwrite: replace a run in `directory`.
       num_devices: how many share the scenarios. None: as many as there are and share them evenly; on CPU there is one
         per core, unless JAX has started before with less.
+      on_chunk: called in the first process after every chunk, once that is saved, with its line in `metrics.jsonl` as a
+        dictionary and the state: `def on_chunk(row, state)`. What it raises ends the run, which can be resumed. A
+        resumed run does not tell again what it told before.
+      log: further logs to keep, some of `tensorboard` and `wandb`, each with the package of an extra of its name.
       reporter: where progress is shown. None: standard error.
 
     Returns:
@@ -85,6 +94,7 @@ def train(
     config.validate()
     if resume and overwrite:
         raise RunError("got both --resume and --overwrite; try one of them")
+    require_logs(log)
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
     require_contract(config.rmft)
@@ -104,7 +114,7 @@ def train(
             RunDirectory.create(directory, config, preset, overwrite, write_start)
         if run.start.is_file():
             beginning = _beginning(config, read_policy(run.start))
-        summary = _Session(config, preset, run, reporter, stop, mesh).run(beginning)
+        summary = _Session(config, preset, run, reporter, stop, mesh, on_chunk, log).run(beginning)
     processes.meet()  # Who left before the evaluation would be taken for dead.
     return summary
 
@@ -189,9 +199,11 @@ class _Session:
         reporter: ProgressReporter,
         stop: StopSignals,
         mesh: Mesh | None,
+        on_chunk: Callback | None,
+        log: Sequence[str],
     ):
         self._config, self._preset, self._run, self._reporter, self._stop = config, preset, run, reporter, stop
-        self._mesh = mesh
+        self._mesh, self._on_chunk, self._log = mesh, on_chunk, log
         self._checkpoints = Checkpoints(run.checkpoints, run.identity(), reporter.note)
 
     def run(self, beginning: TrainState) -> dict[str, Any]:
@@ -204,11 +216,13 @@ class _Session:
                 self._reporter.note(f"{self._run.path} is complete: nothing to resume; --overwrite trains it again")
                 return summary
             self._reporter.note(f"resuming {self._run.path} at iteration {history.done} of {total}")
+        rows = restore_lines(self._run, history)
         if history.done < total or not history.validated:
-            self._train(state, history)
+            with opened(self._log, self._run, rows) as logs:
+                self._train(state, history, logs)
         return self._finish(history)
 
-    def _train(self, state: TrainState, history: History) -> None:
+    def _train(self, state: TrainState, history: History, logs: Sequence[Log]) -> None:
         config, device = self._config, device_name(self._mesh)
         self._note_other_device(device)
         with self._reporter.status("compiling the training step"):
@@ -218,7 +232,9 @@ class _Session:
         with self._reporter.bar("iteration", config.rmft.num_iterations, history.done) as bar, self._stop.deferred():
             for _ in training(stepper, history, config, _one):
                 _require_finite(history)
-                self._save(local(stepper.state), history, device)
+                newest = local(stepper.state)
+                self._save(newest, history, device)
+                self._tell(newest, history, logs)
                 if history.done:
                     latest = (history.metrics[name][0, -1] for name in ("regret", "entropy"))
                     bar.update(history.done, history.live_regret, *map(float, latest))
@@ -229,6 +245,14 @@ class _Session:
         attrs = {"seed": self._config.seed, "horizon": self._config.rmft.horizon, "device": device}
         self._run.write_dataset("metrics.nc", history.dataset().assign_attrs(attrs))
         self._checkpoints.save(state, history)
+
+    def _tell(self, state: TrainState, history: History, logs: Sequence[Log]) -> None:
+        row: Row = history.row() | {"seconds": round(history.seconds, 3)}
+        append_line(self._run, row)
+        for log in logs:
+            log(row)
+        if self._on_chunk is not None:
+            self._on_chunk(row, state)
 
     def _note_other_device(self, device: str) -> None:
         with contextlib.suppress(RunError):
