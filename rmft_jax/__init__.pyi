@@ -76,6 +76,7 @@ from .statistics.growth import trend_test as trend_test
 from .statistics.horizons import horizon_growth as horizon_growth
 from .statistics.report import summarize as summarize
 from .statistics.tables import table as table
+from .sweeps.compare import compare_runs as compare_runs
 from .sweeps.generalization import evaluate_grid as evaluate_grid
 from .sweeps.run import run_sweep as run_sweep
 from .sweeps.spec import Sweep as Sweep

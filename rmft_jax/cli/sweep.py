@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tyro
 
-from rmft_jax.cli.common import fail, parse
+from rmft_jax.cli.common import fail, parse, suggest
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
@@ -73,6 +73,7 @@ def sweep(argv: list[str]) -> int:
             f"{_duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
             f"{_duration(expected.trial)})"
         )
+        suggest(["sweep", arguments.spec, "--out", arguments.out or f"runs/{arguments.spec.stem}"])
         return 0
     assert arguments.out is not None
     names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")
@@ -83,6 +84,7 @@ def sweep(argv: list[str]) -> int:
         left = f", {outcome.missing} not run" if outcome.missing else ""
         first = next(f"{label}: {message}" for label, message in outcome.failures.items())
         return fail(f"{len(outcome.failures)} cells failed{left}; --resume tries them again; the first one, {first}", 3)
+    suggest(["plot", arguments.out], ["table", arguments.out])
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rmft_jax.cli.common import API, fail, parse, print_summary, value_of
+from rmft_jax.cli.common import API, fail, parse, print_summary, suggest, value_of
 from rmft_jax.cli.plot import plot
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
@@ -120,4 +120,7 @@ def train(argv: list[str]) -> int:
         f"trained in {summary['wall_seconds']:.0f} s, of which {summary['compile_seconds']:.0f} s compilation, "
         f"on {summary['device']}"
     )
-    return plot([str(arguments.out)])
+    code, told = plot([str(arguments.out)]), config.rmft.policy.name == "text"
+    other = ("--contexts", "held-out") if told else ("--horizon", 2 * config.rmft.horizon)
+    suggest(*[["show", arguments.out]] * told, ["evaluate", arguments.out, *other])
+    return code

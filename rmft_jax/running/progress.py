@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class Bar:
@@ -33,8 +34,12 @@ class Bar:
             done, f"held-out regret {validation_regret:.2f} · rollout regret {regret:.2f} · entropy {entropy:.3f}"
         )
 
+    def tick(self, label: str) -> None:
+        """Counts what is done."""
+        self._move(self._done + 1, label)
+
     def add(self, label: str, regret: float) -> None:
-        """Counts a cell that finished."""
+        """Counts a cell or an agent that finished."""
         self._move(self._done + 1, f"{label} · regret {regret:.2f}")
 
     def fail(self, label: str, message: str) -> None:
@@ -65,6 +70,11 @@ class ProgressReporter:
     def __init__(self, console: Console | None = None):
         self._console = console or Console(stderr=True, highlight=False)
 
+    @classmethod
+    def silent(cls) -> "ProgressReporter":
+        """One that says nothing."""
+        return cls(Console(quiet=True))
+
     def note(self, message: str) -> None:
         """One line."""
         self._console.print(message, soft_wrap=True, markup=False)
@@ -78,13 +88,15 @@ class ProgressReporter:
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int, done: int) -> Iterator[Bar]:
-        """A bar over iterations or cells, starting at `done`."""
+        """A bar over iterations, cells or agents, starting at `done`."""
+        whole, flexible = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            BarColumn(min(24, self._console.width // 6), table_column=whole),
+            MofNCompleteColumn(table_column=whole.copy()),
+            TimeElapsedColumn(table_column=whole.copy()),
+            TextColumn("{task.fields[left]}", table_column=whole.copy()),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=flexible),
         )
-        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
+        hidden = not self._console.is_terminal
+        with Progress(*columns, console=self._console, disable=hidden, expand=True) as bar:
             yield Bar(self._console, bar, what, total, done)

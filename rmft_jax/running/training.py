@@ -268,9 +268,9 @@ class _Session:
 
     def _finish(self, history: History) -> dict[str, Any]:
         config, algorithm = self._config, self._config.rmft
-        with self._reporter.status(f"evaluating on {config.num_test_scenarios} held-out scenarios"):
-            agent = algorithm.agent(jax.tree.map(jnp.asarray, history.best_of()))
-            dataset = evaluate_run(config, agent, RunKeys.create(config.seed).test)
+        self._reporter.note(f"evaluating on {config.num_test_scenarios} held-out scenarios")
+        agent = algorithm.agent(jax.tree.map(jnp.asarray, history.best_of()))
+        dataset = evaluate_run(config, agent, RunKeys.create(config.seed).test, reporter=self._reporter)
         self._run.write_dataset("evaluation.nc", dataset)
         rollouts = algorithm.num_iterations * algorithm.num_scenarios * algorithm.num_rollouts
         summary = {
@@ -289,11 +289,23 @@ class _Session:
 
 
 @pinned()
-def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
+def evaluate_run(
+    config: RunConfig,
+    agent: Agent,
+    key: ScalarKey,
+    *,
+    num_arms: int | None = None,
+    reporter: ProgressReporter | None = None,
+) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`.
 
-    `num_arms`: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
-    that is told of problems in words, plays as many.
+    Args:
+      config: of the run.
+      agent: the policy.
+      key: determines scenarios and rewards.
+      num_arms: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
+        that is told of problems in words, plays as many.
+      reporter: where progress is shown. None: nowhere.
     """
     if isinstance(agent, RefittedAgent):
         config = config if num_arms is None else config.replace(num_arms=num_arms)
@@ -303,7 +315,8 @@ def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: i
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent
         problem = dataclasses.replace(problem, extent=extent)
     agents = {"rmft": agent, **make_baselines(config.rmft.problem())}
-    return evaluation.evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=key)
+    with (reporter or ProgressReporter.silent()).bar("agent", len(agents), 0) as bar:
+        return evaluation.evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=key, watch=bar.add)
 
 
 def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
