@@ -10,10 +10,9 @@ import tyro
 
 from rmft_jax.agents import make_agents
 from rmft_jax.agents.catalogue import fitting
-from rmft_jax.cli.common import parse, print_summary, suggest
+from rmft_jax.cli.common import imports, parse, print_summary, suggest
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
-from rmft_jax.config.plugins import imported
 from rmft_jax.plotting import plot_run
 from rmft_jax.problems import Environment, Problem, Stationary, get_environment
 from rmft_jax.running import benchmark
@@ -93,10 +92,9 @@ def bench_agents(argv: list[str]) -> int:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
         for path in plot_run(None, dataset, arguments.out):
             print(f"figure: {path} (and .pdf)")
-    again = [word for path in imported() for word in ("--import", path)]
     suggest(
         ["table", arguments.out / "agents.nc", "--format", "latex"]
         if arguments.out
-        else ["bench-agents", *argv, *again, "--out", "runs/agents"]
+        else ["bench-agents", *argv, *imports(), "--out", "runs/agents"]
     )
     return 0

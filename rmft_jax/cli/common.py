@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
+from rmft_jax.config.plugins import imported
 from rmft_jax.statistics.report import table
 
 _T = TypeVar("_T")
@@ -95,6 +96,18 @@ def values_by_name(option: str, groups: Groups, need: str, example: str) -> dict
         require(name not in found, f"{option} {name} twice", "each name once", tried)
         found[name] = value
     return found
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def imports() -> list[str]:
+    """The options that import again what users' code was imported."""
+    return [word for path in imported() for word in ("--import", path)]
 
 
 def short_name(words: str) -> str:

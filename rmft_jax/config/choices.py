@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from rmft_jax.config.checks import ConfigError, require
 from rmft_jax.config.plugins import load_optional, load_plugins
 from rmft_jax.config.settings import KINDS, Settings, Value, checked, hints_of, is_settings, shown
+from rmft_jax.config.words import plain_doc
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -131,7 +132,7 @@ class ChoiceRegister(Register[Named], Generic[C]):
         def register(cls: type[T]) -> type[T]:
             made: Any = cls
             _require_complete(self.kind, name, made)
-            description = inspect.cleandoc(made.__doc__ or name).splitlines()[0].rstrip(".")
+            description = inspect.cleandoc(plain_doc(made) or name).splitlines()[0].rstrip(".")
             self.add(name, Named(made(), description), made)
             made.name = name
             return cls

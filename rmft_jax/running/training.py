@@ -98,7 +98,7 @@ def train(
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
     require_contract(config.rmft)
-    beginning = _beginning(config, start)
+    beginning = beginning_of(config, start)
     reporter = reporter or ProgressReporter()
     if not processes.is_first():
         _follow(config, directory, beginning, mesh)
@@ -113,7 +113,7 @@ def train(
             write_start = None if start is None else functools.partial(_write_start, start, config, preset)
             RunDirectory.create(directory, config, preset, overwrite, write_start)
         if run.start.is_file():
-            beginning = _beginning(config, read_policy(run.start))
+            beginning = beginning_of(config, read_policy(run.start))
         summary = _Session(config, preset, run, reporter, stop, mesh, on_chunk, log).run(beginning)
     processes.meet()  # Who left before the evaluation would be taken for dead.
     return summary
@@ -142,8 +142,8 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
     return policy_of(config, preset, {"iteration": iteration}, lambda like: fitted(named(params), like))
 
 
-def _beginning(config: RunConfig, start: TrainedPolicy | None) -> TrainState:
-    """The state before the first iteration."""
+def beginning_of(config: RunConfig, start: TrainedPolicy | None) -> TrainState:
+    """The state before the first iteration, with random weights or those of a trained policy."""
     key = RunKeys.create(config.seed).train
     if start is None:
         return init(config.rmft, key)

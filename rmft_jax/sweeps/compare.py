@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from rmft_jax.agents import reference_agent
 from rmft_jax.config.checks import require
 from rmft_jax.method.evaluation import Play
 from rmft_jax.running.files import RunError
@@ -52,9 +53,12 @@ def _dataset(run: RunDirectory, coordinates: dict[str, Any]) -> xr.Dataset:
     trained = run.read_dataset("metrics.nc").rename({name: f"training_{name}" for name in PLAYED_TOO}).drop_attrs()
     best = np.argmin(trained["validation_regret"].to_numpy())
     trained = trained.assign(best_iteration=((), trained["validation_iteration"].to_numpy()[best]))
+    config, _ = run.read_config()
     if not (run.path / "evaluation.nc").is_file():
-        return trained
-    evaluation, (config, _) = run.read_dataset("evaluation.nc"), run.read_config()
+        problem = config.rmft.problem()
+        told = {"regret": problem.regret.kind, "regret_form": problem.regret.form}
+        return trained.assign_attrs(told | {"reference": reference_agent(problem)})
+    evaluation = run.read_dataset("evaluation.nc")
     plays = {str(name): _play(evaluation.sel(agent=name)) for name in evaluation["agent"].values}
     if "rmft" not in plays:
         raise RunError(f"{run.path} has an evaluation without the policy; try `rmft evaluate {run.path}`")
