@@ -70,6 +70,7 @@ from .running.training import train as train
 from .running.weights import pretrained_names as pretrained_names
 from .statistics.bootstrap import mean_interval as mean_interval
 from .statistics.bootstrap import paired_difference as paired_difference
+from .statistics.frames import to_dataframe as to_dataframe
 from .statistics.growth import growth_exponent as growth_exponent
 from .statistics.growth import regression_test as regression_test
 from .statistics.growth import trend_test as trend_test

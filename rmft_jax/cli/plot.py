@@ -88,7 +88,7 @@ def plot(argv: list[str]) -> int:
     choice = arguments.choice()
     _check(arguments)
     dataset, metrics, figures = _read(arguments.directories, arguments.kind in (None, "training"))
-    with ProgressReporter().status("drawing figures"):
+    with ProgressReporter().status("drawing figures", lines=False):
         for path in _drawn(arguments, choice, dataset, metrics, figures):
             beside = (suffix for suffix in (".pdf", ".csv") if path.with_name(f"{path.stem}{suffix}").is_file())
             print(f"figure: {path} (and {', '.join(beside)})")
