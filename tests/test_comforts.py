@@ -24,7 +24,7 @@ from rmft_jax.method.presets import get_preset
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics.report import summarize, table
-from runs import TINY_WORDS, files_of, make_run, refused
+from runs import TINY_WORDS, elsewhere, files_of, make_run, refused
 from worlds import TINY_RUN
 
 CONFIG = TINY_RUN.replace(num_arms=4, horizon=20)
@@ -56,8 +56,8 @@ def folder(tmp_path_factory):
 def test_runs_are_listed_with_how_far_they_are(folder, tmp_path, capsys):
     (folder / "broken").mkdir(exist_ok=True)
     (folder / "broken" / "config.json").write_text("{")
-    with RunDirectory(folder / "c").lock():
-        training = _listed(folder, capsys)
+    with RunDirectory(folder / "c").lock(), elsewhere() as submit:
+        training = submit(_listed, folder, capsys)
     stopped = _listed(folder, capsys)
     assert training == stopped | {"c": ["tiny", "training", "4/6", training["c"][3]]}
     validation = RunDirectory(folder / "c").read_dataset("metrics.nc")["validation_regret"]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ GRID = {"horizon": [25, 50], "num_arms": [2, 3], "seed": [0, 1]}
 
 def test_an_evaluation_has_a_row_per_agent_and_scenario():
     evaluation = made_evaluation()
-    table = to_dataframe(evaluation)
+    table: Any = to_dataframe(evaluation)
     assert len(table) == len(AGENTS) * 60
     assert {"agent", "scenario", "final_regret", "last_best_round", "greedy_frac"} <= set(table.columns)
     assert "mean_rewards" not in table
@@ -27,7 +29,7 @@ def test_an_evaluation_has_a_row_per_agent_and_scenario():
 
 def test_a_sweep_has_a_row_per_cell_and_agent_and_nothing_beyond_a_horizon():
     sweep = made_sweep(GRID)
-    table = to_dataframe(sweep)
+    table: Any = to_dataframe(sweep)
     agents = ["rmft", *sweep["agent"].values]
     assert len(table) == 8 * len(agents)
     assert set(table["agent"]) == set(agents)
@@ -38,7 +40,7 @@ def test_a_sweep_has_a_row_per_cell_and_agent_and_nothing_beyond_a_horizon():
     other = table[(table["agent"] == name) & (table["horizon"] == 25) & (table["num_arms"] == 2) & (table["seed"] == 0)]
     expected = sweep["baseline_final_regret"].sel(horizon=25, num_arms=2, seed=0, agent=name)
     assert other["final_regret"].item() == pytest.approx(float(expected))
-    rounds = to_dataframe(sweep, "round")
+    rounds: Any = to_dataframe(sweep, "round")
     played = int(np.isfinite(sweep["regret"]).sum() + np.isfinite(sweep["baseline_regret"]).sum())
     assert len(rounds) == played
     assert rounds.query("horizon == 25")["round"].max() == 25

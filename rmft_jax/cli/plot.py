@@ -174,6 +174,7 @@ def _read(paths: tuple[Path, ...], training: bool = False) -> tuple[xr.Dataset, 
     Raises:
       RunError: if it holds nothing to draw.
     """
+    require(bool(paths), "no directory", "that of a run or a sweep", "`rmft plot runs/quickstart`")
     if len(paths) == 1:
         return _read_one(paths[0], training)
     for path in paths:
