@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -174,8 +175,8 @@ def test_a_table_of_a_narrow_terminal_has_whole_numbers(monkeypatch):
     summary, text = summarize(evaluation), io.StringIO()
 
     class Narrow(Console):
-        def __init__(self, **options):
-            super().__init__(file=text, force_terminal=True, color_system=None, **({"width": 80} | options))
+        def __init__(self, highlight: bool = True, width: int = 80):
+            super().__init__(file=text, force_terminal=True, color_system=None, highlight=highlight, width=width)
 
     monkeypatch.setattr("rmft_jax.cli.common.Console", Narrow)
     print_summary(summary, "a title", evaluation.attrs)
@@ -200,7 +201,7 @@ def test_a_notebook_shows_a_bar_that_moves(monkeypatch):
 
 
 def test_a_notebook_shows_a_figure_as_it_is_written():
-    figure = rmft_jax.plot_regret(made_evaluation())
+    figure: Any = rmft_jax.plot_regret(made_evaluation())
     assert re.fullmatch(r"DataFigure\(paper, 1 axes, \d+ rows of numbers\)", repr(figure))
     with plt.rc_context({"font.size": 40}):
         content, size = figure._repr_png_()
