@@ -98,6 +98,7 @@ def _of_the_system(error: OSError) -> int:
 def _call(argv: Sequence[str]) -> int:
     from rmft_jax.cli.common import value_of, without_imports
     from rmft_jax.config import ConfigError
+    from rmft_jax.config.checks import command_line
     from rmft_jax.config.plugins import import_all, load_plugins
     from rmft_jax.method.devices import use_cores
     from rmft_jax.method.numerics import pinned
@@ -111,7 +112,7 @@ def _call(argv: Sequence[str]) -> int:
         # Before the first array, which may be one of imported code or of the weights to start from.
         number = value_of(words, "--num-devices")
         use_cores(int(number) if number.isdecimal() else None)
-    with pinned():
+    with pinned(), command_line():
         load_plugins()
         import_all(imports)
         return command(words)

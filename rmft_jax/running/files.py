@@ -19,6 +19,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 
 TEMPORARY = ".*.[0-9]*-[0-9]*.tmp*"
 """Names of files that are being written."""
@@ -54,7 +55,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     except Timeout:
         raise RunError(refusal) from None
     except OSError as error:
-        advice = "try again when that is mended, or --out on another file system"
+        advice = f"try again when that is mended, or {either('--out', 'a directory')} on another file system"
         raise RunError(f"cannot lock {folder}: {error.strerror}; {advice}") from error
     with held:
         yield
@@ -74,7 +75,7 @@ def read_bytes(path: Path) -> bytes:
 
 def not_written(path: Path, error: OSError) -> RunError:
     """The error of a place that cannot be written."""
-    return RunError(f"cannot write to {path}: {error.strerror}; try another --out")
+    return RunError(f"cannot write to {path}: {error.strerror}; try another {either('--out', 'directory')}")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import xarray as xr
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 from rmft_jax.config.plugins import import_all, imported
 from rmft_jax.method.settings import RunConfig, from_dict
 from rmft_jax.running.files import (
@@ -139,10 +140,13 @@ class ResultDirectory:
         vacant = not self.path.exists() or self._is_vacant()  # First: who begins meanwhile is seen as a run.
         if self.exists():
             if not known:
-                remedy = "try --resume to continue it or --overwrite to replace it"
+                ways = either("--resume", "resume=True"), either("--overwrite", "overwrite=True")
+                remedy = f"try {ways[0]} to continue it or {ways[1]} to replace it"
                 raise RunError(f"{self.path} already holds a {self.kind}; {remedy}")
         elif not vacant:
-            raise RunError(f"{self.path} exists and is not a {self.kind} directory; try another --out")
+            raise RunError(
+                f"{self.path} exists and is not a {self.kind} directory; try another {either('--out', 'one')}"
+            )
 
     def _is_vacant(self) -> bool:
         """Whether there is a directory that has nothing visible but what a killed beginning leaves."""
@@ -171,7 +175,7 @@ class ResultDirectory:
             import_all(name for name in names if name not in lost)
             yield
         except (ConfigError, LookupError, TypeError, AttributeError) as error:
-            gone = f"--import with {' and '.join(lost)} where it is now, since that is gone"
+            gone = f"{either('--import', 'import_code')} with {' and '.join(lost)} where it is now, since that is gone"
             remedy = gone if lost else self.anew
             raise RunError(f"{self.record} is of no use here ({error}); try {remedy}") from error
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from rmft_jax.agents import Agent, make_baselines
 from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
+from rmft_jax.config.checks import either
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_contract
 from rmft_jax.method.devices import device_name, local, make_mesh, use_cores
@@ -93,7 +94,7 @@ def train(
     """
     config.validate()
     if resume and overwrite:
-        raise RunError("got both --resume and --overwrite; try one of them")
+        raise RunError(f"got both {either('--resume and --overwrite', 'resume and overwrite')}; try one of them")
     require_logs(log)
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
@@ -213,7 +214,8 @@ class _Session:
         state, resumed = _agreed(beginning, restored and restored[0])
         if resumed:
             if history.done == total and (summary := self._finished_summary()):
-                self._reporter.note(f"{self._run.path} is complete: nothing to resume; --overwrite trains it again")
+                again = either("--overwrite", "overwrite=True")
+                self._reporter.note(f"{self._run.path} is complete: nothing to resume; {again} trains it again")
                 return summary
             self._reporter.note(f"resuming {self._run.path} at iteration {history.done} of {total}")
         rows = restore_lines(self._run, history)
@@ -325,7 +327,7 @@ def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
     if changes:
         raise RunError(
             f"cannot resume {run.path} with a changed configuration ({'; '.join(changes)}); "
-            f"try `rmft train --resume --out {run.path}` without them, or another --out"
+            f"try `rmft train --resume --out {run.path}` without them, or another {either('--out', 'directory')}"
         )
 
 
@@ -341,5 +343,6 @@ def _require_same_start(run: RunDirectory, start: TrainedPolicy | None) -> None:
     if given.keys() != own.keys() or not all(np.array_equal(own[name], given[name]) for name in given):
         raise RunError(
             f"cannot resume {run.path} from other weights than those it started from; "
-            f"try `rmft train --resume --out {run.path}` without --from, or another --out"
+            f"try `rmft train --resume --out {run.path}` without {either('--from', 'start')}, or another "
+            f"{either('--out', 'directory')}"
         )
