@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # By name: the module in this package and its function, which maps words to an exit code.
-_COMMANDS = {
+COMMANDS = {
     "train": ("train", "train"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
@@ -23,6 +23,7 @@ _COMMANDS = {
     "presets": ("names", "presets"),
     "environments": ("names", "environments"),
     "choices": ("names", "choices"),
+    "completion": ("completion", "completion"),
 }
 
 _BY_SIGNAL = 128
@@ -45,6 +46,7 @@ commands:
   runs [DIR]                  the runs in a folder: how far they are, and what their regret is
   presets [NAME]              the named configurations, or the settings of one
   environments                the named environments
+  completion SHELL            what bash, zsh or fish needs to complete the words of rmft
   choices                     every choice of a configuration: policies, selections, objectives, ...
 
 `rmft COMMAND --help` lists a command's options, `rmft --version` says which version this is. Every command takes
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rmft {importlib.metadata.version('rmft-jax')}\n" if "--version" in argv else _HELP, end="")
         return 0
     # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
+    from rmft_jax.cli.advice import with_command
     from rmft_jax.cli.common import fail
     from rmft_jax.config import ConfigError
     from rmft_jax.running.files import RunError
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _call(argv)
     except (ConfigError, RunError) as error:
-        return fail(str(error), 2)
+        return fail(with_command(str(error), argv), 2)
     except KeyboardInterrupt as stopped:
         print(f"rmft: {str(stopped) or 'stopped'}", file=sys.stderr)
         return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
@@ -103,9 +106,9 @@ def _call(argv: Sequence[str]) -> int:
     from rmft_jax.method.devices import use_cores
     from rmft_jax.method.numerics import pinned
 
-    if argv[0] not in _COMMANDS:
-        raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(_COMMANDS)}; try `rmft --help`")
-    module, function = _COMMANDS[argv[0]]
+    if argv[0] not in COMMANDS:
+        raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(COMMANDS)}; try `rmft --help`")
+    module, function = COMMANDS[argv[0]]
     words, imports = without_imports(list(argv[1:]))
     command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
     if argv[0] == "train":
