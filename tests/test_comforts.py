@@ -20,8 +20,10 @@ from rich.console import Console
 import rmft_jax
 from evaluations import made_evaluation
 from rmft_jax import cli
+from rmft_jax.cli.advice import with_command
 from rmft_jax.cli.common import print_summary
 from rmft_jax.method.presets import get_preset
+from rmft_jax.running.files import RunError
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics.report import summarize, table
@@ -229,3 +231,54 @@ def test_an_evaluation_tells_of_every_agent():
         agents, problem, num_scenarios=4, key=jax.random.key(0), watch=told.__setitem__
     )
     assert told == {name: pytest.approx(float(played["regret"].sel(agent=name)[:, -1].mean())) for name in agents}
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "ends"),
+    [
+        ("train mab --k 99 --out x", "got k=99, need fewer; try k=2", "try k=2: `rmft train mab --out x --k 2`"),
+        ("train mab --out=x", "got a; try chunk_size=5 or b=3", "b=3: `rmft train mab --out=x --chunk-size 5`"),
+        ("train mab --policy=gruu", "no; try policy='text'", "try policy='text': `rmft train mab --policy text`"),
+        ("train mab", "no; try shared_reward_noise=True", "see `rmft train --help`"),
+        ("plot x", "no; try `rmft train --resume --out x`", "; try `rmft train --resume --out x`"),
+        ("sweep x.toml", "no; try horizon=5", "; try horizon=5; see `rmft sweep --help`"),
+    ],
+)
+def test_an_error_ends_with_a_command(words, message, ends):
+    assert with_command(message, words.split()).endswith(ends)
+
+
+def test_the_command_that_an_error_ends_with_works(capsys, tmp_path):
+    said = refused(capsys, "train", "quickstart", "--out", tmp_path / "x", *TINY_WORDS, "--chunk-size", "5")
+    (command,) = re.findall("`rmft train ([^`]*)`", said)
+    assert cli.main(["train", *command.split(), "--seed=-1"]) == 2, "nothing else is wrong with it"
+    assert "got seed=-1" in capsys.readouterr().err
+
+
+def test_python_is_told_of_arguments_and_the_command_line_of_options(folder, capsys):
+    with pytest.raises(RunError, match="try resume=True to continue it or overwrite=True"):
+        RunDirectory.create(folder / "a", CONFIG, "tiny")
+    told = refused(capsys, "train", "quickstart", "--out", folder / "a", *TINY_WORDS)
+    assert "try --resume to continue it or --overwrite" in told
+
+
+def test_a_shell_completes_commands_options_and_names(capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+
+    def completed(*typed):
+        words = " ".join(typed)
+        ask = f"COMP_WORDS=(rmft {words}); COMP_CWORD={len(typed)}; _rmft; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("pl") == ["plot"]
+    assert completed("train", "--num-r") == ["--num-rollouts"]
+    assert "mab-k5" in completed("train", "mab")
+    assert completed("bench-agents", "abr") == ["abrupt"]
+    assert "--directories" not in completed("plot", "--d")
+    assert {"--from", "--log"} <= set(completed("train", "--"))
+    for shell, start in (("zsh", "autoload"), ("fish", "complete -c rmft")):
+        assert cli.main(["completion", shell]) == 0
+        assert capsys.readouterr().out.startswith(start)
+    assert "need one of bash, zsh, fish" in refused(capsys, "completion", "tcsh")

@@ -14,10 +14,13 @@ from rmft_jax.problems import Environment, Stationary
 _WORDS = {"train": "presets", "presets": "presets", "bench-agents": "environments", "completion": "shells"}
 _ARGUMENTS = {
     "train": ("train", "TrainArguments"), "evaluate": ("evaluate", "EvaluateArguments"),
-    "sweep": ("sweep", "SweepArguments"), "bench-agents": ("bench", "BenchArguments"), "plot": ("plot", "PlotArguments"),
-    "table": ("plot", "TableArguments"), "show": ("show", "ShowArguments"), "serve": ("serve", "ServeArguments"),
-    "runs": ("runs", "RunsArguments"),
+    "bench-agents": ("bench", "BenchArguments"), "sweep": ("sweep", "SweepArguments"),
+    "plot": ("plot", "PlotArguments"), "table": ("plot", "TableArguments"), "show": ("show", "ShowArguments"),
+    "serve": ("serve", "ServeArguments"), "runs": ("runs", "RunsArguments"),
 }  # fmt: skip
+_USAGE = """usage: rmft completion bash|zsh|fish
+
+Prints what a shell needs to complete the words of rmft. Once:"""
 _BASH = """_rmft() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}"
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -39,9 +42,7 @@ _SHELLS = {
 def completion(argv: list[str]) -> int:
     """Prints what a shell has to read."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            "usage: rmft completion bash|zsh|fish\n\nPrints what the shell needs to complete the words of rmft. Once:"
-        )
+        print(_USAGE)
         for shell, words in _SHELLS.items():
             print(f"  {shell:5} {words}")
         return 0
