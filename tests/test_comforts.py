@@ -275,7 +275,7 @@ def test_a_shell_completes_commands_options_and_names(capsys):
     assert completed("pl") == ["plot"]
     assert completed("train", "--num-r") == ["--num-rollouts"]
     assert "mab-k5" in completed("train", "mab")
-    assert completed("bench-agents", "abr") == ["abrupt"]
+    assert "abrupt" in completed("bench-agents", "abr")
     assert "--directories" not in completed("plot", "--d")
     assert {"--from", "--log"} <= set(completed("train", "--"))
     for shell, start in (("zsh", "autoload"), ("fish", "complete -c rmft")):
