@@ -65,9 +65,9 @@ def bench_agents(argv: list[str]) -> int:
     folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     reporter = ProgressReporter()
-    reporter.note(f"{what} {len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds")
     with writable(*folders):
         agents = make_agents(problem, names)
+        reporter.note(f"{what} {len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds")
         options: dict[str, Any] = {"agents": agents, "tune": arguments.tune, "reporter": reporter}
         dataset, constants = benchmark.bench_agents(config, **options, **shared)
         summary = summarize(dataset)

@@ -94,9 +94,8 @@ def evaluate(argv: list[str]) -> int:
     with writable(run.path / "evaluations" if name else run.path, *[run.figures] * bool(axes)):
         if axes:
             return _grid(run, dataclasses.replace(policy, config=config), axes, title, name)
-        key, reporter = RunKeys.create(config.seed).test, ProgressReporter()
-        reporter.note(f"playing {config.num_test_scenarios} scenarios of {config.rmft.horizon} rounds")
-        shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": reporter}
+        key = RunKeys.create(config.seed).test
+        shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": ProgressReporter()}
         dataset = training.evaluate_run(config, policy.agent, key, **shared)
     path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
