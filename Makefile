@@ -29,7 +29,7 @@ language: .venv/.language .venv/.package
 test: .venv/.test .venv/.package
 	$(BIN)/pytest
 
-test-slow: .venv/.test .venv/.package
+test-slow: .venv/.test .venv/.browser .venv/.package
 	$(BIN)/pytest -m slow
 
 # One process: the compilers of both kinds of device work on all cores.
@@ -58,6 +58,10 @@ clean:
 
 .venv/.test: .venv/.run
 	$(PIP) install $(CONSTRAINTS) '.[test]'
+	@touch $@
+
+.venv/.browser: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[browser]'
 	@touch $@
 
 .venv/.language: .venv/.run

@@ -265,7 +265,7 @@ def test_a_sweep_is_neither_replaced_nor_mixed_with_another(batched, programs):
     _, path = batched
     with pytest.raises(RunError, match="already holds a sweep"):
         run(SWEEP, path, executor=programs)
-    with pytest.raises(RunError, match="got both --resume and --overwrite"):
+    with pytest.raises(RunError, match="got both resume and overwrite"):
         run(SWEEP, path, resume=True, overwrite=True, executor=programs)
     with pytest.raises(RunError, match="holds another sweep: seed in"):
         run(dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]}), path, resume=True, executor=programs)
