@@ -47,7 +47,7 @@ lint: .venv/.dev .venv/.package
 
 # Strict: a link to nothing, or a public name without an entry, is an error.
 docs: .venv/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf .venv .venv-aot site

@@ -163,17 +163,9 @@ def reference_page(room: str) -> str:
     return "\n".join(lines)
 
 
-def reference_index() -> str:
-    """The page with all names that `import rmft_jax` gives."""
-    lines = [
-        "# API reference",
-        "",
-        "All names of `rmft_jax`, and the room that each comes from. Rooms hand on further names, such as single",
-        "agents; their pages have them. Shapes stand in types: `M` scenarios, `L` rollouts, `T` rounds, `K` arms.",
-        "",
-        "| name | room |",
-        "|---|---|",
-    ]
+def names_table() -> str:
+    """All names that `import rmft_jax` gives, with links to their entries."""
+    lines = ["", "| name | room |", "|---|---|"]
     for name, defined in sorted(public_names().items(), key=lambda item: item[0].lower()):
         if name.count(".") == 1:
             room = defined.split(".")[1]
@@ -182,8 +174,8 @@ def reference_index() -> str:
 
 
 def reference_pages() -> dict[str, str]:
-    """All pages of the reference, by their place."""
-    return {"reference/index.md": reference_index()} | {f"reference/{room}.md": reference_page(room) for room in ROOMS}
+    """The pages of the reference, by their place."""
+    return {f"reference/{room}.md": reference_page(room) for room in ROOMS}
 
 
 def missing_entries(inventory: Mapping[str, object]) -> list[str]:
@@ -233,7 +225,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     for place, text in reference_pages().items():
         files.append(File.generated(config, place, content=text))
     for place in [file.src_uri for file in files.documentation_pages()]:
-        if not place.startswith("reference/"):
+        if place not in reference_pages():
             for target in links(origin(place).read_text(encoding="utf-8"), place).values():
                 if target not in files.src_uris:
                     files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
@@ -244,11 +236,18 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
-    """Puts links right, and formulas in."""
+    """Puts links right, and formulas, names and notebooks in."""
+    del config, files
     place = page.file.src_uri
-    if place.startswith("reference/"):
+    if place in reference_pages():
         return markdown
-    return with_mathematics(as_on_site(markdown, place))
+    text = with_mathematics(as_on_site(markdown, place))
+    if place == "reference/index.md":
+        return text + names_table()
+    if is_notebook(place):
+        link = f"[This page as a notebook]({Path(place).stem}.ipynb)"
+        return re.sub(r"^(# .*\n)", lambda title: f"{title[1]}\n{link}\n", text, count=1, flags=re.MULTILINE)
+    return text
 
 
 def on_post_build(config: "MkDocsConfig") -> None:
