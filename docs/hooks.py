@@ -165,12 +165,24 @@ def reference_page(room: str) -> str:
 
 def names_table() -> str:
     """All names that `import rmft_jax` gives, with links to their entries."""
-    lines = ["", "| name | room |", "|---|---|"]
+    lines = ["", "| name | what it is | room |", "|---|---|---|"]
     for name, defined in sorted(public_names().items(), key=lambda item: item[0].lower()):
         if name.count(".") == 1:
-            room = defined.split(".")[1]
-            lines.append(f"| [`{name}`][{defined}] | [{room}]({room}.md) |")
+            room, short = defined.split(".")[1], name.removeprefix("rmft_jax.")
+            lines.append(f"| [`{short}`][{defined}] | {first_sentence(defined)} | [{room}]({room}.md) |")
     return "\n".join([*lines, ""])
+
+
+def first_sentence(defined: str) -> str:
+    """Of the docstring of a function or class; empty for anything else."""
+    module, _, name = defined.rpartition(".")
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            text = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+            return re.split(r"(?<!et al\.)(?<=\.) |[:;] ", text)[0].rstrip(".:;")
+    return ""
 
 
 def reference_pages() -> dict[str, str]:

@@ -32,7 +32,7 @@ from rmft_jax.method.selection import LowestRegret
 from rmft_jax.plotting import plot_kind
 from rmft_jax.problems import Context
 from rmft_jax.running import checkpoints
-from tutorials import OVERRIDE, TRAINING, TUTORIALS, as_before, imported, laid_out, quick, rmft, small, world
+from tutorials import OVERRIDE, PLAY, TRAINING, TUTORIALS, as_before, imported, laid_out, quick, rmft, small, world
 
 FILES = sorted(path.name for path in TUTORIALS.glob("*.py"))
 
