@@ -18,8 +18,8 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "no-regret": {"HORIZONS": [4, 5], "SEEDS": [0, 1], "NUM_ITERATIONS": 2},
     "in-words": {"NUM_ARMS": 2, "NUM_ITERATIONS": 2},
 }
-SLOW = {"rivals", "in-words"}
-NAMES = [pytest.param(path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in TUTORIALS]
+QUICK = {"first-policy", "certificate"}
+NAMES = [pytest.param(path.stem, marks=[pytest.mark.slow] * (path.stem not in QUICK)) for path in TUTORIALS]
 
 
 def run(name: str, monkeypatch: pytest.MonkeyPatch, place: Any) -> tuple[str, dict[str, Any]]:
