@@ -35,7 +35,8 @@ ELSEWHERE = {
     "theory/selection.md": "theory/selection.md",
 }
 
-ROOMS = ("config", "problems", "agents", "statistics", "method", "running", "language", "sweeps", "plotting")
+# All but that of the command, which explains itself by `--help`.
+ROOMS = tuple(sorted({path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"cli"}))
 # Names that no list of public names has, but pages speak of.
 ALSO = {
     "running": {"rmft_jax.running.processes": ["join"], "rmft_jax.running.weights": ["TrainedPolicy"]},
@@ -119,13 +120,13 @@ def as_on_site(text: str, place: str) -> str:
 
 
 def imported_names(path: Path) -> dict[str, str]:
-    """The module of each name that a file hands on, as `from module import name as name`."""
+    """The module of each name that a file hands on by `from module import name`."""
     return {
         alias.name: f"rmft_jax.{node.module}" if node.level else str(node.module)
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
-        if alias.asname == alias.name
+        if alias.asname in (None, alias.name)
     }
 
 

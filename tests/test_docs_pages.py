@@ -1,6 +1,8 @@
 """The code of README.md and of the pages of the site runs, or says why it is not run."""
 
+import contextlib
 import functools
+import importlib
 import importlib.util
 import re
 import shutil
@@ -13,7 +15,7 @@ import pytest
 
 import rmft_jax
 from pages import BLOCKS, ROOT, TUTORIALS, Block
-from rmft_jax.cli import api, bench, common, evaluate, plot, serve, show, sweep, train
+from rmft_jax.cli import _COMMANDS, common
 from rmft_jax.config import ConfigError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Sweep
@@ -132,13 +134,12 @@ def check_rmft(words: list[str]) -> None:
         with as_before():
             Sweep.from_toml(Path(words[1]))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (api, bench, evaluate, plot, serve, show, sweep, train):
-            patch.setattr(module, "parse", accepting(common.parse))
-        try:
+        for name in {"api", *(name for name, _ in _COMMANDS.values())}:
+            module = importlib.import_module(f"rmft_jax.cli.{name}")
+            if hasattr(module, "parse"):
+                patch.setattr(module, "parse", accepting(common.parse))
+        with contextlib.suppress(AcceptedError):
             assert rmft(*words) == 0, words
-        except AcceptedError:
-            return
-    assert words[0] in ("presets", "environments", "choices"), words
 
 
 def check_module(words: list[str]) -> None:
