@@ -210,7 +210,8 @@ def test_commands_run_at_small_sizes(page, with_results):
 
 
 def run_small(words: list[str]) -> None:
-    words = small(words)
+    of_package = any(word.startswith("pretrained:") for word in words)  # Whose weights say the size of the network.
+    words = [*words, *TRAINING] if of_package and words[0] == "train" else small(words)
     if words[0] == "train" and not {"--resume", "--overwrite"} & set(words):
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
     if words[0] == "evaluate" and words[1].startswith("pretrained:"):
