@@ -15,7 +15,7 @@ import pytest
 
 import rmft_jax
 from pages import BLOCKS, ROOT, TUTORIALS, Block
-from rmft_jax.cli import _COMMANDS, common
+from rmft_jax.cli import COMMANDS, common
 from rmft_jax.config import ConfigError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Sweep
@@ -134,7 +134,7 @@ def check_rmft(words: list[str]) -> None:
         with as_before():
             Sweep.from_toml(Path(words[1]))
     with pytest.MonkeyPatch.context() as patch:
-        for name in {"api", *(name for name, _ in _COMMANDS.values())}:
+        for name in {"api", *(name for name, _ in COMMANDS.values())}:
             module = importlib.import_module(f"rmft_jax.cli.{name}")
             if hasattr(module, "parse"):
                 patch.setattr(module, "parse", accepting(common.parse))
