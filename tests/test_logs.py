@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,12 +116,11 @@ def test_a_new_run_begins_its_lines_anew(tmp_path):
 
 def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
     """By name the steps and values of an event file: records of a length, a checksum, an event, a checksum."""
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
-
+    event_pb2: Any = pytest.importorskip("tensorboardX.proto.event_pb2")
     content, found = path.read_bytes(), {}
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        event, content = Event.FromString(content[12 : 12 + length]), content[16 + length :]
+        event, content = event_pb2.Event.FromString(content[12 : 12 + length]), content[16 + length :]
         for value in event.summary.value:
             found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
