@@ -6,8 +6,8 @@ import shutil
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
