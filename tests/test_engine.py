@@ -277,7 +277,7 @@ PART = dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]})
 
 def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> None:
     programs.interrupt_after = after
-    with pytest.raises(InterruptedRunError, match="keeps what is finished; continue with the same call and resume=True"):
+    with pytest.raises(InterruptedRunError, match="is finished; continue with the same call and resume=True"):
         run(sweep, path, cells_per_batch=3, executor=programs, **options)
 
 

@@ -340,7 +340,8 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
     with pytest.raises(RunError) as error:
         SweepDirectory.open(directory.path).grown(Sweep(**{**values, **changes}))
     assert str(error.value) == (
-        f"{directory.path} holds another sweep: {message}; try the spec that it holds with more cells, or another directory"
+        f"{directory.path} holds another sweep: {message}; "
+        "try the spec that it holds with more cells, or another directory"
     )
 
 
