@@ -6,7 +6,8 @@
 #   make test-accelerators    whole programs compiled for GPUs and TPUs that are not there, in an environment of its own
 #   make theory       the statements of the theory, checked on the code that trains
 #   make lint         ruff and pyright
-#   make clean        remove .venv and .venv-aot
+#   make docs         the site, in site/: open site/index.html
+#   make clean        remove .venv, .venv-aot and site
 # PYTHON=python3.12 chooses the interpreter; LOCK= installs the newest versions instead of the locked ones.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CONSTRAINTS := $(if $(LOCK),-c $(LOCK))
 SOURCES := $(shell find rmft_jax -name '*.py' -o -name '*.pyi' -o -name '*.npz' -o -name '*.js' -o -name '*.css' -o -name py.typed) README.md LICENSE
 
-.PHONY: quickstart language test test-slow test-accelerators theory lint clean
+.PHONY: quickstart language test test-slow test-accelerators theory lint docs clean
 
 quickstart: .venv/.package
 	$(BIN)/rmft train quickstart --out runs/quickstart --resume
@@ -29,7 +30,7 @@ language: .venv/.language .venv/.package
 test: .venv/.test .venv/.package
 	$(BIN)/pytest
 
-test-slow: .venv/.test .venv/.package
+test-slow: .venv/.test .venv/.browser .venv/.package
 	$(BIN)/pytest -m slow
 
 # One process: the compilers of both kinds of device work on all cores.
@@ -44,8 +45,12 @@ lint: .venv/.dev .venv/.package
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Strict: a link to nothing, or a public name without an entry, is an error.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv .venv-aot
+	rm -rf .venv .venv-aot site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -60,8 +65,16 @@ clean:
 	$(PIP) install $(CONSTRAINTS) '.[test]'
 	@touch $@
 
+.venv/.browser: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[browser]'
+	@touch $@
+
 .venv/.language: .venv/.run
 	$(PIP) install $(CONSTRAINTS) '.[language]'
+	@touch $@
+
+.venv/.docs: .venv/.run
+	$(PIP) install $(CONSTRAINTS) '.[docs]'
 	@touch $@
 
 .venv/.dev: .venv/.run

@@ -71,12 +71,14 @@ from .running.training import train as train
 from .running.weights import pretrained_names as pretrained_names
 from .statistics.bootstrap import mean_interval as mean_interval
 from .statistics.bootstrap import paired_difference as paired_difference
+from .statistics.frames import to_dataframe as to_dataframe
 from .statistics.growth import growth_exponent as growth_exponent
 from .statistics.growth import regression_test as regression_test
 from .statistics.growth import trend_test as trend_test
 from .statistics.horizons import horizon_growth as horizon_growth
 from .statistics.report import summarize as summarize
 from .statistics.tables import table as table
+from .sweeps.compare import compare_runs as compare_runs
 from .sweeps.generalization import evaluate_grid as evaluate_grid
 from .sweeps.run import run_sweep as run_sweep
 from .sweeps.spec import Sweep as Sweep

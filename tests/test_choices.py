@@ -151,12 +151,12 @@ REFUSED = [
     ({"numarms": 3}, "got 'numarms', need the name of a setting; try num_arms"),
     ({"l2": 3}, "got 'l2', need the name of a setting; try `rmft train --help`"),
     ({"rmft": RMFTConfig()}, "got 'rmft', need the name of a setting; try `rmft train --help`"),
-    ({"environment": "bernouli"}, "; try 'bernoulli', or --import FILE.py that has it"),
+    ({"environment": "bernouli"}, "; try 'bernoulli', or import_code of the file that has it"),
     (
         {"policy": "transfomer"},
         "got policy 'transfomer', need one of single_layer, transformer, text; try 'transformer', or",
     ),
-    ({"selection": "avantage"}, "; try 'advantage', or --import FILE.py that has it"),
+    ({"selection": "avantage"}, "; try 'advantage', or import_code of the file that has it"),
     ({"objective": "rmft"}, "got objective 'rmft', need one of imitation, distillation, dpt, regret_loss"),
     ({"selection": ["regret"]}, "got selection=['regret'], need a name, or an object of its kind; try 'regret'"),
 ]

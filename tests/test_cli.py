@@ -157,7 +157,9 @@ def test_other_refusals(capsys, tmp_path, run):
 
 def test_a_run_is_complete_and_reloadable(run, capsys):
     names = {path.name for path in run.iterdir() if not path.name.startswith(".")}
-    assert names == {"config.json", "metrics.nc", "evaluation.nc", "summary.json", "checkpoints", "figures"}
+    assert names == {
+        "config.json", "metrics.nc", "metrics.jsonl", "evaluation.nc", "summary.json", "checkpoints", "figures"
+    }  # fmt: skip
     assert {path.name for path in (run / "figures").iterdir()} == {
         f"{name}.{suffix}"
         for name in (
@@ -184,7 +186,7 @@ def test_a_lost_or_damaged_result_is_made_again(run, capsys):
     values = json.loads((run / "summary.json").read_text())["evaluation"]
     (run / "summary.json").write_text("{")
     (run / "evaluation.nc").unlink()
-    assert "does not exist yet; try `rmft train --resume" in refused(capsys, "plot", run)
+    assert "does not exist yet; try `rmft train --resume" in refused(capsys, "plot", run, "--kind", "regret")
     assert cli.main(["train", "--out", str(run), "--resume"]) == 0
     assert json.loads((run / "summary.json").read_text())["evaluation"] == values
 

@@ -206,7 +206,7 @@ def test_the_policy_of_a_cell_plays_as_the_cell_did_and_as_the_run_by_itself(bat
         (8, ConfigError, "got cell 8, which no cell matches"),
         (-1, ConfigError, "got cell -1, which no cell matches"),
         (None, ConfigError, "got cell None of .*kept, need a cell of a sweep; try a sweep and its cell"),
-        (0, RunError, "kept holds no policy of horizon=6,num_arms=3,seed=0; try a sweep with --keep-weights"),
+        (0, RunError, "kept holds no policy of horizon=6,num_arms=3,seed=0; try a sweep with keep_weights=True"),
         ({"horizon": 8, "num_arms": 3, "seed": 0}, RunError, "holds no policy of horizon=8,num_arms=3,seed=0"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_sweep_is_neither_replaced_nor_mixed_with_another(batched, programs):
     _, path = batched
     with pytest.raises(RunError, match="already holds a sweep"):
         run(SWEEP, path, executor=programs)
-    with pytest.raises(RunError, match="got both --resume and --overwrite"):
+    with pytest.raises(RunError, match="got both resume and overwrite"):
         run(SWEEP, path, resume=True, overwrite=True, executor=programs)
     with pytest.raises(RunError, match="holds another sweep: seed in"):
         run(dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]}), path, resume=True, executor=programs)
@@ -277,7 +277,7 @@ PART = dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]})
 
 def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> None:
     programs.interrupt_after = after
-    with pytest.raises(InterruptedRunError, match="keeps what is finished; continue with the same command"):
+    with pytest.raises(InterruptedRunError, match="is finished; continue with the same call and resume=True"):
         run(sweep, path, cells_per_batch=3, executor=programs, **options)
 
 

@@ -122,7 +122,7 @@ def test_bad_selections_are_refused(choice, message):
 
 
 def test_open_dimensions_are_named_with_their_values():
-    message = r"got several values of num_arms \(2, 5, 10\), need one of each; try --select num_arms=10"
+    message = r"got several values of num_arms \(2, 5, 10\), need one of each; try select=\{'num_arms': 10\}"
     with pytest.raises(ConfigError, match=message):
         estimates.require_closed(SWEEP, ["horizon"])
     with pytest.raises(ConfigError, match="got dimension 'k', need one of horizon, num_arms"):

@@ -162,7 +162,7 @@ def test_numbers_are_legible_on_every_colour():
     [
         (plot_sweep, {"by": "k"}, "got dimension 'k', need one of horizon, num_arms"),
         (plot_sweep, {"baselines": ["nope"]}, "got baseline 'nope'"),
-        (plot_heatmap, {"select": {"num_arms": 5}}, "got open dimensions horizon, need two; try --kind sweep"),
+        (plot_heatmap, {"select": {"num_arms": 5}}, "got open dimensions horizon, need two; try plot_sweep"),
         (plot_heatmap, {"relative_to": "nope"}, "got baseline 'nope'"),
         (plot_heatmap, {"relative_to": "thompson", "baselines": ["rmft"]}, "got baseline 'rmft'"),
     ],
@@ -177,7 +177,8 @@ def test_three_dimensions_want_a_choice_and_a_run_is_no_sweep():
     cube = made_sweep({"horizon": [25, 50], "num_arms": [2, 3], "k": [1, 2]})
     with pytest.raises(ConfigError, match="got several values of k"):
         plot_sweep(cube)
-    with pytest.raises(ConfigError, match="got open dimensions horizon, num_arms, k, need two; try --select k=2"):
+    open_still = r"got open dimensions horizon, num_arms, k, need two; try select=\{'k': 2\} or by='k'"
+    with pytest.raises(ConfigError, match=open_still):
         plot_heatmap(cube)
     with pytest.raises(ConfigError, match="got a sweep of one cell"):
         plot_sweep(made_sweep({}))

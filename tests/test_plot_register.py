@@ -123,9 +123,9 @@ def test_options_are_those_of_the_function(kind, options):
     assert "style" in FIGURES[kind].options
     for name in OPTIONS - options:
         given: Any = {name: "x"}
-        with pytest.raises(ConfigError, match=f"got --{name.replace('_', '-')} with --kind {kind}, need --kind "):
+        with pytest.raises(ConfigError, match=f"got {name} with kind {kind}, need kind "):
             plot_kind(kind, made_evaluation(), **given)
-    with pytest.raises(ConfigError, match=f"got --colour with --kind {kind}, need an option that a figure has"):
+    with pytest.raises(ConfigError, match=f"got colour with kind {kind}, need an option that a figure has"):
         plot_kind(kind, SWEEP, colour="red")
 
 

@@ -182,7 +182,7 @@ def test_closing_cancels_and_stops(tmp_path):
         finally:
             results.close()
 
-    with nothing_left_behind(), pytest.raises(KeyboardInterrupt, match="--resume"):
+    with nothing_left_behind(), pytest.raises(KeyboardInterrupt, match="resume=True"):
         run_sweep(LONG, tmp_path / "sweep", executor=executor)
     assert int((load_sweep(tmp_path / "sweep").status == "finished").sum()) == 1
 

@@ -1,58 +1,43 @@
+"""What README.md promises at a glance; `test_docs_pages.py` runs its code and commands."""
+
 import re
-import tomllib
-from pathlib import Path
 
 import pytest
 
+from pages import PAGES, ROOT, blocks
 from rmft_jax.method.presets import PRESETS
-from rmft_jax.sweeps.spec import Sweep
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-THEORY = (ROOT / "theory" / "README.md").read_text()
-RESULTS = (ROOT / "docs" / "results.md").read_text()
+PAGE = ROOT / "README.md"
+README = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs_at_a_smaller_size(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    small = {
-        "horizon=30": "horizon=5",
-        "num_scenarios=512": "num_scenarios=8",
-        "num_scenarios=2000": "num_scenarios=20",
-    }
-    for old, new in small.items():
-        assert old in example
-        example = example.replace(old, new)
-    exec(compile(example, "README.md", "exec"), {})
-    out = capsys.readouterr().out
-    assert "iteration 100: regret" in out
-    assert re.search(r"^rmft +\d", out, re.MULTILINE)
-    assert re.search(r"^best_arm +0.00", out, re.MULTILINE)
+def test_it_is_short():
+    assert len(README.split()) <= 900
+    (example,) = (block.code for block in blocks(PAGE) if block.language == "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    (commands,) = (block.commands for block in blocks(PAGE) if block.language == "sh")
+    assert commands == [["make", "quickstart"], ["make", "test"]]
 
 
-def test_the_sweep_shown_is_the_one_that_is_there():
-    (shown,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert Sweep.from_dict(tomllib.loads(shown)) == Sweep.from_toml(ROOT / "experiments" / "grid.toml")
+def test_words_of_the_trade_come_after_their_meaning():
+    """Below the headline table they are explained; `branching` is where the method first needs it."""
+    before = README.split("<!-- headline -->")[0]
+    for word in ("posterior index", "SuffFailFreq", "Gittins", "held-out", "pseudo-regret"):
+        assert word not in before, word
+    assert README.index("*branching*") < min(found.end() for found in re.finditer("branching", README))
 
 
-def test_the_example_is_short():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(example.splitlines()) <= 22
+NAMED = re.compile(r"`(?:\./)?((?:rmft_jax|experiments|theory|tests|docs)/[\w./]+)`")
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`(?:\./)?((?:rmft_jax|experiments|theory)/[\w./]+)`", README)))
-)
-def test_named_files_exist(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_named_files_exist_and_nothing_is_left_open(page):
+    text = page.read_text(encoding="utf-8")
+    for path in NAMED.findall(text):
+        assert (ROOT / path).exists(), path
+    assert not re.search(r"@@|@[A-Z]+@|TODO", text)
 
 
-def test_nothing_is_left_open():
-    for text in (README, THEORY, RESULTS, *(description for description, _ in PRESETS.values())):
-        assert not re.search(r"@@|@[A-Z]+@|TODO", text)
-
-
-def test_pictures_exist():
-    for text, root in ((README, ROOT), (THEORY, ROOT / "theory")):
-        for path in re.findall(r"!\[.*?\]\((.*?)\)", text):
-            assert (root / path).is_file()
+def test_nothing_is_left_open_in_presets():
+    for description, _ in PRESETS.values():
+        assert not re.search(r"@@|@[A-Z]+@|TODO", description)

@@ -1,34 +1,21 @@
-"""The recipes of CONTRIBUTING.md, and the one of the README, work as they stand."""
+"""The recipes for parts of one's own work as they stand, and CONTRIBUTING.md points to what is there."""
 
 import re
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from evaluations import made_evaluation
-from rmft_jax import Problem, Stationary, evaluate, get_environment, get_preset, import_code, make_agents, save_figure
+from rmft_jax import Problem, Stationary, evaluate, get_preset, import_code, make_agents, save_figure
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.contract import require_contract
 from rmft_jax.plotting import FIGURES, plot_kind
-from tutorials import ROOT, as_before, world
+from tutorials import ROOT, as_before
 
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "own-parts.md").read_text(encoding="utf-8")
 RECIPES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-
-
-def test_the_environment_of_the_readme_is_that_of_the_tutorial():
-    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    expected = world(0.3, count=4)
-    with as_before():
-        exec(compile(code, "README.md", "exec"), names := {"__name__": "readme"})
-        markov: Any = names["Markov"]
-        keys, masks = jax.random.split(jax.random.key(0), 4), (jnp.ones(5, bool), jnp.ones(40, bool))
-        found = jax.vmap(lambda key: markov(switch_rate=0.3).reset(key, *masks))(keys)
-        np.testing.assert_array_equal(found, expected)
-        assert get_environment("markov") == markov(switch_rate=0.1)
 
 
 def own_names() -> dict[str, list[str]]:
@@ -37,7 +24,7 @@ def own_names() -> dict[str, list[str]]:
     return {kind: register.of_users() for kind, register in registers.items() if register.of_users()}
 
 
-def test_every_recipe_of_contributing_works(tmp_path):
+def test_every_recipe_works(tmp_path):
     """Each by itself, as a file of a user: it registers one thing, which fits with all else."""
     kinds = []
     for number, recipe in enumerate(RECIPES):
@@ -60,12 +47,10 @@ def test_every_recipe_of_contributing_works(tmp_path):
 
 
 def test_contributing_points_to_what_is_there():
-    for path in re.findall(r"\]\((?!http|#)(.*?)\)", PAGE) + re.findall(
-        r"`((?:rmft_jax|tests|experiments)/[\w./]+)`", PAGE
-    ):
+    for path in re.findall(r"`((?:rmft_jax|tests|experiments|docs)/[\w./]+)`", CONTRIBUTING + PAGE):
         assert (ROOT / path).exists(), path
-    rooms = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    rooms = re.findall(r"^\| `(\w+)` \|", CONTRIBUTING, re.MULTILINE)
     assert set(rooms) == {path.parent.name for path in (ROOT / "rmft_jax").glob("*/__init__.py")}
-    targets = re.findall(r"^make ([\w-]+)", PAGE, re.MULTILINE)
+    targets = re.findall(r"^make ([\w-]+)", CONTRIBUTING, re.MULTILINE)
     assert targets
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)

@@ -1,4 +1,4 @@
-"""`rmft report` in a browser. Needs playwright (in the extra `test`) and Chromium (`apt-get install chromium`)."""
+"""`rmft report` in a browser. Needs playwright (extra `browser`) and Chromium (`apt-get install chromium`)."""
 
 import shutil
 from pathlib import Path

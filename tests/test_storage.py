@@ -68,7 +68,7 @@ def test_datasets_survive(run):
 
 def test_a_run_is_not_replaced_unless_asked(run):
     run.write_dataset("metrics.nc", DATASET)
-    with pytest.raises(RunError, match="already holds a run; try --resume to continue it or --overwrite"):
+    with pytest.raises(RunError, match="already holds a run; try resume=True to continue it or overwrite=True"):
         RunDirectory.create(run.path, RunConfig(), "mab")
     assert (run.path / "metrics.nc").exists()
     replaced = RunDirectory.create(run.path, RunConfig(), "quickstart", overwrite=True)

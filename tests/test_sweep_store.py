@@ -294,7 +294,7 @@ def test_a_sweep_is_not_replaced_unless_asked(directory):
     fill(directory, [0])
     directory.write_failure(directory.cells[1], "x")
     directory.write_assembled()
-    with pytest.raises(RunError, match="already holds a sweep; try --resume to continue it or --overwrite"):
+    with pytest.raises(RunError, match="already holds a sweep; try resume=True to continue it or overwrite=True"):
         SweepDirectory.create(directory.path, SWEEP)
     replaced = SweepDirectory.create(directory.path, Sweep(), overwrite=True)
     assert (replaced.finished(), replaced.failures()) == (set(), {})
@@ -305,12 +305,12 @@ def test_other_directories_are_left_alone(tmp_path):
     with pytest.raises(RunError, match=r"is not a sweep directory \(it has no sweep.json\); try one that"):
         load_sweep(tmp_path)
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match="exists and is not a sweep directory; try another --out"):
+    with pytest.raises(RunError, match="exists and is not a sweep directory; try another one"):
         SweepDirectory.create(tmp_path, SWEEP, overwrite=True)
     RunDirectory.create(tmp_path / "run", RunConfig(), "mab")
     with pytest.raises(RunError, match="holds a run, not a sweep"):
         SweepDirectory.create(tmp_path / "run", SWEEP, overwrite=True)
-    with pytest.raises(RunError, match=r"cannot write to .*Not a directory; try another --out"):
+    with pytest.raises(RunError, match=r"cannot write to .*Not a directory; try another directory"):
         SweepDirectory.create(tmp_path / "thesis.tex" / "sweep", SWEEP)
     with pytest.raises(ConfigError, match="horizon=0: got"):
         SweepDirectory.create(tmp_path / "new", Sweep(grid={"horizon": [0]}))
@@ -340,7 +340,8 @@ def test_another_sweep_is_not_resumed_and_the_difference_named(directory, name):
     with pytest.raises(RunError) as error:
         SweepDirectory.open(directory.path).grown(Sweep(**{**values, **changes}))
     assert str(error.value) == (
-        f"{directory.path} holds another sweep: {message}; try the spec that it holds with more cells, or another --out"
+        f"{directory.path} holds another sweep: {message}; "
+        "try the spec that it holds with more cells, or another directory"
     )
 
 

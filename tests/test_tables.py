@@ -167,7 +167,7 @@ def test_a_sweep_of_one_cell_has_one_row():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "got several values of num_arms (2, 5, 10), need one of each; try --select num_arms=10"),
+        ({}, "got several values of num_arms (2, 5, 10), need one of each; try select={'num_arms': 10}"),
         ({"rows": "k"}, "got dimension 'k'"),
         ({"rows": "horizon", "columns": "horizon"}, "got rows=horizon and columns=horizon"),
         ({"columns": "horizon", "baselines": ["nope"]}, "got baseline 'nope', need one of thompson"),

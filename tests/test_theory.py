@@ -275,6 +275,7 @@ def test_measurements_as_predicted_make_every_row_hold(ideal):
         assert all(row.holds for row in rows), [row for row in rows if not row.holds]
 
 
+@pytest.mark.slow
 def test_every_planted_error_turns_a_row_red_and_every_row_is_turned_by_one(ideal):
     caught: set[tuple[str, str]] = set()
     for name in sabotages():

@@ -1,12 +1,9 @@
 """The files of docs/tutorials do what they say, as a user would have them."""
 
-import contextlib
 import importlib.util
 import json
 import os
-import re
 import shlex
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,59 +23,18 @@ from rmft_jax import (
     load_policy,
     load_sweep,
     make_agents,
-    make_baselines,
 )
-from rmft_jax.agents import reference_agent
 from rmft_jax.agents.statistics import ArmStatistics
-from rmft_jax.cli import main
 from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import play_scenarios
 from rmft_jax.method.judging import Judged, KeptBatch
 from rmft_jax.method.selection import LowestRegret
 from rmft_jax.plotting import plot_kind
 from rmft_jax.problems import Context
-from rmft_jax.running import checkpoints, training
-from tutorials import TUTORIALS, as_before, imported, world
+from rmft_jax.running import checkpoints
+from tutorials import OVERRIDE, PLAY, TRAINING, TUTORIALS, as_before, imported, laid_out, quick, rmft, small, world
 
 FILES = sorted(path.name for path in TUTORIALS.glob("*.py"))
-
-TRAINING = [
-    "--num-iterations", "2", "--chunk-size", "1", "--num-scenarios", "8", "--num-rollouts", "4", "--horizon", "5",
-    "--num-minibatches", "2", "--num-validation-scenarios", "8", "--num-test-scenarios", "16",
-]  # fmt: skip
-TRANSFORMER = ["--width", "8", "--num-layers", "1"]
-PLAY = ["--num-scenarios", "16", "--horizon", "5"]
-# What makes a sweep's file small.
-OVERRIDE = (
-    "num_iterations = 2\nnum_scenarios = 8\nnum_test_scenarios = 16\nnum_validation_scenarios = 8\nhorizon = 5\n"
-    "num_rollouts = 4\nnum_minibatches = 2\nwidth = 8\nnum_layers = 1\n"
-)
-
-
-def rmft(*words: Any) -> int:
-    """A command, which knows nothing of what those before it imported."""
-    with as_before():
-        return main([str(word) for word in words])
-
-
-@contextlib.contextmanager
-def quick() -> Iterator[list[str]]:
-    """Trains beside few classical agents, and only names the figures of a run, whose making takes most of the time."""
-    drawn: list[str] = []
-
-    def few(problem: Problem, among: Any = None, *, size: int | None = None) -> dict[str, Any]:
-        del among
-        return make_baselines(problem, (reference_agent(problem),), size=size)
-
-    def note(figure: Any, path: Path) -> list[Path]:
-        del figure
-        drawn.append(path.name)
-        return [path]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_baselines", few)
-        patch.setattr("rmft_jax.plotting.figures.save_figure", note)
-        yield drawn
 
 
 def commands_of(name: str) -> list[list[str]]:
@@ -87,25 +43,10 @@ def commands_of(name: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("    rmft ")]
 
 
-def small(words: list[str]) -> list[str]:
-    """A command of a docstring at a tiny size."""
-    match words:
-        case ["train", *rest] if "--resume" not in rest:
-            return [*words, *TRAINING, *([] if "--policy" in words else TRANSFORMER)]
-        case ["bench-agents", *rest]:
-            return [*words, *PLAY, *([] if "--agents" in rest else ["--agents", "thompson", "uniform"])]
-    return words
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[Path]:
     """Where the commands run: with a copy of the tutorials, whose sweep is tiny, and without anything else."""
-    path = tmp_path_factory.mktemp("place")
-    shutil.copytree(TUTORIALS, path / "docs" / "tutorials", ignore=shutil.ignore_patterns("__pycache__"))
-    toml = path / "docs" / "tutorials" / "own_environment.toml"
-    text, changed = re.subn(r"num_\w+ = \d+\n", "", toml.read_text())
-    assert changed == 3
-    toml.write_text(text.replace("[0, 1, 2]", "[0, 1]").replace('"discounted_ucb", ', "") + OVERRIDE)
+    path = laid_out(tmp_path_factory.mktemp("place"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         yield path

@@ -1,6 +1,7 @@
 """The command `rmft`. Thin: it parses, calls, and turns errors into one line and an exit code."""
 
 import importlib
+import importlib.metadata
 import io
 import os
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # By name: the module in this package and its function, which maps words to an exit code.
-_COMMANDS = {
+COMMANDS = {
     "train": ("train", "train"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
@@ -19,9 +20,11 @@ _COMMANDS = {
     "show": ("show", "show"),
     "serve": ("serve", "serve"),
     "table": ("plot", "table"),
+    "runs": ("runs", "runs"),
     "presets": ("names", "presets"),
     "environments": ("names", "environments"),
     "choices": ("names", "choices"),
+    "completion": ("completion", "completion"),
 }
 
 _BY_SIGNAL = 128
@@ -35,19 +38,22 @@ commands:
   evaluate DIR                a trained policy beside the classical agents; pretrained:NAME is one that comes along
   sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
   bench-agents ENVIRONMENT    the classical agents on one environment
-  plot DIR                    the figures of a run or a sweep
+  plot DIR [DIR ...]          the figures of a run or a sweep, or of several runs side by side, also in training
   report DIR [DIR ...]        all of it in one HTML file, several side by side; --watch follows a run in training
   show DIR                    dialogues of a language model, with what was kept
   serve DIR                   a chat endpoint on this machine for a language model of ours, which can be tuned there
   table DIR                   its regrets as Markdown, LaTeX or CSV
   evaluate api:MODEL          any model behind a chat endpoint beside the classical agents, on the same problems
   train api:MODEL --out DIR   the outer loop for such a model: the best of its play is kept, and tunes it
-  presets                     the named configurations
+  runs [DIR]                  the runs in a folder: how far they are, and what their regret is
+  presets [NAME]              the named configurations, or the settings of one
   environments                the named environments
+  completion SHELL            what bash, zsh or fish needs to complete the words of rmft
   choices                     every choice of a configuration: policies, selections, objectives, ...
 
-`rmft COMMAND --help` lists a command's options. Every command takes --import FILE.py or --import MODULE, as often as
-wanted: code of your own that registers environments, agents, policies, selections, objectives or figures.
+`rmft COMMAND --help` lists a command's options, `rmft --version` says which version this is. Every command takes
+--import FILE.py or --import MODULE, as often as wanted: code of your own that registers environments, agents, policies,
+selections, objectives or figures.
 """
 
 
@@ -57,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1 for a run that failed; 2 for wrong input; 3 for failed cells of a sweep; 128 + n after signal n.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP, end="")
+    if not argv or argv[0] in ("-h", "--help", "--version"):
+        print(f"rmft {importlib.metadata.version('rmft-jax')}\n" if "--version" in argv else _HELP, end="")
         return 0
     # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
+    from rmft_jax.cli.advice import with_command
     from rmft_jax.cli.common import fail
     from rmft_jax.config import ConfigError
     from rmft_jax.running.files import RunError
@@ -68,12 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _call(argv)
     except (ConfigError, RunError) as error:
-        return fail(str(error), 2)
+        return fail(with_command(str(error), argv), 2)
     except KeyboardInterrupt as stopped:
         print(f"rmft: {str(stopped) or 'stopped'}", file=sys.stderr)
         return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
-        return fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
+        return _of_the_system(error)
     except (RuntimeError, AssertionError):
         from rmft_jax.method.devices import all_devices
 
@@ -84,23 +91,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
+def _of_the_system(error: OSError) -> int:
+    from rmft_jax.cli.common import fail
+
+    if isinstance(error, BrokenPipeError):  # Whoever reads what is printed, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BY_SIGNAL + signal.SIGPIPE
+    return fail(f"{error}; files written before are whole; try again where there is room and permission", 1)
+
+
 def _call(argv: Sequence[str]) -> int:
     from rmft_jax.cli.common import value_of, without_imports
     from rmft_jax.config import ConfigError
+    from rmft_jax.config.checks import command_line
     from rmft_jax.config.plugins import import_all, load_plugins
     from rmft_jax.method.devices import use_cores
     from rmft_jax.method.numerics import pinned
 
-    if argv[0] not in _COMMANDS:
-        raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(_COMMANDS)}; try `rmft --help`")
-    module, function = _COMMANDS[argv[0]]
+    if argv[0] not in COMMANDS:
+        raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(COMMANDS)}; try `rmft --help`")
+    module, function = COMMANDS[argv[0]]
     words, imports = without_imports(list(argv[1:]))
     command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
     if argv[0] == "train":
         # Before the first array, which may be one of imported code or of the weights to start from.
         number = value_of(words, "--num-devices")
         use_cores(int(number) if number.isdecimal() else None)
-    with pinned():
+    with pinned(), command_line():
         load_plugins()
         import_all(imports)
         return command(words)
@@ -116,8 +133,11 @@ def run() -> NoReturn:
         code = main()
     except KeyboardInterrupt:  # While modules were loaded.
         code = _BY_SIGNAL + signal.SIGINT
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BrokenPipeError:
+        code = _BY_SIGNAL + signal.SIGPIPE
     if code >= _BY_SIGNAL:
         os._exit(code)  # What is still being compiled in a thread would turn an orderly end into a crash.
     sys.exit(code)

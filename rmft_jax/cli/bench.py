@@ -10,7 +10,7 @@ import tyro
 
 from rmft_jax.agents import make_agents
 from rmft_jax.agents.catalogue import fitting
-from rmft_jax.cli.common import parse, print_summary
+from rmft_jax.cli.common import imports, parse, print_summary, suggest
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
 from rmft_jax.plotting import plot_run
@@ -64,10 +64,12 @@ def bench_agents(argv: list[str]) -> int:
     names = fitting(problem, arguments.agents or None)
     folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
-    size = f"{len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds"
-    with writable(*folders), ProgressReporter().status(f"{what} {size}"):
+    reporter = ProgressReporter()
+    with writable(*folders):
         agents = make_agents(problem, names)
-        dataset, constants = benchmark.bench_agents(config, agents=agents, tune=arguments.tune, **shared)
+        reporter.note(f"{what} {len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds")
+        options: dict[str, Any] = {"agents": agents, "tune": arguments.tune, "reporter": reporter}
+        dataset, constants = benchmark.bench_agents(config, **options, **shared)
         summary = summarize(dataset)
     title = f"{name}, K={config.num_arms}, T={horizon}, {arguments.num_scenarios} scenarios"
     print_summary(summary, title, dataset.attrs)
@@ -90,4 +92,9 @@ def bench_agents(argv: list[str]) -> int:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
         for path in plot_run(None, dataset, arguments.out):
             print(f"figure: {path} (and .pdf)")
+    suggest(
+        ["table", arguments.out / "agents.nc", "--format", "latex"]
+        if arguments.out
+        else ["bench-agents", *argv, *imports(), "--out", "runs/agents"]
+    )
     return 0

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import itertools
+import shlex
 import sys
+import zlib
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -11,11 +14,13 @@ from rich.console import Console
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
+from rmft_jax.config.plugins import imported
 from rmft_jax.statistics.report import table
 
 _T = TypeVar("_T")
 API = "api:"
 """What stands before the name of a model behind a chat endpoint."""
+_TABLE_WIDTH, _NAME_LENGTH = 112, 150
 # Options of several words, which may be repeated: a group of words for each time.
 Groups = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
@@ -24,6 +29,13 @@ def fail(message: str, code: int) -> int:
     """Prints an error as one line; returns the exit code."""
     print(f"rmft: error: {message}", file=sys.stderr)
     return code
+
+
+def suggest(*commands: Sequence[object]) -> None:
+    """Says on standard error how one may go on: each a command by its words, without `rmft`."""
+    sys.stdout.flush()
+    for number, words in enumerate(commands):
+        print(f"{'     ' if number else 'next:'} rmft {shlex.join(map(str, words))}", file=sys.stderr)
 
 
 def parse(
@@ -86,15 +98,36 @@ def values_by_name(option: str, groups: Groups, need: str, example: str) -> dict
     return found
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that fits."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def imports() -> list[str]:
+    """The options that import again what users' code was imported."""
+    return [word for path in imported() for word in ("--import", path)]
+
+
+def short_name(words: str) -> str:
+    """The words; of those that are too long for a name of a file the first, and a number that stands for all."""
+    return words if len(words) <= _NAME_LENGTH else f"{words[:_NAME_LENGTH]}-{zlib.crc32(words.encode()):08x}"
+
+
 def _has_words(row: str) -> bool:
     return any(map(str.isalnum, row))
 
 
 def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:
     """Prints the table of an evaluation, whose attributes name the regret and the reference."""
-    # A pipe has no width, and a table cut to a narrow terminal would lose digits: wide lines wrap instead.
-    rows = table(summary, title, attributes["regret"], attributes["reference"])
-    Console(highlight=False, width=120).print(rows, soft_wrap=True)
+    # A pipe has no width. In a narrow terminal the table has two parts, for wrapped lines cannot be read.
+    terminal = Console(highlight=False)
+    narrow = terminal.is_terminal and terminal.width < _TABLE_WIDTH
+    parts: tuple[Any, ...] = ("regret", "growth") if narrow else (None,)
+    for part in parts:
+        rows = table(summary, title, attributes["regret"], attributes["reference"], part)
+        Console(highlight=False, width=terminal.width if narrow else 120).print(rows, soft_wrap=not narrow)
     for name, row in summary.items():
         if row.get("invalid"):
             print(f"answers of {name} that named no arm: {row['invalid']:.2%}")

@@ -2,15 +2,14 @@
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rmft_jax.agents import SingleLayer
-from rmft_jax.cli.common import API, Groups, parse, print_summary, values_by_name
+from rmft_jax.cli.common import API, Groups, parse, print_summary, short_name, suggest, values_by_name
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
@@ -26,8 +25,6 @@ from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
 from rmft_jax.sweeps.store import load_policy
-
-_NAME_LENGTH = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def evaluate(argv: list[str]) -> int:
         if name not in ("directory", "grid", "out") and value not in (None, "best")
     }
     asked |= {name: "+".join(map(str, values)) for name, values in axes.items()}
-    name = _file_name(",".join(f"{key}={value}" for key, value in asked.items()))
+    name = short_name(",".join(f"{key}={value}" for key, value in asked.items()))
     run = _place(arguments)
     known = [key for key in ("iteration", "cell") if key in policy.provenance]
     title = ", ".join([policy.preset, *(f"{key} {policy.provenance[key]}" for key in known)])
@@ -98,13 +95,15 @@ def evaluate(argv: list[str]) -> int:
         if axes:
             return _grid(run, dataclasses.replace(policy, config=config), axes, title, name)
         key = RunKeys.create(config.seed).test
-        dataset = training.evaluate_run(config, policy.agent, key, num_arms=arguments.num_arms)
+        shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": ProgressReporter()}
+        dataset = training.evaluate_run(config, policy.agent, key, **shared)
     path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
     if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
         print(f"guarantee: {_guarantee(policy, config.rmft.horizon)}")
     print(f"dataset: {path}")
+    suggest(["plot", path if name else run.path], ["table", path, "--format", "latex"])
     return 0
 
 
@@ -113,11 +112,6 @@ def _guarantee(policy: TrainedPolicy, horizon: int) -> str:
         return str(certificate(policy, horizon))
     except ConfigError as error:
         return f"none ({error})"
-
-
-def _file_name(words: str) -> str:
-    """The words; of those that are too long for a name of a file the first, and a number that stands for all."""
-    return words if len(words) <= _NAME_LENGTH else f"{words[:_NAME_LENGTH]}-{zlib.crc32(words.encode()):08x}"
 
 
 def _place(arguments: EvaluateArguments) -> RunDirectory:
@@ -172,5 +166,6 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
         by, compared = (list(axes)[2], beside[-1:]) if len(axes) == 3 else (None, beside)
         figure = plot_heatmap(dataset, by=by, relative_to=compared or None)
         for written in save_figure(figure, run.figures / name)[:1]:
-            print(f"figure: {written} (and .pdf, .csv); `rmft plot {path} --kind heatmap` has more")
+            print(f"figure: {written} (and .pdf, .csv)")
+    suggest(*[["plot", path, "--kind", "heatmap"]] * (len(axes) == 2), ["table", path, "--rows", next(iter(axes))])
     return 0

@@ -2,22 +2,52 @@
 
 from collections.abc import Mapping
 
+from rich.console import Console
+from rich.table import Table
+
 from rmft_jax.agents.register import AGENTS
+from rmft_jax.cli.common import suggest
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
-from rmft_jax.method.presets import PRESETS, TEXT_PRESETS
+from rmft_jax.config.words import named_briefly
+from rmft_jax.method.presets import PRESETS, TEXT_PRESETS, get_preset
+from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment
 
 
 def presets(argv: list[str]) -> int:
-    """Lists the named configurations."""
+    """Lists the named configurations, or the settings of one."""
     known = {name: description for name, (description, _) in [*PRESETS.items(), *TEXT_PRESETS.items()]}
-    return _list("presets", known, argv)
+    if len(argv) == 1 and not argv[0].startswith("-"):
+        return _settings(argv[0], known)
+    _list("presets", known, argv)
+    suggest(["presets", "mab"], ["train", "mab", "--out", "runs/mab"])
+    return 0
+
+
+def _settings(name: str, known: Mapping[str, str]) -> int:
+    """Every setting of a preset, its value, and what it means; a star where it is not as by default."""
+    config, default = get_preset(name), RunConfig().flat()
+    print(f"{name}: {known[name]}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for setting, value, text in config.explained():
+        differs = setting not in default or value != default[setting]
+        table.add_row(setting, f"{'* ' if differs else '  '}{named_briefly(value)}", text)
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(console.width, 80) if console.is_terminal else 120).print(table, markup=False)
+    print("* differs from the default")
+    suggest(["train", name, "--out", f"runs/{name}"], ["train", name, "--help"])
+    return 0
 
 
 def environments(argv: list[str]) -> int:
     """Lists the named environments."""
-    return _list("environments", _descriptions(Environment.register), argv)
+    _list("environments", _descriptions(Environment.register), argv)
+    suggest(["bench-agents", "bernoulli"])
+    return 0
 
 
 def choices(argv: list[str]) -> int:
@@ -28,6 +58,7 @@ def choices(argv: list[str]) -> int:
             print(f"--{kind.replace('_', '-')}")
             _list("choices", {f"  {name}": text for name, text in _descriptions(register).items()}, [])
     print(f"--environment: see `rmft environments`\nagents: {', '.join(AGENTS.names())}")
+    suggest(["train", "quickstart", "--selection", "advantage", "--k", "1", "--out", "runs/advantage"])
     return 0
 
 
@@ -37,7 +68,8 @@ def _descriptions(register: ChoiceRegister) -> dict[str, str]:
 
 def _list(command: str, known: Mapping[str, str], argv: list[str]) -> int:
     if argv and not {"-h", "--help"} & set(argv):
-        raise ConfigError(f"got {' '.join(argv)}, need no arguments; try `rmft {command}`")
+        or_name = " or the name of one" if command == "presets" else ""
+        raise ConfigError(f"got {' '.join(argv)}, need no arguments{or_name}; try `rmft {command}`")
     width = max(map(len, known), default=0)
     for name, description in known.items():
         print(f"{name:{width}}  {description}")

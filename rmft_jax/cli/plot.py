@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,12 +10,14 @@ import tyro
 import xarray as xr
 
 from rmft_jax import plotting
-from rmft_jax.cli.common import Groups, parse, values_by_name
+from rmft_jax.cli.common import Groups, parse, short_name, suggest, values_by_name
 from rmft_jax.config.checks import require
 from rmft_jax.running.files import RunError, read_dataset, replacing
+from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics import estimates, tables
-from rmft_jax.statistics.estimates import is_sweep
+from rmft_jax.statistics.estimates import is_sweep, text_of
+from rmft_jax.sweeps.compare import DIMENSION, compare_runs
 from rmft_jax.sweeps.store import load_sweep
 
 _Selection = Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE[,VALUE] ...")]
@@ -25,8 +28,8 @@ _Names = Annotated[Groups, tyro.conf.arg(metavar="NAME ...")]
 class _Arguments:
     """What a figure and a table have in common."""
 
-    directory: tyro.conf.Positional[Path]
-    """Directory of a run or a sweep, or a netCDF file of either."""
+    directories: tyro.conf.Positional[tuple[Path, ...]]
+    """Directory of a run or a sweep, or a netCDF file of either; or directories of several runs, side by side."""
     select: _Selection = ()
     """Values of a sweep's other dimensions, such as num_arms=5 seed=0,1."""
     baselines: _Names = ()
@@ -47,7 +50,11 @@ class _Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class PlotArguments(_Arguments):
-    """Draws the figures of a run or a sweep, as PNG and PDF, with the numbers that they show as CSV."""
+    """Draws the figures of a run or a sweep, as PNG and PDF, with the numbers that they show as CSV.
+
+    Of several runs they are those of a sweep whose dimension is called `run`. A run that is still in training has the
+    figure of its training so far.
+    """
 
     kind: str | None = None
     """Which figure, such as regret or heatmap, or one of your own with --import; without it, all of them."""
@@ -58,7 +65,7 @@ class PlotArguments(_Arguments):
     style: Literal["paper", "slides"] = "paper"
     """A column of a paper, or larger, for slides."""
     out: Path | None = None
-    """File for the one figure of --kind; DIR/figures if not given."""
+    """File for the one figure of --kind; if not given DIR/figures, of several runs compared/ beside the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,38 +87,72 @@ def plot(argv: list[str]) -> int:
     arguments = parse(PlotArguments, "plot", argv)
     choice = arguments.choice()
     _check(arguments)
-    dataset, metrics, figures = _read(arguments.directory)
-    dataset = estimates.with_intervals(dataset, arguments.intervals)
-    if arguments.kind is not None:
-        compared = tuple(itertools.chain(*arguments.relative_to)) or None
-        options = {"by": arguments.by, "select": choice, "baselines": arguments.named(), "relative_to": compared}
-        figure = plotting.plot_kind(arguments.kind, dataset, metrics, style=arguments.style, **options)
-        written = plotting.save_figure(figure, arguments.out or figures / arguments.kind)[:1]
-    elif is_sweep(dataset):
-        written = plotting.plot_all(dataset, figures, arguments.style, choice)
+    dataset, metrics, figures = _read(arguments.directories, arguments.kind in (None, "training"))
+    with ProgressReporter().status("drawing figures", lines=False):
+        for path in _drawn(arguments, choice, dataset, metrics, figures):
+            beside = (suffix for suffix in (".pdf", ".csv") if path.with_name(f"{path.stem}{suffix}").is_file())
+            print(f"figure: {path} (and {', '.join(beside)})")
+    if dataset:
+        suggest(["table", *arguments.directories, "--format", "latex"])
     else:
-        require(not choice, "--select for a run", "a sweep for it", "without")
-        written = plotting.plot_run(metrics, dataset, figures, arguments.style)
-    for path in written:
-        beside = (suffix for suffix in (".pdf", ".csv") if path.with_name(f"{path.stem}{suffix}").is_file())
-        print(f"figure: {path} (and {', '.join(beside)})")
+        print(f"{figures.parent} is in training; its other figures need its end", file=sys.stderr)
     return 0
+
+
+def _drawn(
+    arguments: PlotArguments, choice: dict[str, Any], dataset: xr.Dataset, metrics: xr.Dataset | None, figures: Path
+) -> list[Path]:
+    """Draws and writes; returns the paths of the PNGs. An empty dataset is that of a run in training."""
+    kind, style = arguments.kind, arguments.style
+    if not dataset and metrics is not None:
+        require(not choice, "--select for a run", "a sweep for it", "without")
+        return plotting.save_figure(plotting.plot_training(metrics, style=style), _place(arguments, figures))[:1]
+    dataset = estimates.with_intervals(dataset, arguments.intervals)
+    if kind is not None:
+        compared = tuple(itertools.chain(*arguments.relative_to)) or None
+        side_by_side = DIMENSION in dataset.dims and "by" in plotting.FIGURES[kind].options
+        by = arguments.by or (DIMENSION if side_by_side else None)
+        options = {"by": by, "select": choice, "baselines": arguments.named(), "relative_to": compared}
+        figure = plotting.plot_kind(kind, dataset, metrics, style=style, **options)
+        return plotting.save_figure(figure, _place(arguments, figures))[:1]
+    if is_sweep(dataset):
+        return plotting.plot_all(dataset, figures, style, choice)
+    require(not choice, "--select for a run", "a sweep for it", "without")
+    return plotting.plot_run(metrics, dataset, figures, style)
+
+
+def _place(arguments: PlotArguments, figures: Path) -> Path:
+    return arguments.out or figures / (arguments.kind or "training")
 
 
 def table(argv: list[str]) -> int:
     """Prints or writes a table of a run or a sweep."""
     arguments = parse(TableArguments, "table", argv)
     choice = arguments.choice()
-    dataset = estimates.with_intervals(_read(arguments.directory)[0], arguments.intervals)
-    shape = arguments.rows, arguments.columns, arguments.format
-    text = tables.table(dataset, *shape, select=choice, baselines=arguments.named())
+    dataset = estimates.with_intervals(_read(arguments.directories)[0], arguments.intervals)
+    rows, columns = arguments.rows, arguments.columns
+    if is_sweep(dataset) and not rows and not columns:
+        choice, (rows, columns) = _two_dimensions(dataset, choice)
+    text = tables.table(dataset, rows, columns, arguments.format, select=choice, baselines=arguments.named())
     if arguments.out is None:
         print(text, end="")
         return 0
     with replacing(arguments.out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"table: {arguments.out}")
+    suggest(["plot", *arguments.directories])
     return 0
+
+
+def _two_dimensions(dataset: xr.Dataset, choice: dict[str, Any]) -> tuple[dict[str, Any], list[str | None]]:
+    """The first two dimensions for rows and columns; of further ones the last value, which is said."""
+    chosen = estimates.select(dataset, choice)
+    rows, columns, *others = [*estimates.open_dims(chosen), None, None]
+    fixed = {dim: text_of(chosen[dim].values[-1]) for dim in others if dim}
+    if fixed:
+        words = " ".join(f"{dim}={value}" for dim, value in fixed.items())
+        print(f"of more than two dimensions the last value: --select {words}", file=sys.stderr)
+    return choice | fixed, [rows, columns]
 
 
 def _check(arguments: PlotArguments) -> None:
@@ -125,12 +166,26 @@ def _check(arguments: PlotArguments) -> None:
         require(suffix in (".pdf", ".png"), f"--out {arguments.out}", "a .pdf or .png", f"--out {arguments.kind}.pdf")
 
 
-def _read(path: Path) -> tuple[xr.Dataset, xr.Dataset | None, Path]:
-    """What a directory or file holds, a sweep or an evaluation; of a run its metrics too; where its figures go.
+def _read(paths: tuple[Path, ...], training: bool = False) -> tuple[xr.Dataset, xr.Dataset | None, Path]:
+    """What directories or a file hold, a sweep or an evaluation; of a run its metrics too; where their figures go.
+
+    `training`: whether of a run without an evaluation the metrics will do, beside which the dataset is empty.
 
     Raises:
       RunError: if it holds nothing to draw.
     """
+    require(bool(paths), "no directory", "that of a run or a sweep", "`rmft plot runs/quickstart`")
+    if len(paths) == 1:
+        return _read_one(paths[0], training)
+    for path in paths:
+        if not (path / RunDirectory.record_name).is_file():
+            raise RunError(f"got {path} beside {paths[0]}, need directories of runs; try one that `rmft train` made")
+    dataset = compare_runs(paths)
+    words = "+".join(path.resolve().name for path in paths)
+    return dataset, None, paths[0].resolve().parent / "compared" / short_name(words)
+
+
+def _read_one(path: Path, training: bool) -> tuple[xr.Dataset, xr.Dataset | None, Path]:
     if path.is_file():
         dataset = read_dataset(path, "a netCDF file that rmft made")
         if not {"regret", "final_regret"} & set(dataset):
@@ -144,4 +199,7 @@ def _read(path: Path) -> tuple[xr.Dataset, xr.Dataset | None, Path]:
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is not a run directory, nor one of a sweep; try one that rmft made")
     run = RunDirectory.open(path)
-    return run.read_dataset("evaluation.nc"), run.read_dataset("metrics.nc"), run.figures
+    metrics = run.read_dataset("metrics.nc")
+    if training and not (path / "evaluation.nc").is_file():
+        return xr.Dataset(), metrics, run.figures
+    return run.read_dataset("evaluation.nc"), metrics, run.figures

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tyro
 
-from rmft_jax.cli.common import fail, parse
+from rmft_jax.cli.common import duration, fail, parse, suggest
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
@@ -69,20 +69,22 @@ def sweep(argv: list[str]) -> int:
         with ProgressReporter().status("trying the largest program"):
             expected = estimate(groups, declared.baselines, arguments.cells_per_batch)
         print(
-            f"about {_duration(expected.compiling + expected.running)} on this device, of which "
-            f"{_duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
-            f"{_duration(expected.trial)})"
+            f"about {duration(expected.compiling + expected.running)} on this device, of which "
+            f"{duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
+            f"{duration(expected.trial)})"
         )
+        suggest(["sweep", arguments.spec, "--out", arguments.out or f"runs/{arguments.spec.stem}"])
         return 0
     assert arguments.out is not None
     names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     outcome = run_sweep(declared, arguments.out, executor=executor, **options)
-    print(f"{outcome.finished} cells finished in {_duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
+    print(f"{outcome.finished} cells finished in {duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
     if outcome.failures:
         left = f", {outcome.missing} not run" if outcome.missing else ""
         first = next(f"{label}: {message}" for label, message in outcome.failures.items())
         return fail(f"{len(outcome.failures)} cells failed{left}; --resume tries them again; the first one, {first}", 3)
+    suggest(["plot", arguments.out], ["table", arguments.out])
     return 0
 
 
@@ -98,9 +100,3 @@ def _executor(arguments: SweepArguments) -> Any:
         option = f"--{name.replace('_', '-')}"
         raise ConfigError(f"got {option} {value:g} with --executor local, need --executor ray; try without {option}")
     return run_locally
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

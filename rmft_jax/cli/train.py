@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from rmft_jax.cli.common import API, fail, parse, print_summary, value_of
+from rmft_jax.cli.common import API, duration, fail, imports, parse, print_summary, suggest, value_of
 from rmft_jax.cli.plot import plot
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
@@ -14,7 +14,10 @@ from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.method.presets import get_preset
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running import processes, training
+from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.running.rehearsal import rehearse
 from rmft_jax.running.storage import RunDirectory
+from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.store import load_policy
 
 
@@ -30,6 +33,8 @@ class TrainArguments:
     """Continue the run in --out, bit for bit as if it had never stopped; with a preset, start it if there is none."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run in --out."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say how long the run would take and what memory it would hold, after a short trial; train and write nothing."""
     start: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Start from trained weights: of a run, a file, pretrained:NAME, or of a sweep with --from-cell."""
     from_cell: int | None = None
@@ -46,6 +51,9 @@ class TrainArguments:
     """How an iteration fine-tunes."""
     decision_map: str | None = None
     """What maps scores to play."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Logs to keep in --out beside metrics.jsonl: event files of TensorBoard, a run of Weights & Biases, offline unless
+    WANDB_MODE=online. Each needs the extra of its name."""
     num_devices: int | None = None
     """GPUs, TPU or CPU cores that share the scenarios. Default: as many as there are and divide num_scenarios."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -85,6 +93,27 @@ def _require_together(arguments: TrainArguments) -> None:
         require(value is None or bool(getattr(arguments, other)), got, f"{beside} beside it", f"adding {beside}")
 
 
+def _rehearse(arguments: TrainArguments, argv: list[str], start: TrainedPolicy | None) -> int:
+    """Says what the run would cost."""
+    config = arguments.config
+    state = None if start is None else training.beginning_of(config, start)
+    with ProgressReporter().status("compiling and trying the programs"):
+        cost = rehearse(config, state, arguments.num_devices)
+    memory = "unknown" if cost.memory is None else f"{cost.memory / 2**20:.3g} MiB on every device, beside JAX itself"
+    print(
+        f"device: {cost.device}\n"
+        f"programs: a chunk and a validation, compiled in {duration(cost.compiling)}\n"
+        f"memory: {memory}\n"
+        f"training: about {duration(cost.training)} if nothing else runs ({config.rmft.num_iterations} iterations of "
+        f"{cost.iteration:.3g} s, and a validation of {cost.validation:.3g} s every {config.chunk_size})\n"
+        f"evaluation: {cost.num_agents} agents on {config.num_test_scenarios} scenarios, each compiled, which comes "
+        "besides"
+    )
+    words = [word for word in argv if word not in ("--dry-run", "--no-dry-run")]
+    suggest(["train", *words, *imports(), *(() if arguments.out else ("--out", f"runs/{arguments.preset}"))])
+    return 0
+
+
 def train(argv: list[str]) -> int:
     """Trains, evaluates and plots."""
     if argv and argv[0].startswith(API):
@@ -96,15 +125,18 @@ def train(argv: list[str]) -> int:
     config, preset_name = arguments.config, arguments.preset
     if preset_name != default.preset:
         raise ConfigError(f"got preset {preset_name!r} after options; try `rmft train {preset_name} ...`")
-    if arguments.out is None:
+    if arguments.out is None and not arguments.dry_run:
         raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
     config.validate()
     _require_together(arguments)
     if arguments.distributed:  # Before the first array, with which JAX starts.
         processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     start = None if arguments.start is None else load_policy(arguments.start, arguments.from_cell)
+    if arguments.dry_run:
+        return _rehearse(arguments, argv, start)
+    assert arguments.out is not None
     preset = f"{preset_name} on {arguments.environment}" if arguments.environment else preset_name
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "num_devices")}
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "num_devices", "log")}
     try:
         summary = training.train(config, arguments.out, preset=preset, start=start, **options)
     except training.TrainingDivergedError as error:
@@ -117,4 +149,9 @@ def train(argv: list[str]) -> int:
         f"trained in {summary['wall_seconds']:.0f} s, of which {summary['compile_seconds']:.0f} s compilation, "
         f"on {summary['device']}"
     )
-    return plot([str(arguments.out)])
+    code, told = plot([str(arguments.out)]), config.rmft.policy.name == "text"
+    longer = config.flat().get("position") != "learned"
+    other = ("--horizon", 2 * config.rmft.horizon) if longer else ("--seed", config.seed + 1)
+    other = ("--contexts", "held-out") if told else other
+    suggest(*[["show", arguments.out]] * told, ["evaluate", arguments.out, *other])
+    return code

@@ -1,5 +1,26 @@
 """How a setting is refused: eagerly, in one line that says what was got, what is needed and what to try."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+_on_command_line = ContextVar("on_command_line", default=False)
+
+
+@contextlib.contextmanager
+def command_line() -> Iterator[None]:
+    """Inside it messages speak of options of the command line, outside of arguments of functions."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def either(option: str, argument: str) -> str:
+    """An option of the command line, or what it is called in Python: whichever the reader of a message uses."""
+    return option if _on_command_line.get() else argument
+
 
 class ConfigError(ValueError):
     """A setting that cannot work. The message says what was got, what is needed and what to try."""

@@ -13,9 +13,10 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from rmft_jax.config.checks import ConfigError, require
+from rmft_jax.config.checks import ConfigError, either, require
 from rmft_jax.config.plugins import load_optional, load_plugins
 from rmft_jax.config.settings import KINDS, Settings, Value, checked, hints_of, is_settings, shown
+from rmft_jax.config.words import plain_doc
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -67,9 +68,8 @@ class Register(Generic[E]):
         if name not in self._entries:
             known = ", ".join(self.names())
             close = closest(name, self._entries) or next(iter(self._entries))
-            raise ConfigError(
-                f"got {self.kind} {shown(name)}, need one of {known}; try {close!r}, or --import FILE.py that has it"
-            )
+            code = either("--import FILE.py that", "import_code of the file that")
+            raise ConfigError(f"got {self.kind} {shown(name)}, need one of {known}; try {close!r}, or {code} has it")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -131,7 +131,7 @@ class ChoiceRegister(Register[Named], Generic[C]):
         def register(cls: type[T]) -> type[T]:
             made: Any = cls
             _require_complete(self.kind, name, made)
-            description = inspect.cleandoc(made.__doc__ or name).splitlines()[0].rstrip(".")
+            description = inspect.cleandoc(plain_doc(made) or name).splitlines()[0].rstrip(".")
             self.add(name, Named(made(), description), made)
             made.name = name
             return cls

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rmft_jax.config.checks import ConfigError
+from rmft_jax.config.checks import ConfigError, either
 
 GROUP = "rmft_jax.plugins"
 """Entry points under which installed packages name the modules that register what they bring."""
@@ -26,26 +26,24 @@ def import_code(name: str | os.PathLike[str]) -> None:
       ConfigError: if there is none, or it cannot be imported.
     """
     text = os.fspath(name)
-    is_file = text.endswith(".py")
+    is_file, said = text.endswith(".py"), either(f"--import {text}", f"import_code({text!r})")
     spec = str(Path(text).resolve()) if is_file else text
     if spec in _imported:
         return
     if is_file and not Path(spec).is_file():
-        raise ConfigError(f"got --import {text}, need a Python file that exists; try another path")
+        raise ConfigError(f"got {said}, need a Python file that exists; try another path")
     try:
         if is_file:
             _import_file(Path(spec))
         else:
             importlib.import_module(text)
     except ConfigError as error:
-        raise ConfigError(f"in --import {text}: {error}") from error
+        raise ConfigError(f"in {said}: {error}") from error
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"got --import {text} ({reason}), need code that can be imported; try `python {text}`"
-        ) from error
+        raise ConfigError(f"got {said} ({reason}), need code that can be imported; try `python {text}`") from error
     _imported[spec] = None
 
 

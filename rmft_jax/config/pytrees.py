@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
+from rmft_jax.config.words import brief
+
 _T = TypeVar("_T")
 
 Params = PyTree[Float[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
@@ -26,7 +28,9 @@ def static_field(default: Any = dataclasses.MISSING) -> Any:
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static_field,))
 def pytree(cls: type[_T]) -> type[_T]:
     """Makes a class a frozen dataclass and a pytree."""
-    frozen: Any = dataclasses.dataclass(frozen=True)(cls)
+    frozen: Any = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    if "__repr__" not in vars(cls):
+        frozen.__repr__ = brief  # Arrays have no place in a line.
     fields = dataclasses.fields(frozen)
     static = [field.name for field in fields if field.metadata.get("static")]
     return register_pytree(frozen, [field.name for field in fields if field.name not in static], static)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import numbers
 import typing
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -17,6 +18,7 @@ from jax.core import Tracer
 
 from rmft_jax.config.checks import ConfigError, fits_float32, require
 from rmft_jax.config.pytrees import register_pytree
+from rmft_jax.config.words import Docstring, brief, field_texts, html_table, named_briefly
 
 Value = int | float | str | bool
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a name"}
@@ -54,6 +56,27 @@ class Settings:
         names = (field.name for field in dataclasses.fields(self))
         return {name: getattr(self, name) for name in names if not isinstance(getattr(self, name), Settings)}
 
+    def __repr__(self) -> str:
+        """Those that are not as by default, as Python would write them."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """All settings, those of settings inside it too, with what they mean, as a notebook shows them."""
+        rows = [(name, named_briefly(value), text) for name, value, text in self.explained()]
+        return html_table(rows, ("setting", "value", "meaning"))
+
+    def explained(self) -> Iterator[tuple[str, Any, str]]:
+        """Name, value and meaning of every setting, those of settings inside it too; choices by their names."""
+        texts = field_texts(type(self))
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if not isinstance(value, Settings):
+                yield name, value, texts.get(name, "")
+                continue
+            if getattr(value, "kind", ""):
+                yield name, getattr(value, "name", "") or type(value).__name__, texts.get(name, "")
+            yield from value.explained()
+
     def require_types(self) -> None:
         """Raises `ConfigError` for the first setting whose value is of the wrong type, or none of the names."""
         for field in dataclasses.fields(self):
@@ -75,11 +98,11 @@ def _make_dataclass(cls: type) -> None:
         typed = name not in inherited or name in own
         require(typed, f"{name} of {cls.__name__} without a type", "one for every setting", f"{name}: int = ...")
     try:
-        dataclasses.dataclass(frozen=True)(cls)
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
     except (TypeError, ValueError) as error:
         got = f"got {cls.__name__} ({error})"
         raise ConfigError(f"{got}, need a plain default for every setting; try adding it") from None
-    cls.__doc__ = doc
+    type.__setattr__(cls, "__doc__", Docstring(doc))
 
 
 @functools.cache

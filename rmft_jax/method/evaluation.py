@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +28,7 @@ from rmft_jax.statistics import diagnostics
 
 S = TypeVar("S")
 T = TypeVar("T")
+_Array = Array | np.ndarray
 
 
 @pytree
@@ -44,14 +45,14 @@ class Play:
     invalid: `[N]` fraction of rounds in which what was written named no arm; 0 of agents that do not write.
     """
 
-    regret: Float[Array, "N T"]
-    action: Int[Array, "N T"]
-    rank: Int[Array, "N T"]
-    last_best_round: Int[Array, "N"]
-    min_frac: Float[Array, "N"]
-    greedy_frac: Float[Array, "N"]
-    mean_rewards: Float[Array, "N K"]
-    invalid: Float[Array, "N"]
+    regret: Float[_Array, "N T"]
+    action: Int[_Array, "N T"]
+    rank: Int[_Array, "N T"]
+    last_best_round: Int[_Array, "N"]
+    min_frac: Float[_Array, "N"]
+    greedy_frac: Float[_Array, "N"]
+    mean_rewards: Float[_Array, "N K"]
+    invalid: Float[_Array, "N"]
 
     def cut(self, num_arms: int, horizon: int) -> "Play":
         """Without what lies beyond the first arms and rounds."""
@@ -140,11 +141,19 @@ def measured(problem: Problem, trajectory: Trajectory) -> Play:
     )
 
 
-def in_threads(function: Callable[[S], T], arguments: Iterable[S]) -> list[T]:
-    """The function of every argument. Most of the time goes into compilation, which threads share well."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+def in_threads(
+    function: Callable[[S], T], arguments: Iterable[S], watch: Callable[[S, T], None] = lambda argument, result: None
+) -> list[T]:
+    """The function of every argument. Most of the time goes into compilation, which threads share well.
+
+    `watch` is called in this thread with an argument and its result, in the order in which they come.
+    """
+    pool, pinned_function = ThreadPoolExecutor(os.cpu_count()), pinned()(function)  # JAX's settings are a thread's.
     try:
-        return list(pool.map(pinned()(function), arguments))  # What JAX is told holds for a thread.
+        futures = {pool.submit(pinned_function, argument): argument for argument in arguments}
+        for future in as_completed(futures):
+            watch(futures[future], future.result())
+        return [future.result() for future in futures]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -157,6 +166,7 @@ def evaluate(
     num_scenarios: int,
     key: ScalarKey,
     given: Mapping[str, Trajectory] | None = None,
+    watch: Callable[[str, float], None] = lambda name, regret: None,
 ) -> xr.Dataset:
     """Plays every agent on the same scenarios with common random numbers.
 
@@ -166,6 +176,7 @@ def evaluate(
       num_scenarios: N.
       key: determines scenarios and reward noise, as far as these do not react to play.
       given: by name, what others played on the same scenarios elsewhere; they come first.
+      watch: called with the name of every agent, and its mean regret at the horizon, when it has played.
 
     Returns:
       A dataset over `agent`, `scenario`, `round` (counted from 1) and `arm`: the arrays of `Play`; of play in a ball,
@@ -175,14 +186,15 @@ def evaluate(
       ConfigError: if an agent cannot play this many arms or rounds, or under the problem's feedback.
     """
 
-    def play(agent: Agent) -> Play:
-        return jax.device_get(play_and_measure(agent, problem, key, num_scenarios))
+    def play(name: str) -> Play:
+        return jax.device_get(play_and_measure(agents[name], problem, key, num_scenarios))
 
     for agent in agents.values():  # Refused here, before anything compiles.
         require_feedback(agent, problem.feedback)
         jax.eval_shape(functools.partial(agent.init, problem.num_arms, problem.horizon))
     others = {name: jax.device_get(measured(problem, played)) for name, played in (given or {}).items()}
-    plays = others | dict(zip(agents, in_threads(play, agents.values()), strict=True))
+    told = in_threads(play, agents, lambda name, played: watch(name, float(played.regret[:, -1].mean())))
+    plays = others | dict(zip(agents, told, strict=True))
 
     dataset = _dataset(plays, problem.regret)
     active = problem.num_arms if problem.extent is None else int(problem.extent.num_arms)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.plotting.register import FIGURES, FigureKind
 from rmft_jax.plotting.style import DataFigure, StyleName, house_style
 from rmft_jax.plotting.sweep import default_axis
@@ -42,9 +42,13 @@ def plot_kind(
     if "select" not in entry.options and is_sweep(dataset):
         dataset = estimates.select(dataset, given.pop("select", {}))
     for name in given:
-        option, able = f"--{name.replace('_', '-')}", [one for one in FIGURES if name in FIGURES[one].options]
-        need = f"--kind {' or '.join(able)} for it" if able else "an option that a figure has"
-        require(name in entry.options, f"{option} with --kind {kind}", need, "without")
+        option, able = (
+            either(f"--{name.replace('_', '-')}", name),
+            [one for one in FIGURES if name in FIGURES[one].options],
+        )
+        of_kind = either("--kind", "kind")
+        need = f"{of_kind} {' or '.join(able)} for it" if able else "an option that a figure has"
+        require(name in entry.options, f"{option} with {of_kind} {kind}", need, "without")
     if metrics is not None and not entry.fits(dataset) and _draws_training(entry, metrics):
         dataset, given["evaluation"] = metrics, dataset
     given["style"] = style

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents, only_panel, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
@@ -89,7 +89,12 @@ def plot_heatmap(
         for one in _maps(part, names, reference, title, len(references) > 1, dims)
     ]  # fmt: skip
     got = f"{len(maps)} panels"
-    require(len(maps) <= _MAX_PANELS, got, f"at most {_MAX_PANELS}", "--select fewer values, or fewer agents")
+    require(
+        len(maps) <= _MAX_PANELS,
+        got,
+        f"at most {_MAX_PANELS}",
+        either("--select fewer values, or fewer agents", "fewer values or agents"),
+    )
     colors = _colors(maps, bool(relative_to))
     if ax is not None:
         _, one = only_panel({panel.title: panel for panel in maps}, "a value of by= in select=, or one relative_to=")
@@ -118,9 +123,11 @@ def _two_dims(dataset: xr.Dataset, by: str | None) -> tuple[str, str]:
     dims = [dim for dim in open_dims(dataset) if dim != by]
     if len(dims) < 2:  # Too few values to need a map still make one.
         dims += [dim for dim in sweep_dims(dataset) if dim not in (*dims, by)][: 2 - len(dims)]
-    got, tried = f"open dimensions {', '.join(dims) or 'none'}", "--kind sweep"
+    got, tried = f"open dimensions {', '.join(dims) or 'none'}", either("--kind sweep", "plot_sweep")
     if len(dims) > 2:
-        tried = f"--select {dims[-1]}={text_of(dataset[dims[-1]].values[-1])} or --by {dims[-1]}"
+        value = dataset[dims[-1]].values[-1].item()
+        words = f"--select {dims[-1]}={text_of(value)} or --by {dims[-1]}"
+        tried = either(words, f"select={ {dims[-1]: value} } or by={dims[-1]!r}")
     require(len(dims) == 2, got, "two", tried)
     return (dims[0], dims[1]) if dims[1] == "horizon" else (dims[1], dims[0])
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import xarray as xr
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.plotting.style import Style, styles_of, value_styles
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import frequency_interval, mean_interval
@@ -98,7 +98,12 @@ def named_agents(
     if baselines is None:
         return choose_agents(final, dataset.attrs.get("reference"), limit)
     names = estimates.agents_among(list(final), baselines)
-    require(len(names) <= limit, f"{len(names)} agents", f"at most {limit} in one figure", "fewer --baselines")
+    require(
+        len(names) <= limit,
+        f"{len(names)} agents",
+        f"at most {limit} in one figure",
+        either("fewer --baselines", "fewer baselines"),
+    )
     return names
 
 
@@ -146,7 +151,8 @@ def closed(
     if by:
         values = [text_of(value) for value in dataset[by].values]
         got, need = f"{len(values)} values of {by}", f"at most {MAX_PANELS} in one figure"
-        tried = f"--select {by}={','.join(values[:: -(-len(values) // MAX_PANELS)])}"
+        some = values[:: -(-len(values) // MAX_PANELS)]
+        tried = either(f"--select {by}={','.join(some)}", f"select={ {by: some} }")
         require(len(values) <= MAX_PANELS, got, need, tried)
     return dataset
 

@@ -1,6 +1,7 @@
 """How figures look: the agents' lines, the sizes and fonts of a paper's column."""
 
 import contextlib
+import io
 import textwrap
 import typing
 import zlib
@@ -77,6 +78,7 @@ STYLES = {name: Style(AGENT_LABELS[name], *look) for name, look in _LOOKS.items(
 # Of series that are no agents; the first five also of agents that are not known here.
 COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 _COLORS = COLORS[:5]
+_SCREEN_DPI = 120
 HEIGHT = 2.5  # inches, at the width of a column
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
 _TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
@@ -124,6 +126,18 @@ class DataFigure(Figure):
     style: StyleName = "paper"
     rows: Sequence[Mapping[str, Any]] = ()
     caption: str = ""
+
+    def __repr__(self) -> str:
+        axes, rows = len(self.axes), len(self.rows)
+        return f"DataFigure({self.style}, {axes} {'axes' if axes == 1 else 'panels'}, {rows} rows of numbers)"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """How a notebook shows it, at twice the resolution of the screen."""
+        content = io.BytesIO()
+        with house_style(self.style):
+            self.savefig(content, format="png", dpi=2 * _SCREEN_DPI)
+        width, height = (round(inches * _SCREEN_DPI) for inches in self.get_size_inches())
+        return content.getvalue(), {"width": width, "height": height}
 
 
 def style_of(name: str) -> Style:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmft_jax.config import ConfigError
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents
 from rmft_jax.plotting.register import register_figure
@@ -119,7 +119,7 @@ def plot_growth(
     """
     dataset = closed(estimates.select(dataset, select or {}), None, {}, ["horizon"])
     got = f"a sweep of {dataset.sizes['horizon']} horizon"
-    require(dataset.sizes["horizon"] > 1, got, "several for their growth", "--kind sweep")
+    require(dataset.sizes["horizon"] > 1, got, "several for their growth", either("--kind sweep", "plot_sweep"))
     names = named_agents(dataset, baselines)
     names = names if baselines is not None else [name for name in names if name not in NO_RIVALS][:4]
     every = estimates.estimates(dataset, "final_regret")
@@ -179,7 +179,9 @@ def default_axis(dataset: xr.Dataset) -> str:
       ConfigError: if the sweep has none.
     """
     candidates = open_dims(dataset) or sweep_dims(dataset)
-    require(bool(candidates), "a sweep of one cell", "a dimension to draw along", "--kind regret")
+    require(
+        bool(candidates), "a sweep of one cell", "a dimension to draw along", either("--kind regret", "plot_regret")
+    )
     return next((dim for dim in candidates if is_numeric(dataset, dim)), candidates[0])
 
 

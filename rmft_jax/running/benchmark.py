@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from rmft_jax.config.checks import require_seed
 from rmft_jax.method.evaluation import evaluate, final_regret, in_threads
 from rmft_jax.method.numerics import pinned
 from rmft_jax.problems import Environment, Problem
+from rmft_jax.running.progress import ProgressReporter
 
 _NUM_TUNING_SCENARIOS = 512
 
@@ -27,6 +28,7 @@ def bench_agents(
     seed: int = 0,
     agents: Mapping[str, Agent] | None = None,
     tune: bool = False,
+    reporter: ProgressReporter | None = None,
 ) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
     """Plays the classical agents on the same scenarios.
 
@@ -37,6 +39,7 @@ def bench_agents(
       seed: determines scenarios and rewards; tuning has scenarios of its own.
       agents: agents of the catalogue by name, as `make_agents` makes them. None: all that fit.
       tune: whether the free constants of every agent that has some are set first, to those of lowest mean regret.
+      reporter: where progress is shown. None: nowhere.
 
     Returns:
       The dataset of `evaluate`, and the free constants by agent and name.
@@ -48,9 +51,12 @@ def bench_agents(
     require_seed(seed)
     agents = catalogue.make_agents(problem) if agents is None else agents
     play_key, tune_key = jax.random.split(jax.random.key(seed))
+    reporter = reporter or ProgressReporter.silent()
     if tune:
-        agents = tune_agents(agents, problem, key=tune_key)
-    dataset = evaluate(agents, problem, num_scenarios=num_scenarios, key=play_key)
+        with reporter.bar("tuned", len(agents), 0) as bar:
+            agents = tune_agents(agents, problem, key=tune_key, watch=bar.tick)
+    with reporter.bar("agent", len(agents), 0) as bar:
+        dataset = evaluate(agents, problem, num_scenarios=num_scenarios, key=play_key, watch=bar.add)
     constants = {name: found for name, agent in agents.items() if (found := catalogue.constants(agent, name))}
     dataset.attrs |= {
         "seed": seed,
@@ -68,12 +74,13 @@ def tune_agents(
     *,
     key: ScalarKey,
     num_scenarios: int = _NUM_TUNING_SCENARIOS,
+    watch: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Agent]:
     """Sets the free constants of each agent of the catalogue to the values of its grid with the lowest mean regret.
 
     The grid holds the values that the agent has, and of several constants all combinations. All values of all agents
     meet the same scenarios and rewards, those of `key`. On the scenarios of an evaluation this gives the best constants
-    in hindsight.
+    in hindsight. `watch` is called with the name of every agent when its constants are set.
     """
 
     def tuned(name: str) -> Agent:
@@ -90,4 +97,4 @@ def tune_agents(
         means = jax.jit(functools.partial(jax.lax.map, mean_regret))(values)
         return catalogue.with_constants(agent, grid[int(jnp.argmin(means))])
 
-    return dict(zip(agents, in_threads(tuned, agents), strict=True))
+    return dict(zip(agents, in_threads(tuned, agents, lambda name, agent: watch(name)), strict=True))

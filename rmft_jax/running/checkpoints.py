@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmft_jax.config.checks import either
 from rmft_jax.method.state import TrainState
 from rmft_jax.running.files import RunError
 from rmft_jax.running.history import METRICS, History
@@ -81,7 +82,7 @@ class Checkpoints:
             names = ", ".join(path.name for path in paths)
             raise RunError(
                 f"got only damaged checkpoints in {self._folder} ({names}), need a whole one; "
-                "try a backup of them, or train again with --overwrite"
+                f"try a backup of them, or train again with {either('--overwrite', 'overwrite=True')}"
             )
         return None
 

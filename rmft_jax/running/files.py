@@ -19,6 +19,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 
 TEMPORARY = ".*.[0-9]*-[0-9]*.tmp*"
 """Names of files that are being written."""
@@ -54,7 +55,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     except Timeout:
         raise RunError(refusal) from None
     except OSError as error:
-        advice = "try again when that is mended, or --out on another file system"
+        advice = f"try again when that is mended, or {either('--out', 'a directory')} on another file system"
         raise RunError(f"cannot lock {folder}: {error.strerror}; {advice}") from error
     with held:
         yield
@@ -74,7 +75,7 @@ def read_bytes(path: Path) -> bytes:
 
 def not_written(path: Path, error: OSError) -> RunError:
     """The error of a place that cannot be written."""
-    return RunError(f"cannot write to {path}: {error.strerror}; try another --out")
+    return RunError(f"cannot write to {path}: {error.strerror}; try another {either('--out', 'directory')}")
 
 
 @contextlib.contextmanager
@@ -134,7 +135,7 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> Path:
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON, whole or not at all; numbers that are none become null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -152,13 +153,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _without_nan(values: Any) -> Any:
+def without_nan(values: Any) -> Any:
     """JSON knows no NaN: numbers that are none become null."""
     match values:
         case dict():
-            return {key: _without_nan(value) for key, value in values.items()}
+            return {key: without_nan(value) for key, value in values.items()}
         case list() | tuple():
-            return [_without_nan(value) for value in values]
+            return [without_nan(value) for value in values]
         case float() if not math.isfinite(values):
             return None
     return values

@@ -97,6 +97,23 @@ class History:
         """The parameters of lowest validation regret of one run."""
         return jax.tree.map(lambda leaf: leaf[run], self.best)
 
+    def row(self, number: int = -1, run: int = 0) -> dict[str, float | int]:
+        """What a chunk and its validation showed, in seven digits: of the first validation, before training, it alone.
+
+        `iteration`, done at its end; the means of its metrics over its iterations; `validation_regret`, its standard
+        error over scenarios `validation_regret_sem`, and `best_iteration`, the one of the lowest so far.
+        """
+        number = range(len(self.iterations))[number]
+        start, end = self.iterations[max(number - 1, 0)], self.iterations[number]
+        means = {name: values[run, start:end].mean() for name, values in self.metrics.items() if end > start}
+        validation = {
+            "validation_regret": self.validation[run, number],
+            "validation_regret_sem": self.validation_sem[run, number],
+        }
+        best = self.iterations[self.validation[run, : number + 1].argmin()]
+        rounded = {name: float(f"{value:.7g}") for name, value in (means | validation).items()}
+        return {"iteration": int(end)} | rounded | {"best_iteration": int(best)}
+
     def dataset(self, run: int = 0) -> xr.Dataset:
         """The training curves of one run: the metrics over `iteration`, the validations over `validation_iteration`."""
         per_validation = ("validation_iteration",)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import xarray as xr
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 from rmft_jax.config.plugins import import_all, imported
 from rmft_jax.method.settings import RunConfig, from_dict
 from rmft_jax.running.files import (
@@ -130,7 +131,7 @@ class ResultDirectory:
 
     def _remove_halves(self) -> None:
         """Removes what processes left that were killed as they wrote; figures and evaluations need no lock."""
-        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations")]
+        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations", "wandb")]
         for path in itertools.chain(self.path.glob(TEMPORARY), *(folder.rglob(TEMPORARY) for folder in folders)):
             path.unlink(missing_ok=True)
 
@@ -139,10 +140,13 @@ class ResultDirectory:
         vacant = not self.path.exists() or self._is_vacant()  # First: who begins meanwhile is seen as a run.
         if self.exists():
             if not known:
-                remedy = "try --resume to continue it or --overwrite to replace it"
+                ways = either("--resume", "resume=True"), either("--overwrite", "overwrite=True")
+                remedy = f"try {ways[0]} to continue it or {ways[1]} to replace it"
                 raise RunError(f"{self.path} already holds a {self.kind}; {remedy}")
         elif not vacant:
-            raise RunError(f"{self.path} exists and is not a {self.kind} directory; try another --out")
+            raise RunError(
+                f"{self.path} exists and is not a {self.kind} directory; try another {either('--out', 'one')}"
+            )
 
     def _is_vacant(self) -> bool:
         """Whether there is a directory that has nothing visible but what a killed beginning leaves."""
@@ -171,7 +175,7 @@ class ResultDirectory:
             import_all(name for name in names if name not in lost)
             yield
         except (ConfigError, LookupError, TypeError, AttributeError) as error:
-            gone = f"--import with {' and '.join(lost)} where it is now, since that is gone"
+            gone = f"{either('--import', 'import_code')} with {' and '.join(lost)} where it is now, since that is gone"
             remedy = gone if lost else self.anew
             raise RunError(f"{self.record} is of no use here ({error}); try {remedy}") from error
 
@@ -186,13 +190,16 @@ class ResultDirectory:
 class RunDirectory(ResultDirectory):
     """The files of one run.
 
-    `config.json`, `metrics.nc`, `evaluation.nc`, `summary.json`, `checkpoints/`, `figures/`, and `evaluations/` for
-    evaluations under other settings.
+    `config.json`, `metrics.nc`, `metrics.jsonl`, `evaluation.nc`, `summary.json`, `checkpoints/`, `figures/`,
+    `evaluations/` for evaluations under other settings, and where they were asked for `tensorboard/` and `wandb/`.
     """
 
     kind, command, record_name = "run", "rmft train", "config.json"
     early = ("start.npz",)
-    parts = (*early, "checkpoints", "figures", "evaluations", "metrics.nc", "evaluation.nc", "summary.json")
+    parts = (
+        *early, "checkpoints", "figures", "evaluations", "metrics.nc", "metrics.jsonl", "evaluation.nc", "summary.json",
+        "tensorboard", "wandb",
+    )  # fmt: skip
 
     @property
     def checkpoints(self) -> Path:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -85,6 +85,15 @@ class RunStepper:
         validation = evaluation.final_regret.lower(*self._played(), config.num_validation_scenarios, mesh=mesh)
         self._validate = validation.compile(options)
         self.compile_seconds = time.perf_counter() - started
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a chunk holds on every device, arguments included; None where the compiler does not say."""
+        told: Any = self._run_chunk.memory_analysis()
+        if told is None:
+            return None
+        held = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
+        return int(held - told.alias_size_in_bytes)
 
     def advance(self, run: bool) -> tuple[IterationMetrics | None, Regrets, Bool[np.ndarray, "1"]]:
         """See `Stepper`."""

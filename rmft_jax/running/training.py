@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from rmft_jax.agents import Agent, make_baselines
 from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
+from rmft_jax.config.checks import either
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_contract
 from rmft_jax.method.devices import device_name, local, make_mesh, use_cores
@@ -28,6 +29,7 @@ from rmft_jax.running.checkpoints import Checkpoints, revived, stored
 from rmft_jax.running.files import RunError
 from rmft_jax.running.history import History
 from rmft_jax.running.interruption import StopSignals
+from rmft_jax.running.logs import Callback, Log, Row, append_line, opened, require_logs, restore_lines
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.provenance import versions
 from rmft_jax.running.storage import RunDirectory
@@ -55,9 +57,13 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     num_devices: int | None = None,
+    on_chunk: Callback | None = None,
+    log: Sequence[str] = (),
     reporter: ProgressReporter | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, evaluates, and leaves a complete run directory.
+
+    After every chunk of iterations its metrics stand in `metrics.nc`, and as a line in `metrics.jsonl`.
 
     Of several processes (`processes.join`), which all call this with the same arguments, the first has the directory.
 
@@ -71,6 +77,10 @@ def train(
       overwrite: replace a run in `directory`.
       num_devices: how many share the scenarios. None: as many as there are and share them evenly; on CPU there is one
         per core, unless JAX has started before with less.
+      on_chunk: called in the first process after every chunk, once that is saved, with its line in `metrics.jsonl` as a
+        dictionary and the state: `def on_chunk(row, state)`. What it raises ends the run, which can be resumed. A
+        resumed run does not tell again what it told before.
+      log: further logs to keep, some of `tensorboard` and `wandb`, each with the package of an extra of its name.
       reporter: where progress is shown. None: standard error.
 
     Returns:
@@ -84,11 +94,12 @@ def train(
     """
     config.validate()
     if resume and overwrite:
-        raise RunError("got both --resume and --overwrite; try one of them")
+        raise RunError(f"got both {either('--resume and --overwrite', 'resume and overwrite')}; try one of them")
+    require_logs(log)
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
     require_contract(config.rmft)
-    beginning = _beginning(config, start)
+    beginning = beginning_of(config, start)
     reporter = reporter or ProgressReporter()
     if not processes.is_first():
         _follow(config, directory, beginning, mesh)
@@ -103,8 +114,8 @@ def train(
             write_start = None if start is None else functools.partial(_write_start, start, config, preset)
             RunDirectory.create(directory, config, preset, overwrite, write_start)
         if run.start.is_file():
-            beginning = _beginning(config, read_policy(run.start))
-        summary = _Session(config, preset, run, reporter, stop, mesh).run(beginning)
+            beginning = beginning_of(config, read_policy(run.start))
+        summary = _Session(config, preset, run, reporter, stop, mesh, on_chunk, log).run(beginning)
     processes.meet()  # Who left before the evaluation would be taken for dead.
     return summary
 
@@ -132,8 +143,8 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
     return policy_of(config, preset, {"iteration": iteration}, lambda like: fitted(named(params), like))
 
 
-def _beginning(config: RunConfig, start: TrainedPolicy | None) -> TrainState:
-    """The state before the first iteration."""
+def beginning_of(config: RunConfig, start: TrainedPolicy | None) -> TrainState:
+    """The state before the first iteration, with random weights or those of a trained policy."""
     key = RunKeys.create(config.seed).train
     if start is None:
         return init(config.rmft, key)
@@ -189,9 +200,11 @@ class _Session:
         reporter: ProgressReporter,
         stop: StopSignals,
         mesh: Mesh | None,
+        on_chunk: Callback | None,
+        log: Sequence[str],
     ):
         self._config, self._preset, self._run, self._reporter, self._stop = config, preset, run, reporter, stop
-        self._mesh = mesh
+        self._mesh, self._on_chunk, self._log = mesh, on_chunk, log
         self._checkpoints = Checkpoints(run.checkpoints, run.identity(), reporter.note)
 
     def run(self, beginning: TrainState) -> dict[str, Any]:
@@ -201,14 +214,17 @@ class _Session:
         state, resumed = _agreed(beginning, restored and restored[0])
         if resumed:
             if history.done == total and (summary := self._finished_summary()):
-                self._reporter.note(f"{self._run.path} is complete: nothing to resume; --overwrite trains it again")
+                again = either("--overwrite", "overwrite=True")
+                self._reporter.note(f"{self._run.path} is complete: nothing to resume; {again} trains it again")
                 return summary
             self._reporter.note(f"resuming {self._run.path} at iteration {history.done} of {total}")
+        rows = restore_lines(self._run, history)
         if history.done < total or not history.validated:
-            self._train(state, history)
+            with opened(self._log, self._run, rows) as logs:
+                self._train(state, history, logs)
         return self._finish(history)
 
-    def _train(self, state: TrainState, history: History) -> None:
+    def _train(self, state: TrainState, history: History, logs: Sequence[Log]) -> None:
         config, device = self._config, device_name(self._mesh)
         self._note_other_device(device)
         with self._reporter.status("compiling the training step"):
@@ -218,7 +234,9 @@ class _Session:
         with self._reporter.bar("iteration", config.rmft.num_iterations, history.done) as bar, self._stop.deferred():
             for _ in training(stepper, history, config, _one):
                 _require_finite(history)
-                self._save(local(stepper.state), history, device)
+                newest = local(stepper.state)
+                self._save(newest, history, device)
+                self._tell(newest, history, logs)
                 if history.done:
                     latest = (history.metrics[name][0, -1] for name in ("regret", "entropy"))
                     bar.update(history.done, history.live_regret, *map(float, latest))
@@ -229,6 +247,14 @@ class _Session:
         attrs = {"seed": self._config.seed, "horizon": self._config.rmft.horizon, "device": device}
         self._run.write_dataset("metrics.nc", history.dataset().assign_attrs(attrs))
         self._checkpoints.save(state, history)
+
+    def _tell(self, state: TrainState, history: History, logs: Sequence[Log]) -> None:
+        row: Row = history.row() | {"seconds": round(history.seconds, 3)}
+        append_line(self._run, row)
+        for log in logs:
+            log(row)
+        if self._on_chunk is not None:
+            self._on_chunk(row, state)
 
     def _note_other_device(self, device: str) -> None:
         with contextlib.suppress(RunError):
@@ -244,9 +270,9 @@ class _Session:
 
     def _finish(self, history: History) -> dict[str, Any]:
         config, algorithm = self._config, self._config.rmft
-        with self._reporter.status(f"evaluating on {config.num_test_scenarios} held-out scenarios"):
-            agent = algorithm.agent(jax.tree.map(jnp.asarray, history.best_of()))
-            dataset = evaluate_run(config, agent, RunKeys.create(config.seed).test)
+        self._reporter.note(f"evaluating on {config.num_test_scenarios} held-out scenarios")
+        agent = algorithm.agent(jax.tree.map(jnp.asarray, history.best_of()))
+        dataset = evaluate_run(config, agent, RunKeys.create(config.seed).test, reporter=self._reporter)
         self._run.write_dataset("evaluation.nc", dataset)
         rollouts = algorithm.num_iterations * algorithm.num_scenarios * algorithm.num_rollouts
         summary = {
@@ -265,11 +291,23 @@ class _Session:
 
 
 @pinned()
-def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: int | None = None) -> xr.Dataset:
+def evaluate_run(
+    config: RunConfig,
+    agent: Agent,
+    key: ScalarKey,
+    *,
+    num_arms: int | None = None,
+    reporter: ProgressReporter | None = None,
+) -> xr.Dataset:
     """The trained policy, named `rmft`, and the classical agents on the scenarios of `key`.
 
-    `num_arms`: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
-    that is told of problems in words, plays as many.
+    Args:
+      config: of the run.
+      agent: the policy.
+      key: determines scenarios and rewards.
+      num_arms: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
+        that is told of problems in words, plays as many.
+      reporter: where progress is shown. None: nowhere.
     """
     if isinstance(agent, RefittedAgent):
         config = config if num_arms is None else config.replace(num_arms=num_arms)
@@ -279,7 +317,8 @@ def evaluate_run(config: RunConfig, agent: Agent, key: ScalarKey, *, num_arms: i
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent
         problem = dataclasses.replace(problem, extent=extent)
     agents = {"rmft": agent, **make_baselines(config.rmft.problem())}
-    return evaluation.evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=key)
+    with (reporter or ProgressReporter.silent()).bar("agent", len(agents), 0) as bar:
+        return evaluation.evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=key, watch=bar.add)
 
 
 def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
@@ -288,7 +327,7 @@ def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
     if changes:
         raise RunError(
             f"cannot resume {run.path} with a changed configuration ({'; '.join(changes)}); "
-            f"try `rmft train --resume --out {run.path}` without them, or another --out"
+            f"try `rmft train --resume --out {run.path}` without them, or another {either('--out', 'directory')}"
         )
 
 
@@ -304,5 +343,6 @@ def _require_same_start(run: RunDirectory, start: TrainedPolicy | None) -> None:
     if given.keys() != own.keys() or not all(np.array_equal(own[name], given[name]) for name in given):
         raise RunError(
             f"cannot resume {run.path} from other weights than those it started from; "
-            f"try `rmft train --resume --out {run.path}` without --from, or another --out"
+            f"try `rmft train --resume --out {run.path}` without {either('--from', 'start')}, or another "
+            f"{either('--out', 'directory')}"
         )

@@ -48,6 +48,10 @@ class TrainedPolicy:
     preset: str
     provenance: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        known = [f"{name}={self.provenance[name]!r}" for name in ("iteration", "cell") if name in self.provenance]
+        return ", ".join([f"TrainedPolicy(preset={self.preset!r}", *known, f"agent={self.agent!r})"])
+
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Any) -> None:
     """Writes arrays and what they are, fit for JSON; the same content always gives the same bytes.

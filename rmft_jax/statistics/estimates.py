@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from rmft_jax.config import ConfigError
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.statistics.bootstrap import Interval, hierarchical_interval, t_interval
 
 TRAINED = "rmft"
@@ -140,7 +140,9 @@ def require_closed(dataset: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
     left = [dim for dim in open_dims(dataset) if dim not in kept]
     if left:
         known = "; ".join(f"{dim} ({', '.join(map(text_of, dataset[dim].values))})" for dim in left)
-        tried = " ".join(f"--select {dim}={text_of(dataset[dim].values[-1])}" for dim in left)
+        last = {dim: dataset[dim].values[-1].item() for dim in left}
+        words = " ".join(f"--select {dim}={text_of(value)}" for dim, value in last.items())
+        tried = either(words, f"select={last}")
         raise ConfigError(f"got several values of {known}, need one of each; try {tried}")
     return dataset.squeeze([dim for dim in dims if dim not in kept])
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.statistics.bootstrap import t_interval
 from rmft_jax.statistics.growth import slopes
 
@@ -76,7 +76,12 @@ def horizon_growth(final_regret: xr.DataArray) -> HorizonGrowth:
         final_regret = final_regret.expand_dims("seed")
     values = final_regret.sortby("horizon").transpose("seed", "horizon").to_numpy().astype(np.float64)
     horizons = np.sort(final_regret["horizon"].to_numpy().astype(np.float64))
-    require(len(horizons) >= 2, f"{len(horizons)} horizon", "at least 2, better 4", "--grid horizon=25,50,100,200")
+    require(
+        len(horizons) >= 2,
+        f"{len(horizons)} horizon",
+        "at least 2, better 4",
+        either("--grid horizon=25,50,100,200", "more"),
+    )
     values = values[(np.isfinite(values) & (values > 0)).all(axis=1)]
     require(len(values) > 0, "no seed with positive regret at every horizon", "one", "other horizons")
     mean, logs = values.mean(axis=0), np.log(horizons)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -99,8 +99,23 @@ def _resampled_regret(curves: Float[np.ndarray, "A N T"]) -> Float[np.ndarray, "
     return resample(statistic, curves.shape[1])
 
 
+_CAPTION = {
+    "regret": "brackets: 95% bootstraps over scenarios",
+    "growth": (
+        "β: regret ~ t^β up to T; p of β = 1: were rounds independent\n"
+        "SuffFail(T/2): scenarios in which no best arm is played from round T/2 on\n"
+        "K·MinFrac(T): K times the share of rounds that play the arm played least\n"
+        "GreedyFrac: rounds that play an arm whose rewards so far have the highest mean"
+    ),
+}
+
+
 def table(
-    summary: dict[str, dict[str, Any]], title: str, regret: str = "pseudo", reference: str | None = None
+    summary: dict[str, dict[str, Any]],
+    title: str,
+    regret: str = "pseudo",
+    reference: str | None = None,
+    part: Literal["regret", "growth"] | None = None,
 ) -> Table:
     """The summary as a table of at most 120 columns for the terminal, lowest regret first.
 
@@ -109,14 +124,18 @@ def table(
       title: printed above.
       regret: which regret the dataset holds.
       reference: name of the agent that differences are taken against; the column is left out where there are none.
+      part: for a narrow terminal, the columns of regrets or those of how they grow; both have fewer than 80 characters.
+        None: all.
     """
-    caption = "brackets: 95% bootstraps over scenarios; β: regret ~ t^β up to T; p of β = 1: were rounds independent"
+    caption = "\n".join(text for name, text in _CAPTION.items() if part in (None, name))
     result = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     result.show_edge, result.pad_edge, result.collapse_padding = False, False, True
     result.add_column("agent", overflow="fold", max_width=19)
     compared = any("minus_reference" in row for row in summary.values())
     heads = ["β", "p of\nβ = 1", "SuffFail\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
-    for head in (regret_name(regret), *([f"minus\n{reference or 'reference'}"] if compared else []), *heads):
+    regrets = [regret_name(regret), *([f"minus\n{reference or 'reference'}"] if compared else [])]
+    kept = {None: slice(None), "regret": slice(len(regrets)), "growth": slice(len(regrets), None)}[part]
+    for head in [*regrets, *heads][kept]:
         result.add_column(head, justify="right", no_wrap=True)
     for name, row in sorted(summary.items(), key=lambda item: item[1]["regret_mean"]):
         cells = [_estimate(row["regret_mean"], row["regret_ci95"], 20)]
@@ -128,7 +147,7 @@ def table(
             _p_value(row["sublinear_p"]),
             *(estimate_text(row.get(key), (), 3) for key in ("suff_fail_freq", "min_frac", "greedy_frac")),
         ]
-        result.add_row(name, *cells)
+        result.add_row(name, *cells[kept])
     return result
 
 

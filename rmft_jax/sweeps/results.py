@@ -16,6 +16,8 @@ from rmft_jax.statistics.growth import growth_exponent, regression_test, suff_fa
 from rmft_jax.sweeps.plan import Group
 from rmft_jax.sweeps.spec import Cell
 
+PLAYED_TOO = ("regret", "suff_fail_freq", "invalid")
+"""Metrics of training that have the names of results."""
 # Of the baselines of a setting, those that a sweep plays in every cell unless it names others.
 _DEFAULT = (
     "gittins", "posterior_index", "thompson", "ucb1", "greedy", "change_point_index", "discounted_index",
@@ -55,8 +57,7 @@ def cell_dataset(cell: Cell, plays: Mapping[str, Play], history: History, slot: 
       slot: its place there.
       seconds: what it took.
     """
-    played_too = ("regret", "suff_fail_freq", "invalid")
-    trained = history.dataset(slot).rename({name: f"training_{name}" for name in played_too})
+    trained = history.dataset(slot).rename({name: f"training_{name}" for name in PLAYED_TOO})
     own = {"best_iteration": ((), int(history.best_iteration[slot])), "wall_seconds": ((), seconds)}
     return played_dataset(cell, plays).assign(dict(trained.data_vars)).assign(own)
 

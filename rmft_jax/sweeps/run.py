@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from rmft_jax.config.checks import require_count
+from rmft_jax.config.checks import either, require_count
 from rmft_jax.config.platforms import platform
 from rmft_jax.method.contract import require_contract
 from rmft_jax.method.numerics import pinned
@@ -111,7 +111,7 @@ def run_sweep(
     """
     started, reporter = time.perf_counter(), reporter or ProgressReporter()
     if resume and overwrite:
-        raise RunError("got both --resume and --overwrite; try one of them")
+        raise RunError(f"got both {either('--resume and --overwrite', 'resume and overwrite')}; try one of them")
     for name, value, minimum in (("max_failures", max_failures, 1), ("cells_per_batch", cells_per_batch, 0)):
         if value is not None:
             require_count(value, name, minimum, minimum)
@@ -136,7 +136,8 @@ def run_sweep(
                 results = executor(Jobs(tasks, files.unfinished, bar.figures, reporter.note))
                 failed = _collect(results, files, bar, max_failures)
             except KeyboardInterrupt:
-                hint = f"{files.path} keeps what is finished; continue with the same command and --resume"
+                same = either("command and --resume", "call and resume=True")
+                hint = f"{files.path} keeps what is finished; continue with the same {same}"
                 raise InterruptedRunError(signal.SIGINT, f"stopped; {hint}") from None
         files.write_assembled(reporter.note)
         finished = len(files.finished(reporter.note))

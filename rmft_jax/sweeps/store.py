@@ -18,7 +18,7 @@ from typing import Any
 import xarray as xr
 
 from rmft_jax.config import Params, Value
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.config.plugins import imported
 from rmft_jax.config.settings import shown
 from rmft_jax.method.settings import from_dict
@@ -68,7 +68,7 @@ class SweepDirectory(ResultDirectory):
         directory = cls(Path(path))
         content = _content(sweep, provenance or {}, [_record(cell) for cell in sweep.expand()])
         if (directory.path / "config.json").is_file():
-            raise RunError(f"{path} holds a run, not a sweep; try another --out")
+            raise RunError(f"{path} holds a run, not a sweep; try another {either('--out', 'directory')}")
         with directory.held(False, overwrite):
             directory.begin(content)
         return directory
@@ -95,7 +95,7 @@ class SweepDirectory(ResultDirectory):
         try:
             records = [_record(cell) for cell in grown_cells(here, spec, sweep)]
         except RunError as error:
-            remedy = "try the spec that it holds with more cells, or another --out"
+            remedy = f"try the spec that it holds with more cells, or another {either('--out', 'directory')}"
             raise RunError(f"{self.path} holds another sweep: {error}; {remedy}") from None
         if spec != sweep.to_dict():
             write_json(self.record, _content(sweep, joined(self._content["provenance"], provenance or {}), records))
@@ -156,11 +156,18 @@ class SweepDirectory(ResultDirectory):
         known = found or self.cells
         labels = ", ".join(f"{c.index} ({c.label})" for c in known[:5]) + ", ..." * (len(known) > 5)
         words = label_of(cell) if isinstance(cell, Mapping) else shown(cell)
+        index = known[0].index
         matching = f"{len(found)} cells match" if found else "no cell matches"
-        require(len(found) == 1, f"cell {words}, which {matching}", f"one of {labels}", f"--cell {known[0].index}")
+        require(
+            len(found) == 1,
+            f"cell {words}, which {matching}",
+            f"one of {labels}",
+            either(f"--cell {index}", f"cell={index}"),
+        )
         path = self.weights_path(found[0].index)
         if not path.is_file():
-            raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with --keep-weights")
+            kept = either("--keep-weights", "keep_weights=True")
+            raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with {kept}")
         return read_policy(path)
 
     def weights_path(self, index: int) -> Path:
