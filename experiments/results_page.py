@@ -32,7 +32,10 @@ from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
 FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
-PAGES = (*(ROOT / "docs" / name for name in ("results.md", "accelerators.md", "get-started.md", "language.md")), ROOT / "README.md")
+PAGES = (
+    *(ROOT / "docs" / name for name in ("results.md", "accelerators.md", "get-started.md", "language.md")),
+    ROOT / "README.md",
+)
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 _NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
 

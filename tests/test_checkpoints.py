@@ -110,7 +110,7 @@ def test_whatever_bit_is_flipped_nothing_else_is_restored(copy):
 def test_when_every_checkpoint_is_damaged_the_run_says_so(copy):
     damage(copy / "checkpoints", "flip")
     before, names = files_of(copy), r"\(00000004.npz, 00000002.npz\)"
-    match = rf"got only damaged checkpoints in .*checkpoints {names}, need a whole one; try .*--overwrite"
+    match = rf"got only damaged checkpoints in .*checkpoints {names}, need a whole one; try .*overwrite=True"
     with pytest.raises(RunError, match=match):
         train(CONFIG, copy, resume=True, reporter=Reporter())
     with pytest.raises(RunError, match=match):

@@ -188,8 +188,8 @@ def test_nasty_sweeps_have_all_their_figures(dataset, style, monkeypatch, tmp_pa
         ("regret", {}, "got several values of horizon (25, 50, 100); num_arms (2, 5, 10)"),
         ("regret", {"by": "nope", "select": {"horizon": 50}}, "got dimension 'nope'"),
         ("pie", {}, "got figure 'pie', need one of arms, final_regret, regret"),
-        ("arms", {"relative_to": "ucb1"}, "got --relative-to with --kind arms, need --kind difference or heatmap"),
-        ("training", {"baselines": ("ucb1",)}, "got --baselines with --kind training"),
+        ("arms", {"relative_to": "ucb1"}, "got relative_to with kind arms, need kind difference or heatmap"),
+        ("training", {"baselines": ("ucb1",)}, "got baselines with kind training"),
         ("regret", {"by": "num_arms", "select": {"horizon": 50}, "style": "poster"}, "got style='poster'"),
     ],
 )

@@ -74,7 +74,8 @@ def test_two_processes_stopped_and_resumed_train_what_one_does(tmp_path):
 @pytest.mark.parametrize("option", [("--process-id", "1"), ("--num-processes", "2"), ("--coordinator-address", "a:1")])
 def test_a_place_among_processes_needs_that_there_are_several(option, tmp_path, capsys):
     assert cli.main(["train", "quickstart", "--out", str(tmp_path / "run"), *option]) == 2
-    message = f"rmft: error: got {' '.join(option)}, need --distributed beside it; try adding --distributed\n"
+    message = f"rmft: error: got {' '.join(option)}, need --distributed beside it; try adding --distributed"
+    message += "; see `rmft train --help`\n"
     assert capsys.readouterr().err == message
     assert not (tmp_path / "run").exists()
 

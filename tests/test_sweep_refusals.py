@@ -66,12 +66,12 @@ BAD_TOML = {
     "which has it; try environment='random_walk'",
     "import = 'worlds.py'": "got import='worlds.py', need a list of files and modules; try import = [",
     "import = [1]": "got import=[1], need a list of files and modules",
-    "import = ['absent.py']": "/absent.py, need a Python file that exists; try another path",
-    "import = ['no.such.module']": "got --import no.such.module (ModuleNotFoundError: No module named 'no'), need code",
+    "import = ['absent.py']": "/absent.py'), need a Python file that exists; try another path",
+    "import = ['no.such.module']": "got import_code('no.such.module') (ModuleNotFoundError",
     "[grid]\nseed = [0]\nimport = ['worlds.py']": "got 'import' in [grid], need the name of a setting; try "
     "import = ... above the first table",
     "[grid]\nselection = ['regrets']": "selection=regrets: got selection 'regrets', need one of regret, advantage, "
-    "pooled, reward, random; try 'regret', or --import FILE.py that has it",
+    "pooled, reward, random; try 'regret', or import_code of the file that has it",
     "[override]\nobjective = 1": "got objective=1 in [override], need a name; try objective=imitation",
     "[[cell]]\nenvironment = 'abrupt'\nnum_changes = 2\n[[cell]]\nseed = 1": "seed=1: got no num_changes, need a "
     "varied field that every cell has",
