@@ -72,7 +72,7 @@ _TEXT: dict[str, Value] = {"policy": "text", "selection": "advantage", "k": 1, "
 # As settings, for what they choose is imported only where it is named.
 TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
     "text-toy": (
-        "a toy language model that is told of a Bernoulli bandit, K=3, T=20: about ten minutes on two CPU cores",
+        "a toy language model that is told of a Bernoulli bandit, K=3, T=20: about eight minutes on two CPU cores",
         _TEXT
         | {
             "model": "toy",
