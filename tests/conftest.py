@@ -37,6 +37,8 @@ import hypothesis
 import jax
 import pytest
 
+import talking
+from rmft_jax.language.api.server import Server, serve
 from rmft_jax.method.settings import RMFTConfig
 from runs import few_baselines
 from worlds import TINY
@@ -76,3 +78,16 @@ def few_rivals():
 @pytest.fixture
 def tiny() -> RMFTConfig:
     return TINY
+
+
+@pytest.fixture
+def chat_key(monkeypatch):
+    """The key that `server` asks for."""
+    monkeypatch.setenv("OPENAI_API_KEY", talking.SECRET)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A chat endpoint whose models play at random."""
+    with serve(talking.by_seed, talking.tuned, api_key=talking.SECRET) as server:
+        yield server

@@ -18,10 +18,12 @@ from experiments import (
     common,
     comparison,
     encodings,
+    growth,
     pretrain,
     regret_by_round,
     settings_regret,
     single_layer_weights,
+    transfer,
 )
 from experiments.common import Options, Trained, mean_final_regrets, tuned_in_hindsight
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, SingleLayer, catalogue, make_agents
@@ -300,3 +302,21 @@ def test_the_script_of_the_single_layer_runs(tmp_path):
     single_layer_weights.main(Options(tmp_path, (0, 1), quick=True))
     found = json.loads((tmp_path / "quick" / "single_layer_weights.json").read_text())
     assert found["rate"]["mean"] > 0
+
+
+@pytest.mark.slow
+def test_regret_over_trained_horizons_runs(tmp_path):
+    growth.main(Options(tmp_path, (0, 1), quick=True), horizons=(4, 8))
+    found = json.loads((tmp_path / "quick" / "growth.json").read_text())
+    assert set(found["places"]["hard"]["rmft"]["regret"]) == {"4", "8"}
+    assert all((tmp_path / "quick" / f"{name}.png").exists() for name in ("growth", "growth_hard"))
+
+
+@pytest.mark.slow
+def test_policies_are_played_where_they_were_not_trained(tmp_path):
+    transfer.main(Options(tmp_path, (0, 1), quick=True))
+    ratios = json.loads((tmp_path / "quick" / "transfer.json").read_text())["ratio"]
+    assert set(ratios) == set(transfer.PROBLEMS)
+    assert all(found[target]["mean"] == 1.0 for target, found in ratios.items())
+    assert "K = 2" not in ratios["K = 10"]
+    assert {"mixture", "thompson"} <= set(ratios["three changes"])

@@ -49,16 +49,7 @@ pytest.importorskip("openai")
 TOTAL = SCENARIOS * ROUNDS
 KEY = jax.random.key(talking.KEY_NUMBER)
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-
-
-@pytest.fixture
-def server():
-    with serve(by_seed, tuned, api_key=SECRET) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("chat_key")
 
 
 @pytree

@@ -22,23 +22,14 @@ from rmft_jax.language.api.ledger import Answer, AnswerKey, Ledger
 from rmft_jax.language.api.moods import Moods
 from rmft_jax.language.api.server import serve
 from rmft_jax.running.files import RunError
-from talking import ROUNDS, SCENARIOS, SECRET, by_seed, refusal, round_of, summary, tuned
+from talking import ROUNDS, SCENARIOS, by_seed, refusal, round_of, summary, tuned
 
 pytest.importorskip("openai")
 
 TOTAL = SCENARIOS * ROUNDS
 KEY = jax.random.key(talking.KEY_NUMBER)
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-
-
-@pytest.fixture
-def server():
-    with serve(by_seed, tuned, api_key=SECRET) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("chat_key")
 
 
 @pytest.mark.parametrize("limit", ["requests", "total_tokens"])

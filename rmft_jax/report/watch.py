@@ -13,6 +13,7 @@ from rmft_jax.config import ConfigError
 from rmft_jax.report.page import library, make_page
 from rmft_jax.report.sources import open_sources
 from rmft_jax.running.files import RunError
+from rmft_jax.running.serving import LocalServer
 from rmft_jax.statistics.estimates import IntervalName
 
 _HOST = "127.0.0.1"
@@ -21,35 +22,13 @@ _FILES = ("*.json", "*.nc", "cells/*.nc", "failures/*.json")
 _REMINDER = "Dialogues are not played again while the page follows its files."
 
 
-class Watch:
-    """A server that has started. As a context it is closed at the end."""
-
-    def __init__(self, http: ThreadingHTTPServer):
-        self._http = http
-        self._thread = threading.Thread(target=http.serve_forever, daemon=True)
-        self._thread.start()
+class Watch(LocalServer[ThreadingHTTPServer]):
+    """A report that is being served."""
 
     @property
     def url(self) -> str:
         """Where the page is."""
-        return f"http://{_HOST}:{self._http.server_port}/"
-
-    def wait(self) -> None:
-        """Serves until it is closed, or this is interrupted."""
-        while self._thread.is_alive():
-            self._thread.join(0.2)
-
-    def close(self) -> None:
-        """Takes no further request."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> "Watch":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        return f"{self.address}/"
 
 
 def watch(paths: Sequence[str | Path], port: int = 0, intervals: IntervalName = "student") -> Watch:

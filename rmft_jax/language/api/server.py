@@ -6,7 +6,6 @@ import email.policy
 import hmac
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,12 +16,13 @@ from rmft_jax.language.api.desk import Desk, RefusedError, Reply, Tune
 from rmft_jax.language.api.faults import is_local
 from rmft_jax.language.api.moods import Counts, Moods
 from rmft_jax.running.files import RunError
+from rmft_jax.running.serving import LocalServer
 
 _MOST_BYTES = 256_000_000
 _JOBS = "/v1/fine_tuning/jobs"
 
 
-class Server:
+class Server(LocalServer["_HTTP"]):
     """A running server; a context manager that closes it.
 
     Args:
@@ -31,21 +31,13 @@ class Server:
     """
 
     def __init__(self, http: "_HTTP", desk: Desk):
-        self._http, self._desk = http, desk
-        self._thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._desk = desk
+        super().__init__(http)
 
     @property
     def url(self) -> str:
         """The base_url for clients."""
-        host, port = self._http.server_address[:2]
-        return f"http://{host}:{port}/v1"
+        return f"{self.address}/v1"
 
     @property
     def counts(self) -> Counts:
@@ -66,17 +58,10 @@ class Server:
     def moods(self, moods: Moods) -> None:
         self._desk.moods = moods
 
-    def wait(self) -> None:
-        """Serves until it is closed, or this is interrupted."""
-        while self._thread.is_alive():
-            self._thread.join(0.2)
-
     def close(self) -> None:
         """Takes no further request, and ends once the jobs at work have ended."""
-        self._http.shutdown()
-        self._http.server_close()
+        super().close()
         self._http.hang_up()
-        self._thread.join()
         self._desk.wait()
 
 
