@@ -5,13 +5,17 @@ from collections.abc import Iterator
 
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config.choices import ChoiceRegister
+from rmft_jax.plotting import FIGURES
 
 
 @contextlib.contextmanager
 def registers_restored() -> Iterator[None]:
-    """Forgets afterwards what was registered."""
-    every = [*ChoiceRegister.kinds.values(), AGENTS]
+    """Begins with what is built in, whatever else was imported, and forgets afterwards what was registered."""
+    every = [*ChoiceRegister.kinds.values(), AGENTS, FIGURES]
     before = [(dict(register._entries), dict(register._makers)) for register in every]
+    for register in every:
+        for name in register.of_users():
+            del register._entries[name], register._makers[name]
     try:
         yield
     finally:

@@ -22,7 +22,10 @@ from rmft_jax.method.settings import RMFTConfig, RunConfig, from_dict
 from rmft_jax.problems import Abrupt, Alternating, Ball, Besbes, Sinusoidal, Stationary
 
 RUN = RunConfig()
-BUILT_IN = {kind: list(register) for kind, register in ChoiceRegister.kinds.items()}
+BUILT_IN = {
+    kind: [name for name in register if name not in register.of_users()]
+    for kind, register in ChoiceRegister.kinds.items()
+}
 
 
 def from_json(config: RunConfig) -> Any:

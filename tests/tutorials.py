@@ -19,7 +19,6 @@ from rmft_jax import Problem, import_code, make_baselines
 from rmft_jax.agents import reference_agent
 from rmft_jax.cli import main
 from rmft_jax.config import plugins
-from rmft_jax.plotting import FIGURES
 from rmft_jax.running import training
 
 ROOT = Path(__file__).parent.parent
@@ -29,14 +28,13 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 @contextlib.contextmanager
 def as_before() -> Iterator[None]:
     """Begins without users' code, as a process does, and forgets afterwards what was imported and registered."""
-    figures, before = (dict(FIGURES._entries), dict(FIGURES._makers)), dict(plugins._imported)
+    before = dict(plugins._imported)
     plugins._imported.clear()
     modules = {name: sys.modules.pop(name) for name in _imported_modules()}
     with registers_restored():
         try:
             yield
         finally:
-            FIGURES._entries, FIGURES._makers = figures
             plugins._imported.clear()
             plugins._imported.update(before)
             for name in _imported_modules():
