@@ -125,14 +125,16 @@ def test_a_file_may_bring_a_figure(run, sweep, tmp_path, capsys, monkeypatch):
 def test_tables_are_printed_or_written(sweep, run, tmp_path, capsys):
     assert cli.main(["table", str(sweep), "--columns", "horizon", "--baselines", "none"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("| num_arms | agent | horizon = 25 |")
+    assert out.split()[:3] == ["horizon", "=", "25"]
+    assert out.splitlines()[1].split() == ["num_arms", "agent"]
     path = tmp_path / "deep" / "table.tex"
     assert cli.main(["table", str(run), "--format", "latex", "--out", str(path)]) == 0
     assert r"\toprule" in path.read_text()
     capsys.readouterr()
     assert cli.main(["table", str(sweep)]) == 0, "the first two dimensions, as for a figure"
     out, err = capsys.readouterr()
-    assert out.startswith("| horizon | agent | num_arms = 2 |")
+    assert out.split()[:3] == ["num_arms", "=", "2"]
+    assert out.splitlines()[1].split() == ["horizon", "agent"]
     assert err == ""
 
 

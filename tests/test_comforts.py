@@ -103,8 +103,8 @@ def test_runs_are_drawn_and_tabled_side_by_side(folder, capsys):
     before = files_of(folder)
     assert cli.main(["table", *paths]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("| run | rmft |")
-    assert [line.split()[1] for line in out.splitlines()[2:5]] == ["a", "b", "c"]
+    assert out.split()[0] == "rmft"
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["run", "a", "b", "c"]
     assert files_of(folder) == before
     assert cli.main(["plot", *paths, "--kind", "training"]) == 0
     rows = (folder / "compared" / "a+b+c" / "training.csv").read_text().splitlines()

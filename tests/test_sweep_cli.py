@@ -74,6 +74,8 @@ def test_a_sweep_from_a_file_to_a_dataset(kept, capsys, tmp_path, spec):
     assert "4/4 · horizon=8,num_arms=4 · regret " in err
     assert (tmp_path / "sweep" / "sweep.nc").is_file()
     dataset = load_sweep(tmp_path / "sweep")
+    told = out[out.index("num_arms = 3") :].splitlines()
+    assert [f"{value:.2f} " in told[2] for value in dataset.final_regret.sel(horizon=6).values] == [True, True]
     assert dataset.final_regret.dims == ("horizon", "num_arms")
     assert dataset.final_regret.notnull().all()
     assert dataset.agent.values.tolist() == ["ucb1"]

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_a_sweep_of_one_cell_has_one_row():
         ({"rows": "k"}, "got dimension 'k'"),
         ({"rows": "horizon", "columns": "horizon"}, "got rows=horizon and columns=horizon"),
         ({"columns": "horizon", "baselines": ["nope"]}, "got baseline 'nope', need one of thompson"),
-        ({"format": "html"}, "got format='html', need one of markdown, latex, csv"),
+        ({"format": "html"}, "got format='html', need one of text, markdown, latex, csv"),
     ],
 )
 def test_bad_tables_are_refused(options, message):
@@ -183,3 +184,20 @@ def test_bad_tables_are_refused(options, message):
 def test_a_run_has_no_dimensions():
     with pytest.raises(ConfigError, match="need a sweep for them"):
         table(made_evaluation(), rows="horizon")
+
+
+def test_text_is_what_markdown_says_in_columns_as_wide_as_the_terminal():
+    content = cells_of(table(SWEEP, "num_arms", "horizon"))
+    wide = table(SWEEP, "num_arms", "horizon", "text")
+    numbers = [cell for row in content[2:] for cell in row[2:]]
+    assert re.findall(r"-(?= |$)|[\d.]+ \[.*?\]", wide.split("\n\n")[0], re.MULTILINE) == numbers
+    narrow = table(SWEEP, "num_arms", "horizon", "text", width=80)
+    first, second, caption = narrow.split("\n\n")
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "\\" not in narrow
+    for part in (first, second):  # What names a row stands before either part of it.
+        assert part.splitlines()[1] == "num_arms agent"
+        assert sum("thompson" in line for line in part.splitlines()) == 3
+    assert [cell for cell in content[0][2:] if cell in second] == ["horizon = 100"]
+    assert " ".join(caption.split()) == wide.split("\n\n")[1].strip()
+    assert table(made_evaluation(), format="text").splitlines()[2].startswith("best_arm ")

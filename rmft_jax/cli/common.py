@@ -6,15 +6,17 @@ import itertools
 import shlex
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
+import xarray as xr
 from rich.console import Console
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
 from rmft_jax.config.plugins import imported
+from rmft_jax.statistics import estimates, tables
 from rmft_jax.statistics.report import table
 
 _T = TypeVar("_T")
@@ -117,6 +119,33 @@ def short_name(words: str) -> str:
 
 def _has_words(row: str) -> bool:
     return any(map(str.isalnum, row))
+
+
+def table_text(
+    dataset: xr.Dataset,
+    rows: str | None = None,
+    columns: str | None = None,
+    format: tables.Format = "text",
+    *,
+    select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] | None = None,
+) -> str:
+    """The table of a run or a sweep, as text as wide as the terminal.
+
+    Of a sweep whose dimensions are not given the first two are its rows and columns, and of further ones the last value
+    is shown, which is said on standard error.
+    """
+    if estimates.is_sweep(dataset) and not rows and not columns:
+        chosen = estimates.select(dataset, select or {})
+        rows, columns, *others = [*estimates.open_dims(chosen), None, None]
+        fixed = {dim: estimates.text_of(chosen[dim].values[-1]) for dim in others if dim}
+        if fixed:
+            words = " ".join(f"{dim}={value}" for dim, value in fixed.items())
+            print(f"of more than two dimensions the last value: --select {words}", file=sys.stderr)
+        select = {**(select or {}), **fixed}
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else None
+    return tables.table(dataset, rows, columns, format, select=select, baselines=baselines, width=width)
 
 
 def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:

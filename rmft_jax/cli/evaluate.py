@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rmft_jax.agents import SingleLayer
-from rmft_jax.cli.common import API, Groups, parse, print_summary, short_name, suggest, values_by_name
+from rmft_jax.cli.common import API, Groups, parse, print_summary, short_name, suggest, table_text, values_by_name
 from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require
 from rmft_jax.plotting import plot_heatmap, save_figure
@@ -20,7 +20,6 @@ from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import PREFIX, TrainedPolicy
-from rmft_jax.statistics import tables
 from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
@@ -160,7 +159,7 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
     beside = [name for name in dict.fromkeys(["ucb1", str(dataset.attrs.get("reference"))]) if name in played]
     if len(axes) <= 2:
         rows, columns = (*axes, None)[:2]
-        print(tables.table(dataset, rows, columns, baselines=None if columns is None else beside), end="")
+        print(table_text(dataset, rows, columns, baselines=None if columns is None else beside), end="")
     print(f"dataset: {path}")
     if len(axes) in (2, 3):
         by, compared = (list(axes)[2], beside[-1:]) if len(axes) == 3 else (None, beside)

@@ -10,13 +10,13 @@ import tyro
 import xarray as xr
 
 from rmft_jax import plotting
-from rmft_jax.cli.common import Groups, parse, short_name, suggest, values_by_name
+from rmft_jax.cli.common import Groups, parse, short_name, suggest, table_text, values_by_name
 from rmft_jax.config.checks import require
 from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics import estimates, tables
-from rmft_jax.statistics.estimates import is_sweep, text_of
+from rmft_jax.statistics.estimates import is_sweep
 from rmft_jax.sweeps.compare import DIMENSION, compare_runs
 from rmft_jax.sweeps.store import load_sweep
 
@@ -76,8 +76,8 @@ class TableArguments(_Arguments):
     """Dimension of a sweep with a row per value."""
     columns: str | None = None
     """Dimension of a sweep with a column per value; the agents if not given."""
-    format: Literal["markdown", "latex", "csv"] = "markdown"
-    """LaTeX needs the package booktabs; CSV has a row per number."""
+    format: tables.Format = "text"
+    """Text is for the terminal; LaTeX needs the package booktabs; CSV has a row per number."""
     out: Path | None = None
     """File for the table, instead of printing it."""
 
@@ -128,12 +128,9 @@ def _place(arguments: PlotArguments, figures: Path) -> Path:
 def table(argv: list[str]) -> int:
     """Prints or writes a table of a run or a sweep."""
     arguments = parse(TableArguments, "table", argv)
-    choice = arguments.choice()
     dataset = estimates.with_intervals(_read(arguments.directories)[0], arguments.intervals)
-    rows, columns = arguments.rows, arguments.columns
-    if is_sweep(dataset) and not rows and not columns:
-        choice, (rows, columns) = _two_dimensions(dataset, choice)
-    text = tables.table(dataset, rows, columns, arguments.format, select=choice, baselines=arguments.named())
+    axes, options = (arguments.rows, arguments.columns), {"select": arguments.choice(), "baselines": arguments.named()}
+    text = table_text(dataset, *axes, arguments.format, **options)
     if arguments.out is None:
         print(text, end="")
         return 0
@@ -142,17 +139,6 @@ def table(argv: list[str]) -> int:
     print(f"table: {arguments.out}")
     suggest(["plot", *arguments.directories])
     return 0
-
-
-def _two_dimensions(dataset: xr.Dataset, choice: dict[str, Any]) -> tuple[dict[str, Any], list[str | None]]:
-    """The first two dimensions for rows and columns; of further ones the last value, which is said."""
-    chosen = estimates.select(dataset, choice)
-    rows, columns, *others = [*estimates.open_dims(chosen), None, None]
-    fixed = {dim: text_of(chosen[dim].values[-1]) for dim in others if dim}
-    if fixed:
-        words = " ".join(f"{dim}={value}" for dim, value in fixed.items())
-        print(f"of more than two dimensions the last value: --select {words}", file=sys.stderr)
-    return choice | fixed, [rows, columns]
 
 
 def _check(arguments: PlotArguments) -> None:

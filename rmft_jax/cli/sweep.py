@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+import xarray as xr
 
-from rmft_jax.cli.common import duration, fail, parse, suggest
+from rmft_jax.cli.common import duration, fail, parse, suggest, table_text
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
@@ -17,6 +18,7 @@ from rmft_jax.sweeps.plan import describe
 from rmft_jax.sweeps.ray_executor import require_ray, run_on_ray
 from rmft_jax.sweeps.run import checked_plan, run_locally, run_sweep
 from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.sweeps.store import load_sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,8 @@ def sweep(argv: list[str]) -> int:
     names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     outcome = run_sweep(declared, arguments.out, executor=executor, **options)
+    if outcome.finished:
+        print(_short_table(load_sweep(arguments.out)))
     print(f"{outcome.finished} cells finished in {duration(outcome.seconds)}; dataset: {arguments.out / 'sweep.nc'}")
     if outcome.failures:
         left = f", {outcome.missing} not run" if outcome.missing else ""
@@ -86,6 +90,12 @@ def sweep(argv: list[str]) -> int:
         return fail(f"{len(outcome.failures)} cells failed{left}; --resume tries them again; the first one, {first}", 3)
     suggest(["plot", arguments.out], ["table", arguments.out])
     return 0
+
+
+def _short_table(dataset: xr.Dataset) -> str:
+    """Regret by setting, of the trained policy and of its reference where that was played."""
+    reference = dataset.attrs.get("reference")
+    return table_text(dataset, baselines=None if reference is None else [reference])
 
 
 def _executor(arguments: SweepArguments) -> Any:

@@ -1,6 +1,8 @@
-"""Tables for a paper: Markdown, LaTeX and CSV, of a sweep or of one evaluation."""
+"""Tables for a terminal and a paper: text, Markdown, LaTeX and CSV, of a sweep or of one evaluation."""
 
+import functools
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from rmft_jax.statistics.bootstrap import Interval, mean_interval, t_interval
 from rmft_jax.statistics.labels import agent_label, field_label, value_label
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
-Format = Literal["markdown", "latex", "csv"]
+Format = Literal["text", "markdown", "latex", "csv"]
 _ESCAPES = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "β": r"$\beta$", "ε": r"$\varepsilon$",
@@ -65,6 +67,7 @@ def table(
     *,
     select: Mapping[str, Any] | None = None,
     baselines: Sequence[str] | None = None,
+    width: int | None = None,
 ) -> str:
     r"""Regret at the horizon with 95% intervals, such as "3.88 [3.65, 4.11]", as text.
 
@@ -82,14 +85,16 @@ def table(
       dataset: a sweep or an evaluation.
       rows: a dimension of the sweep; if None the first one left, of several values where there is one.
       columns: another one.
-      format: `markdown`; `latex`, a tabular with the rules of booktabs; or `csv`, a row per number with its interval.
+      format: `text`, columns that stand below each other; `markdown`; `latex`, a tabular with the rules of booktabs; or
+        `csv`, a row per number with its interval.
       select: values of the sweep's other dimensions, one for each that is not a training seed.
       baselines: the classical agents, by name; all if None.
+      width: of `text`, in characters: columns that do not fit follow below the others. None: as wide as it takes.
 
     Raises:
       ConfigError: for names or values that the dataset does not have, and dimensions left open.
     """
-    writers = {"markdown": _markdown, "latex": _latex, "csv": _csv}
+    writers = {"text": functools.partial(_text, width=width), "markdown": _markdown, "latex": _latex, "csv": _csv}
     require(format in writers, f"format={format!r}", f"one of {', '.join(writers)}", "markdown")
     words = _words_of_figures() if format == "latex" else _Words(str, str, str)
     if estimates.is_sweep(dataset):
@@ -205,6 +210,17 @@ def _cells(content: _Table) -> list[list[str]]:
     """The head and the rows as texts."""
     texts = [[*names, *(estimate_text(n["mean"], (n["low"], n["high"])) for n in row)] for names, row in content.rows]
     return [[*content.names, *content.columns], *texts]
+
+
+def _text(content: _Table, width: int | None) -> str:
+    head, *rows = _cells(content)
+    frame = pd.DataFrame(rows, columns=head)
+    if content.names:
+        frame = frame.set_index(content.names)
+    # A line that goes on below ends with a backslash for pandas; what is told is seen without it.
+    lines = frame.to_string(index=bool(content.names), line_width=width).splitlines()
+    told = textwrap.fill(f"{content.caption}.", width or len(content.caption) + 1)
+    return "\n".join([*(line.rstrip(" \\") for line in lines), "", told, ""])
 
 
 def _markdown(content: _Table) -> str:
