@@ -248,3 +248,13 @@ def test_figures_of_runs_hold_their_numbers_too():
         [row["mean"] for row in rows], evaluation["regret"].sel(agent="ucb1").mean("scenario"), 1e-6
     )
     assert {row["interval"] for row in rows} == {"bootstrap over scenarios"}
+
+
+def test_panels_have_one_scale_unless_some_would_be_flat():
+    for largest, shared in ((5, True), (50, False)):
+        dataset = made_sweep({"num_arms": [2, largest]})
+        limits = [axes.get_ylim() for axes in plot_regret(dataset, by="num_arms").axes]
+        assert (limits[0] == limits[1]) is shared
+        each = [plot_regret(dataset, select={"num_arms": k}).axes[0].get_ylim() for k in (2, largest)]
+        assert max(limits) == max(each)
+        assert shared or limits == each

@@ -36,18 +36,20 @@ _BASE = RMFTConfig().replace(
 )
 # What dialogues are like, and how often each kind is met.
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (6, {"num_arms": 3, "horizon": 20}),
+    "plain": (5, {"num_arms": 3, "horizon": 20}),
     "thoughts": (4, {"num_arms": 3, "horizon": 12, "reasoning": 14}),
-    "held out": (2, {"num_arms": 3, "horizon": 20, "contexts": "held-out"}),
-    "held out, thoughts": (1, {"num_arms": 3, "horizon": 12, "contexts": "held-out", "reasoning": 14}),
+    "held out": (4, {"num_arms": 3, "horizon": 20, "contexts": "held-out"}),
+    "held out, thoughts": (3, {"num_arms": 3, "horizon": 12, "contexts": "held-out", "reasoning": 14}),
     "many arms": (1, {"num_arms": 6, "horizon": 30}),
-    "free answers": (1, {"num_arms": 4, "horizon": 16, "answer": "free", "noise": "beta"}),
+    "free answers": (2, {"num_arms": 4, "horizon": 16, "answer": "free", "noise": "beta"}),
 }
-# Before these: which players, which share of the updates, and what dialogues. In few words, and of players who stay
-# with what pays, it learns soonest to read rewards; what it begins RMFT with are the mixed players of `KINDS`.
+# Before these: which players, which share of the updates, and what dialogues; the first by themselves, the others in
+# any order. In few words, and of players who stay with what pays, it learns soonest to read rewards; what it begins
+# RMFT with are the mixed players of `KINDS`.
 FIRST: dict[str, tuple[tuple[float, ...], float, dict[str, Any]]] = {
     "few words": (HEEDING, 0.1, {"num_arms": 3, "horizon": 20, "num_tellings": 8}),
-    "all words": (HEEDING, 0.3, {"num_arms": 3, "horizon": 20}),
+    "all words": (HEEDING, 0.2, {"num_arms": 3, "horizon": 20}),
+    "held-out words": (HEEDING, 0.2, {"num_arms": 3, "horizon": 20, "contexts": "held-out"}),
 }
 SEED = 20
 STEP_SIZE = 2.5e-3
@@ -135,10 +137,12 @@ def pretrain(num_updates: int, batch: int, step_size: float, start: Path | None)
 
 def _order(num_updates: int, *, first: bool) -> list[str]:
     """Which kind of dialogues each update learns from."""
-    order = [name for name, (_, share, _) in FIRST.items() for _ in range(int(first * share * num_updates))]
+    shuffled = np.random.default_rng(SEED)
+    alone, *together = ([name] * int(first * share * num_updates) for name, (_, share, _) in FIRST.items())
+    order = alone + [str(name) for name in shuffled.permutation([name for names in together for name in names])]
     deck = [name for name, (share, _) in KINDS.items() for _ in range(share)]
     decks = np.tile(np.arange(len(deck)), (-(-num_updates // len(deck)), 1))
-    mixed = np.random.default_rng(SEED).permuted(decks, axis=1).reshape(-1)
+    mixed = shuffled.permuted(decks, axis=1).reshape(-1)
     return order + [deck[int(choice)] for choice in mixed[: num_updates - len(order)]]
 
 
@@ -146,7 +150,7 @@ def main() -> None:
     """Pretrains, and writes the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=toy.WEIGHTS, help="where the weights go")
-    parser.add_argument("--updates", type=int, default=3000)
+    parser.add_argument("--updates", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=16, help="dialogues of an update")
     parser.add_argument("--step-size", type=float, default=STEP_SIZE, help="the largest one")
     parser.add_argument("--start", type=Path, help="weights to go on from")

@@ -221,6 +221,7 @@ def _draw(
         places = house.grid_axes(figure, len(drawn.panels))
         for axes, (title, curves) in zip(places, drawn.panels.items(), strict=True):
             _draw_panel(axes, title, curves, drawn.styles, finish)
+        house.compare_panels(places)
         house.label_axes(figure, places, x, y)
         house.legend_above(figure, places, columns)
         bands = intervals_of(pair for curves in drawn.panels.values() for pair in curves.items())

@@ -80,6 +80,8 @@ COLORS = (_PURPLE, SKY, _ORANGE, _GREEN, _BLUE, _VERMILION, _GREY, _BLACK)
 _COLORS = COLORS[:5]
 _SCREEN_DPI = 120
 HEIGHT = 2.5  # inches, at the width of a column
+# How many times another panel's the highest of a panel may be on one scale.
+_FLAT = 4.0
 # Characters that fit: in the title of a small panel, in one of two columns of a legend, in its only one.
 _TITLE_LENGTH, _COLUMN_LENGTH, _LINE_LENGTH = 18, 26, 46
 _TEXT: Any = {
@@ -198,7 +200,7 @@ def grid_axes(figure: Figure, number: int) -> list[Axes]:
     if number == 1:
         return [figure.subplots()]
     num_rows, scale = -(-number // 2), figure.get_figwidth() / SHEETS["paper"].width
-    figure.set_figheight(figure.get_figheight() + scale * (1.25 * num_rows - 1.7))
+    figure.set_figheight(figure.get_figheight() + scale * 1.35 * (num_rows - 1))
     axes = list(figure.subplots(num_rows, 2, squeeze=False).flat)
     for one in axes[number:]:  # Left over where the number is odd.
         one.set_axis_off()
@@ -226,6 +228,15 @@ def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
     low, high = (float(bound(values[np.isfinite(values)])) for bound in (np.min, np.max))
     margin = 0.05 * (high - low) or 1.0
     axes.set_ylim(low - margin if low < 0 else 0, high + margin)
+
+
+def compare_panels(panels: Sequence[Axes]) -> None:
+    """One vertical scale for panels of regret; where one's curves would be too flat to read on it, each keeps its own."""
+    drawn = [axes for axes in panels if axes.lines]
+    bottoms, tops = zip(*(axes.get_ylim() for axes in drawn), strict=True) if drawn else ((), ())
+    if drawn and 0 < max(tops) <= _FLAT * min(tops):
+        for axes in drawn:
+            axes.set_ylim(min(bottoms), max(tops))
 
 
 def nothing_to_show(axes: Axes, why: str = "no finished run") -> None:
