@@ -231,7 +231,7 @@ def fit_vertically(axes: Axes, shown: Iterable[Any]) -> None:
 
 
 def compare_panels(panels: Sequence[Axes]) -> None:
-    """One vertical scale for panels of regret; where one's curves would be too flat to read on it, each keeps its own."""
+    """One vertical scale for all panels; where one's curves would be too flat to read on it, each keeps its own."""
     drawn = [axes for axes in panels if axes.lines]
     bottoms, tops = zip(*(axes.get_ylim() for axes in drawn), strict=True) if drawn else ((), ())
     if drawn and 0 < max(tops) <= _FLAT * min(tops):
