@@ -53,7 +53,8 @@ def test_a_figure_takes_no_device(sweep, tmp_path):
 
 
 def test_options_may_be_repeated_or_take_several_words(sweep, tmp_path, capsys):
-    select = ["--select", "horizon=50", "--select=num_arms=3"], ["--select", "horizon=50", "num_arms=3"]
+    several = ["--select", "horizon=50", "--select=num_arms=3"], ["--select", "horizon=50", "num_arms=3"]
+    select = *several, ["--select", "horizon=50,num_arms=3"]
     written = []
     for i, words in enumerate(select):
         path = tmp_path / f"{i}.png"
@@ -62,7 +63,7 @@ def test_options_may_be_repeated_or_take_several_words(sweep, tmp_path, capsys):
         )
         written.append(path.with_suffix(".csv").read_text())
     assert "figure: " in capsys.readouterr().out
-    assert written[0] == written[1]
+    assert written[0] == written[1] == written[2]
     assert {line.split(",")[0] for line in written[0].splitlines()[1:]} == {"rmft", "ucb1"}
     words = ["--by", "num_arms", "--select", "num_arms=2,6", "horizon=25", "--baselines", "none"]
     assert cli.main(["plot", str(sweep), "--kind", "regret", *words, "--out", str(tmp_path / "x.pdf")]) == 0
@@ -73,7 +74,8 @@ def test_options_may_be_repeated_or_take_several_words(sweep, tmp_path, capsys):
 def test_without_a_kind_a_sweep_has_all_figures(sweep):
     assert cli.main(["plot", str(sweep), "--style", "slides"]) == 0
     fixed = "_horizon=200"
-    names = [*(f"{kind}{fixed}" for kind in ("regret", "loglog", "training", "suff_fail", "arms")), "sweep", "heatmap"]
+    kinds = ("regret", "average_regret", "loglog", "training", "suff_fail", "arms")
+    names = [*(f"{kind}{fixed}" for kind in kinds), "growth_num_arms=6", "sweep", "heatmap"]
     assert {path.stem for path in (sweep / "figures").iterdir()} == {*names, "heatmap_relative"}
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import re
 import shlex
 import sys
 import zlib
@@ -85,13 +86,13 @@ def value_of(argv: list[str], option: str) -> str:
 
 
 def values_by_name(option: str, groups: Groups, need: str, example: str) -> dict[str, str]:
-    """The values of an option whose words are `NAME=VALUE`, by name.
+    """The values of an option whose words are `NAME=VALUE`, or several of them with commas between, by name.
 
     Raises:
       ConfigError: for a word that is not what they `need` to be, with an example, or a name that is there twice.
     """
     found: dict[str, str] = {}
-    for word in itertools.chain(*groups):
+    for word in itertools.chain(*(re.split(r",(?=\w+=)", words) for words in itertools.chain(*groups))):
         name, equals, value = word.partition("=")
         require(bool(name and equals and value), f"{option} {word}", need, f"{option} {example}")
         tried = f"{option} {name}={found.get(name)},{value}"
