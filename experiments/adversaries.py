@@ -35,12 +35,12 @@ from rmft_jax.plotting.style import (
     legend_above,
     plain_log_ticks,
     sheet,
+    styles_of,
     value_styles,
 )
 from rmft_jax.problems import Problem
 from rmft_jax.problems.named import get_environment
 from rmft_jax.running.trainer import RunKeys
-from rmft_jax.statistics.bootstrap import t_interval
 from rmft_jax.statistics.growth import slopes
 
 K, TRAINED_AT, HORIZON = 3, 50, 1600
@@ -51,7 +51,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Value]]] = {
     "Transformer, opponent": ("fol", {"environment": "favourite", "num_arms": K}),
     "single layer, stopped": ("single-layer", {}),
 }
-LONGER = "single layer, 5 times longer"
+LONGER = "single layer, 5× longer"
 RIVALS = ("hedge_anytime", "follow_the_leader", "uniform")
 PLACES = ("alternating", "favourite", "iid_gaussian")
 NUM_SCENARIOS = 64
@@ -68,18 +68,18 @@ def main(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
         name: options.train(f"adversaries-{number}", preset, changes)
         for number, (name, (preset, changes)) in enumerate(TRAININGS.items())
     }
-    players = {name: [policy.agent for policy in one.policies] for name, one in trained.items()}
+    players: dict[str, list[Agent]] = {name: [policy.agent for policy in one.policies] for name, one in trained.items()}
     players[LONGER] = [longer(policy.config, 5) for policy in trained["single layer, stopped"].policies]
     horizon = 4 * TRAINED_AT if options.quick else HORIZON
-    curves = {place: played(place, players, options.seeds, horizon) for place in PLACES}
+    places = {place: described(played(place, players, options.seeds, horizon)) for place in PLACES}
     result = {
         "seeds": list(options.seeds),
         "horizon": horizon,
         **provenance(next(iter(trained.values())).sweep),
-        "places": {place: described(found) for place, found in curves.items()},
+        "places": places,
         "cost": {name: one.cost() for name, one in trained.items()},
     }
-    write(options.results / "adversaries", result, draw(curves))
+    write(options.results / "adversaries", result, draw(places))
 
 
 def longer(config: RunConfig, times: int) -> Agent:
@@ -103,51 +103,63 @@ def played(
     return {name: np.stack(found[name]) for name in [*players, *RIVALS]}
 
 
+def marks(horizon: int) -> list[int]:
+    """The rounds at which regret is told."""
+    return [t for t in (5, 10, 25, *(TRAINED_AT * 2**power for power in range(12))) if t <= horizon]
+
+
 def described(curves: Mapping[str, Float[np.ndarray, "S T"]]) -> dict[str, Any]:
-    """By player its regret at doubling rounds, and the exponent of its growth beyond the horizon of training."""
+    """By player its regret at some rounds, and the exponent of its growth beyond the horizon of training."""
     horizon = next(iter(curves.values())).shape[1]
-    marks = [TRAINED_AT * 2**power for power in range(1 + (horizon // TRAINED_AT).bit_length() - 1)]
     beyond = np.arange(TRAINED_AT, horizon + 1)
     return {
         name: {
-            "regret": {str(t): describe_seeds(curve[:, t - 1].tolist()) for t in marks if t <= horizon},
+            "regret": {str(t): describe_seeds(curve[:, t - 1].tolist()) for t in marks(horizon)},
             "exponent_beyond": describe_seeds(slopes(curve[:, TRAINED_AT - 1 :], beyond).tolist()),
         }
         for name, curve in curves.items()
     }
 
 
-def draw(curves: Mapping[str, Mapping[str, Float[np.ndarray, "S T"]]]) -> DataFigure:
-    """Regret over rounds on logarithmic axes, a panel for each adversary, with bands over training seeds."""
-    shown = {place: curves[place] for place in PLACES[:2]}
+def draw(places: Mapping[str, Mapping[str, Any]]) -> DataFigure:
+    """Regret at some rounds on logarithmic axes, a panel for each adversary, with intervals over training seeds."""
+    shown = {place: places[place] for place in PLACES[:2]}
     names = [name for name in next(iter(shown.values())) if name != "uniform"]
-    styles = value_styles(names)
-    rows = []
+    rounds = [int(t) for t in shown[PLACES[0]][names[0]]["regret"]]
+    styles = value_styles([name for name in names if name not in RIVALS]) | styles_of(RIVALS)
     with sheet("paper", 2.9) as figure:
         panels = grid_axes(figure, len(shown))
         for axes, (place, found) in zip(panels, shown.items(), strict=True):
-            rounds = np.arange(1, next(iter(found.values())).shape[1] + 1)
             for name in names:
-                mean, (low, high) = found[name].mean(axis=0), t_interval(found[name])
+                told = found[name]["regret"].values()
+                means, ends = np.array([one["mean"] for one in told]), np.array([one["ci95"] for one in told]).T
                 # Of non-positive regret there is no logarithm.
-                line = np.where(mean > 0, mean, np.nan)
-                axes.plot(rounds, line, color=styles[name].color, linestyle=styles[name].line, label=name)
-                band = [np.maximum(end, 0.05) for end in (low, high)]
-                axes.fill_between(rounds, *band, color=styles[name].color, alpha=0.2, linewidth=0)
-                rows += [
-                    {"played": place, "player": name, "round": int(t), "regret": mean[t - 1]}
-                    for t in rounds
-                    if t & (t - 1) == 0 or t == rounds[-1]
-                ]
+                means, spread = np.where(means > 0, means, np.nan), np.abs(ends - means)
+                color, line = styles[name].color, styles[name].line
+                axes.errorbar(
+                    rounds, means, spread, color=color, linestyle=line, elinewidth=0.7, label=styles[name].label
+                )
             axes.axvline(TRAINED_AT, color="#999999", linewidth=0.7)
-            axes.plot(rounds, np.sqrt(rounds), color="#999999", linewidth=0.7, label="√t")
-            axes.set(xscale="log", yscale="log", xlim=(1, rounds[-1]), ylim=(0.2, 2 * rounds[-1]), title=place)
+            axes.plot(rounds, np.sqrt(rounds), color="#999999", linewidth=0.7, zorder=1, label="√t")
+            axes.set(xscale="log", yscale="log", xlim=(4, 1.1 * rounds[-1]), ylim=(0.5, rounds[-1]), title=place)
             for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
                 plain_log_ticks(axis, *ends)
-        label_axes(figure, panels, "round t", "static regret (reward units)")
+        label_axes(figure, panels, "round t", "static regret\n(reward units)")
         legend_above(figure, panels, 2)
-        figure.rows = rows
-        figure.caption = f"95% bands over training seeds; grey: the horizon of training, {TRAINED_AT}."
+        figure.rows = [
+            {
+                "played": place,
+                "player": name,
+                "round": int(t),
+                "mean": one["mean"],
+                "low": one["ci95"][0],
+                "high": one["ci95"][1],
+            }
+            for place, found in places.items()
+            for name, row in found.items()
+            for t, one in row["regret"].items()
+        ]
+        figure.caption = f"95% Student-t over training seeds; grey upright: the horizon of training, {TRAINED_AT}."
         return figure
 
 

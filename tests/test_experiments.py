@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import (
+    adversaries,
     bandit_regret,
     beside,
     common,
@@ -310,6 +311,16 @@ def test_regret_over_trained_horizons_runs(tmp_path):
     found = json.loads((tmp_path / "quick" / "growth.json").read_text())
     assert set(found["places"]["hard"]["rmft"]["regret"]) == {"4", "8"}
     assert all((tmp_path / "quick" / f"{name}.png").exists() for name in ("growth", "growth_hard"))
+
+
+@pytest.mark.slow
+def test_adversaries_beyond_the_horizon_of_training(tmp_path):
+    adversaries.main(Options(tmp_path, (0, 1), quick=True))
+    places = json.loads((tmp_path / "quick" / "adversaries.json").read_text())["places"]
+    assert set(places["alternating"]) == {*adversaries.TRAININGS, adversaries.LONGER, *adversaries.RIVALS}
+    # Follow-the-leader loses half of every second round; Hedge does not.
+    assert places["alternating"]["follow_the_leader"]["exponent_beyond"]["mean"] > 0.99
+    assert places["alternating"]["hedge_anytime"]["exponent_beyond"]["mean"] < 0.6
 
 
 @pytest.mark.slow
