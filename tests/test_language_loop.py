@@ -146,7 +146,7 @@ def test_a_run_killed_at_any_writing_goes_on_and_pays_for_nothing_twice(number, 
 def test_a_failed_job_is_said_in_a_line_and_the_run_goes_on_from_there(server, tmp_path):
     server.moods = Moods(failing_jobs=1)
     with pytest.raises(
-        RunError, match=r"^the job ftjob-1 failed \(it was told to fail\); go on with --resume"
+        RunError, match=r"^the job ftjob-1 failed \(it was told to fail\); go on with resume=True"
     ) as caught:
         run(server, tmp_path)
     assert "\n" not in str(caught.value)
@@ -235,10 +235,10 @@ def test_examples_that_were_removed_are_written_again(server, tmp_path):
 
 
 def test_runs_are_refused_where_they_do_not_fit(server, tmp_path):
-    with pytest.raises(RunError, match="holds no run; begin without --resume"):
+    with pytest.raises(RunError, match="holds no run; begin without resume=True"):
         run(server, tmp_path, resume=True)
     run(server, tmp_path)
-    with pytest.raises(RunError, match="holds a run; go on with --resume"):
+    with pytest.raises(RunError, match="holds a run; go on with resume=True"):
         run(server, tmp_path)
     with pytest.raises(ConfigError, match="got k=1, need k=2, with which it was begun"):
         run(server, tmp_path, settings=dataclasses.replace(SETTINGS, k=1), resume=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import either, require
 from rmft_jax.language.agent import LanguageAgent
 from rmft_jax.language.library import EMPTY
 from rmft_jax.language.policy import Text
@@ -77,7 +77,12 @@ def rollouts_of(policy: TrainedPolicy, scenario: int | None) -> list[Dialogue]:
     require(isinstance(config.policy, Text), got, need, "a run of text-toy")
     assert isinstance(config.policy, Text)
     most = config.num_scenarios - 1
-    require(scenario is None or 0 <= scenario <= most, f"scenario {scenario}", f"one from 0 to {most}", "--scenario 0")
+    require(
+        scenario is None or 0 <= scenario <= most,
+        f"scenario {scenario}",
+        f"one from 0 to {most}",
+        either("--scenario 0", "scenario=0"),
+    )
     state = starting_from(config, RunKeys.create(policy.config.seed).train, policy.agent.params)
     played, regret, kept = jax.jit(_selected)(state)
     scenario = int(np.argmax(np.any(kept, axis=1))) if scenario is None else scenario

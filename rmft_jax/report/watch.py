@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 from rmft_jax.report.page import library, make_page
 from rmft_jax.report.sources import open_sources
 from rmft_jax.running.files import RunError
@@ -53,7 +54,9 @@ def watch(paths: Sequence[str | Path], port: int = 0, intervals: IntervalName = 
     try:
         return Watch(ThreadingHTTPServer((_HOST, port), Handler))
     except OSError as error:
-        raise RunError(f"cannot listen on {_HOST}:{port} ({error.strerror}); try --port 0") from error
+        raise RunError(
+            f"cannot listen on {_HOST}:{port} ({error.strerror}); try {either('--port 0', 'port=0')}"
+        ) from error
 
 
 class _Kept:

@@ -6,6 +6,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import either
 
 # Those who leave wait for each other that long.
 _LEAVE_SECONDS = 300
@@ -28,9 +29,13 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
         )
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
+        tried = either(
+            "--coordinator-address HOST:PORT --num-processes N --process-id I",
+            "coordinator_address='HOST:PORT', num_processes=N, process_id=I",
+        )
         raise ConfigError(
             f"cannot join the other processes ({reason}), need every process to know the address of the first; "
-            "try --coordinator-address HOST:PORT --num-processes N --process-id I"
+            f"try {tried}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from rmft_jax.config.checks import require, require_number
+from rmft_jax.config.checks import either, require, require_number
 from rmft_jax.config.plugins import import_all, imported
 from rmft_jax.method.numerics import pinned
 from rmft_jax.running.files import RunError
@@ -42,7 +42,8 @@ def require_ray(cpus_per_task: float = 1.0, gpus_per_task: float | None = None) 
       ConfigError: if Ray is not installed, RAY_ADDRESS is that of a Ray client, or a number makes no sense.
     """
     if importlib.util.find_spec("ray") is None:
-        require(False, "--executor ray", "the package ray", "pip install 'rmft-jax[ray]', or --executor local")
+        got, other = either("--executor ray", "run_on_ray"), either("--executor local", "run_locally")
+        require(False, got, "the package ray", f"pip install 'rmft-jax[ray]', or {other}")
     address = os.environ.get("RAY_ADDRESS", "")
     require(
         not address.startswith("ray://"),
@@ -81,7 +82,8 @@ def run_on_ray(
         needs = _needs(ray.cluster_resources(), cpus_per_task, gpus_per_task)
         wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
         if not _slots(ray.nodes(), needs):
-            require(not is_local, f"tasks of {wanted} each", "no more than this machine has", "--cpus-per-task 1")
+            fewer = either("--cpus-per-task 1", "cpus_per_task=1")
+            require(not is_local, f"tasks of {wanted} each", "no more than this machine has", fewer)
             jobs.note(f"waiting for a node that has {wanted}")
         yield from _drive(ray, jobs, needs)
 
@@ -188,7 +190,8 @@ def _receive(ray: Any, stream: Any, running: dict[Any, _Remote]) -> Iterator[Res
         raise error.cause from error
     except ray.exceptions.RayError as error:
         del running[stream]
-        advice = "try more --cpus-per-task, which runs fewer at once, fewer num_scenarios, or a rollout_block"
+        option = either("--cpus-per-task", "cpus_per_task")
+        advice = f"try more {option}, which runs fewer at once, fewer num_scenarios, or a rollout_block"
         message = f"its worker was lost {MAX_RETRIES + 1} times ({type(error).__name__}); {advice}"
         yield from (Result(cell, failure=message) for cell in remote.missing.values())
     else:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from rmft_jax.agents import Agent
 from rmft_jax.config import ScalarKey
-from rmft_jax.config.checks import require, require_count, require_seed
+from rmft_jax.config.checks import either, require, require_count, require_seed
 from rmft_jax.language.api.budget import Budget
 from rmft_jax.language.api.client import ChatClient
 from rmft_jax.language.api.ledger import Ledger
@@ -154,15 +154,16 @@ def _begin(folder: Path, asked: dict[str, str], resume: bool) -> None:
     path = folder / _RECORD
     if path.exists():
         if not resume:
-            raise RunError(f"{folder} holds answers; go on with --resume, or try another --out")
+            resumed = either("--resume", "resume=True")
+            raise RunError(f"{folder} holds answers; go on with {resumed}, or try another directory")
         try:
             was = dict(json.loads(read_bytes(path)))
         except (ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}); try another --out") from error
+            raise RunError(f"{path} is damaged ({error}); try another directory") from error
         require_same(was, asked)
         return
     if (folder / _DATASET).exists():
-        raise RunError(f"{folder} holds another evaluation; try another --out")
+        raise RunError(f"{folder} holds another evaluation; try another directory")
     try:
         write_json(path, asked)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from rmft_jax.config.checks import ConfigError, require, require_count, require_seed
+from rmft_jax.config.checks import ConfigError, either, require, require_count, require_seed
 from rmft_jax.language.api.budget import Budget
 from rmft_jax.language.api.client import ChatClient
 from rmft_jax.language.api.export import lowest_regret, write_examples
@@ -26,7 +26,6 @@ from rmft_jax.problems import Problem
 from rmft_jax.running.files import RunError, locked, not_written, read_bytes, write_json
 
 _STATE = "state.json"
-_RESUME = "go on with --resume"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,13 +235,13 @@ class _Loop:
         while (status := self._standing(job)).status == "running":
             if time.monotonic() > end:
                 waited = f"{self.settings.patience:g} seconds"
-                raise RunError(f"the job {job} still runs after {waited}; {_RESUME}, which waits for it again")
+                raise RunError(f"the job {job} still runs after {waited}; {_resume()}, which waits for it again")
             time.sleep(self.settings.poll_seconds)
         try:
             model = require_succeeded(job, status)
         except RunError as error:
             self._save(step="tune", job=None)
-            raise RunError(f"{error}; {_RESUME}, which starts another job with the same examples") from None
+            raise RunError(f"{error}; {_resume()}, which starts another job with the same examples") from None
         *before, row = self.state.history
         history = [*before, {**row, "file": self.state.file, "job": job, "made": model}]
         self.note(f"iteration {self.state.iteration}: made {model}")
@@ -257,7 +256,7 @@ class _Loop:
                 raise
             self._save(step="upload", file=None, job=None)
             raise RunError(
-                f"the service has forgotten the job {job} ({error}); {_RESUME}, which starts another"
+                f"the service has forgotten the job {job} ({error}); {_resume()}, which starts another"
             ) from None
 
     def _save(self, **changes: Any) -> None:
@@ -279,6 +278,10 @@ def _made_for(
     return made_for(client, problem, tellings, looped)
 
 
+def _resume() -> str:
+    return f"go on with {either('--resume', 'resume=True')}"
+
+
 def _begun(folder: Path, asked: dict[str, str], model: str, resume: bool) -> LoopState:
     """The state that a run starts or goes on with.
 
@@ -289,7 +292,8 @@ def _begun(folder: Path, asked: dict[str, str], model: str, resume: bool) -> Loo
     path = folder / _STATE
     if path.exists() != resume:
         found = "holds a run" if path.exists() else "holds no run"
-        raise RunError(f"{folder} {found}; {_RESUME if path.exists() else 'begin without --resume'}, or another folder")
+        tried = _resume() if path.exists() else f"begin without {either('--resume', 'resume=True')}"
+        raise RunError(f"{folder} {found}; {tried}, or another folder")
     if not resume:
         state = LoopState(asked, model)
         _write(folder, state)
