@@ -291,7 +291,7 @@ WRONG: dict[str, tuple[type, str, Callable[..., Any], str]] = {
         Tiring,
         "step",
         lambda made: (dataclasses.replace(made[0], pulls=made[0].pulls[:2]), made[1]),
-        "got environment 'Mine' (TypeError: scan body function carry input and carry output must have equal types",
+        "got a state of float32[3], float32[2] from step of Mine, need float32[3], float32[3], as reset returns",
     ),
     "outputs": (
         SmallGRU,

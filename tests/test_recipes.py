@@ -43,7 +43,7 @@ def test_every_recipe_works(tmp_path):
                 config = get_preset("quickstart").rmft.replace(**{kind: name})
                 config.validate()
                 require_contract(config)
-    assert kinds == ["environment", "agent", "policy", "objective", "selection", "figure"]
+    assert kinds == ["environment", "environment", "agent", "policy", "objective", "selection", "figure"]
 
 
 def test_contributing_points_to_what_is_there():

@@ -46,6 +46,9 @@ TRAIN = {
     "quickstart --import nowhere.py": "nowhere.py",
     "quickstart --import": "--import without a name",
     "quickstrat": "quickstrat",
+    "quickstart --num-itertions 10": "try --num-iterations",
+    "quickstart --num-iterations ten": "got --num-iterations ten, need a whole number",
+    "quickstart --amplitude 0.3": "try environment 'sinusoidal', which has it",
 }
 OTHER_COMMANDS = {
     "trian": "trian",
@@ -59,6 +62,7 @@ OTHER_COMMANDS = {
     "bench-agents bernoulli --agents ucb99": "ucb99",
     "bench-agents bernoulli --horizon 0": "horizon=0",
     "plot nowhere": "nowhere",
+    "plot nowhere --knd regret": "try --kind",
     "table nowhere --format html": "html",
     "sweep nowhere.toml --out x": "nowhere.toml",
 }

@@ -1,6 +1,7 @@
 """What the commands share: arguments from words, complaints in one line, the table of an evaluation."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
+from rmft_jax.config.choices import Choice, Group, closest, owners_of
 from rmft_jax.config.plugins import imported
 from rmft_jax.statistics import estimates, tables
 from rmft_jax.statistics.report import table
@@ -56,8 +58,23 @@ def parse(
         # Tyro draws a box, of lines or of blanks: a title, the complaint, a rule, and where to find help.
         rows = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
         rows = itertools.dropwhile(lambda row: not _has_words(row), rows)
-        text = " ".join(itertools.takewhile(_has_words, rows))
-        raise ConfigError(f"{text.rstrip('.')}; try `{program} {command} --help`") from None
+        text = " ".join(itertools.takewhile(_has_words, rows)).rstrip(".")
+        unknown = re.match(r"Unrecognized options?: --([\w-]+)", text)
+        advice = unknown and _meant(unknown[1].replace("-", "_"), kind, default)
+        if number := re.match(r"Error parsing (--[\w-]+): invalid literal for int\(\) with base 10: '(.*)'", text):
+            text, advice = f"got {number[1]} {number[2]}, need a whole number", f"{number[1]} 10"
+        raise ConfigError(f"{text}; try {advice or f'`{program} {command} --help`'}") from None
+
+
+def _meant(name: str, kind: type[Any], default: Any) -> str:
+    """The option of a command that somebody meant by another name; empty if it is not known."""
+    config = getattr(default, "config", None)
+    settings = config.flat() if isinstance(config, Group | Choice) else {}
+    owners = owners_of(name) if settings else []
+    if owners and owners[0].kind in settings:
+        return f"{owners[0].kind.replace('_', ' ')} {owners[0].name!r}, which has it"
+    known = [*settings, *(field.name for field in dataclasses.fields(kind))]
+    return f"--{close.replace('_', '-')}" if (close := closest(name, known)) else ""
 
 
 def without_imports(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from rmft_jax.config.checks import ConfigError, either, require
-from rmft_jax.config.plugins import load_optional, load_plugins
+from rmft_jax.config.plugins import imported, load_optional, load_plugins
 from rmft_jax.config.settings import KINDS, Settings, Value, checked, hints_of, is_settings, shown
 from rmft_jax.config.words import plain_doc
 
@@ -68,8 +68,10 @@ class Register(Generic[E]):
         if name not in self._entries:
             known = ", ".join(self.names())
             close = closest(name, self._entries) or next(iter(self._entries))
-            code = either("--import FILE.py that", "import_code of the file that")
-            raise ConfigError(f"got {self.kind} {shown(name)}, need one of {known}; try {close!r}, or {code} has it")
+            code = either("--import FILE.py that has it", "import_code of the file that has it")
+            if imported() and not self.of_users():  # The likeliest reason is a file without its decorator.
+                code = f"@register_{self.kind}({name!r}) above its class in {imported()[-1]}"
+            raise ConfigError(f"got {self.kind} {shown(name)}, need one of {known}; try {close!r}, or {code}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -279,6 +281,12 @@ def _require_complete(kind: str, name: str, cls: type[Choice]) -> None:
     require(ok, what, f"a class that derives from {base}", f"class {cls.__name__}({base})")
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     require(not missing, f"{what} without {', '.join(missing)}", "every method of its base", f"def {(*missing, '')[0]}")
+    for attribute, value in vars(cls).items():
+        plain = type(value) in KINDS and not attribute.startswith("_") and attribute != "name"
+        of_base = any(hasattr(base, attribute) for base in cls.__mro__[1:])
+        typed = attribute in inspect.get_annotations(cls)
+        need = f"{attribute}: {type(value).__name__} = {value!r}"
+        require(not plain or of_base or typed, f"{attribute} without a type in {what}", "one for every setting", need)
     for field in dataclasses.fields(cls):
         _require_setting(kind, name, what, field, hints_of(cls)[field.name])
 

@@ -16,12 +16,14 @@ from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import Agent, BestFixedArm, reference_agent
 from rmft_jax.config import ScalarKey, pytree
+from rmft_jax.config.checks import require
 from rmft_jax.config.platforms import platform
 from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.rollout import require_feedback, rollout_scenarios
 from rmft_jax.problems import Problem
+from rmft_jax.problems.contract import require_environment
 from rmft_jax.problems.regret import Regret, of_action
 from rmft_jax.problems.types import Trajectory
 from rmft_jax.statistics import diagnostics
@@ -183,12 +185,16 @@ def evaluate(
       those that do not speak of arms.
 
     Raises:
-      ConfigError: if an agent cannot play this many arms or rounds, or under the problem's feedback.
+      ConfigError: if the environment does not do what its base class says, or an agent cannot play this many arms or
+        rounds, or under the problem's feedback.
     """
 
     def play(name: str) -> Play:
         return jax.device_get(play_and_measure(agents[name], problem, key, num_scenarios))
 
+    got = type(agents).__name__
+    require(isinstance(agents, Mapping), f"agents={got}", "agents by name", f"{{'mine': {got.lower()}}}")
+    require_environment(problem)
     for agent in agents.values():  # Refused here, before anything compiles.
         require_feedback(agent, problem.feedback)
         jax.eval_shape(functools.partial(agent.init, problem.num_arms, problem.horizon))

@@ -52,11 +52,6 @@ class Adaptive(Environment):
     bandit_regret: ClassVar[RegretKind] = "static"
 
     @property
-    def adaptive(self) -> bool:
-        """All of them look at what was played."""
-        return True
-
-    @property
     def reacts(self) -> bool:
         """Of `crowding` alone it is settled beforehand which arm is best."""
         return self.adversary != "crowding"

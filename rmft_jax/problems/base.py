@@ -90,8 +90,11 @@ class Environment(Choice, kind="environment"):
 
     @property
     def adaptive(self) -> bool:
-        """Whether rewards depend on what was played before, so that other play cannot be judged by them."""
-        return False
+        """Whether rewards depend on what was played before, so that other play cannot be judged by them.
+
+        True but for an `ObliviousEnvironment`.
+        """
+        return True
 
     @property
     def reacts(self) -> bool:

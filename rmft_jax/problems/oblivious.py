@@ -20,6 +20,11 @@ class ObliviousEnvironment(Environment):
     last of its rows, that row holds.
     """
 
+    @property
+    def adaptive(self) -> bool:
+        """Play changes nothing."""
+        return False
+
     @abc.abstractmethod
     def path(self, key: ScalarKey, arm_mask: Bool[Array, "K"], round_mask: Bool[Array, "T"]) -> Float[Array, "n K"]:
         """Draws the expected rewards of rounds 1 to n; what stands in rounds that are not played does not matter."""
@@ -31,11 +36,12 @@ class ObliviousEnvironment(Environment):
           ConfigError: if the path has another shape.
         """
         path = self.path(key, arm_mask, round_mask)
+        turned = len(path.shape) == 2 and path.shape[0] == self.num_arms
         require(
             len(path.shape) == 2 and path.shape[1] == self.num_arms,
             f"a path of shape {path.shape} from {type(self).__name__}",
             f"(n, {self.num_arms}), one row per round and one column per arm",
-            f"(1, {self.num_arms}) where nothing ever changes",
+            "its transpose" if turned else f"(1, {self.num_arms}) where nothing ever changes",
         )
         return jnp.where(arm_mask[None], path, 0.0)
 

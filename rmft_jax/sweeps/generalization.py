@@ -16,7 +16,7 @@ from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment, Feedback
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.sweeps.assembly import assemble, content_of
-from rmft_jax.sweeps.plan import Group, arms, structure
+from rmft_jax.sweeps.plan import Group, arms, require_filled_up, structure
 from rmft_jax.sweeps.programs import Programs
 from rmft_jax.sweeps.results import baselines_of, played_dataset
 from rmft_jax.sweeps.spec import Cell, Sweep
@@ -105,4 +105,5 @@ def _groups(cells: Sequence[Cell], agent: TrainedAgent, trained: RunConfig) -> l
         fits = agent.refitted(config.rmft.problem()) if isinstance(agent, RefittedAgent) else agent
         jax.eval_shape(lambda K=num_arms, T=horizon, one=fits: one.init(K, T))
         groups.append(Group(tuple(members), config, ()))
+        require_filled_up(groups[-1])
     return groups

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rmft_jax.config import Value
 from rmft_jax.method.settings import RunConfig, differing_settings
+from rmft_jax.problems.contract import require_environment
 from rmft_jax.sweeps.spec import Cell
 
 PROGRAMS_PER_GROUP = 3
@@ -69,6 +70,17 @@ def plan(cells: Sequence[Cell], *, pad: bool = True) -> list[Group]:
         parts = [part for by_horizon in _split(members, _horizon, fits) for part in _split(by_horizon, _arms, fits)]
         groups += [_group(part, apart, len(parts) > 1, pad) for part in parts]
     return sorted(groups, key=lambda group: group.cells[0].index)
+
+
+def require_filled_up(group: Group) -> None:
+    """Raises `ConfigError` if the environment is a user's and other in the arrays of the group than in its own.
+
+    Cells of fewer arms or rounds than the largest are played in arrays for that one.
+    """
+    largest = (arms(group.config), group.config.rmft.horizon)
+    smaller = [cell for cell in group.cells if (arms(cell.config), cell.config.rmft.horizon) != largest]
+    for cell in smaller[:1]:
+        require_environment(cell.config.rmft.problem(), filled_up=True)
 
 
 def describe(groups: Sequence[Group]) -> list[str]:

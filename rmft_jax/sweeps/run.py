@@ -19,7 +19,7 @@ from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.progress import Bar, ProgressReporter
 from rmft_jax.running.provenance import provenance
 from rmft_jax.sweeps.batches import Result, Task, Watch, make_tasks, run_task
-from rmft_jax.sweeps.plan import Group, plan
+from rmft_jax.sweeps.plan import Group, plan, require_filled_up
 from rmft_jax.sweeps.programs import Programs
 from rmft_jax.sweeps.results import baselines_of
 from rmft_jax.sweeps.spec import Cell, Sweep
@@ -155,6 +155,7 @@ def checked_plan(cells: Sequence[Cell], baselines: Sequence[str] | None, pad: bo
     groups, seen = plan(cells, pad=pad), set()
     for group in groups:
         require_contract(group.config.rmft)
+        require_filled_up(group)
         for cell in group.cells:
             problem = (cell.config.rmft.environment, cell.config.rmft.horizon)
             if problem not in seen:
