@@ -82,7 +82,11 @@ UNFIT: dict[str, tuple[Any, str]] = {
     ),
     "one reward": (
         lambda: problem_of(
-            Tired, step=lambda self, key, state, decision, round: (state, Outcome(mean_rewards=state[0], rewards=1.0))
+            Tired,
+            step=lambda self, key, state, decision, round: (
+                state,
+                Outcome(mean_rewards=state[0], rewards=jnp.ones(())),
+            ),
         ),
         "got rewards from Mine of shape (), need one entry per arm, (3,); try returning one entry per arm",
     ),
