@@ -77,6 +77,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
         | {
             "model": "toy",
             "tuned": "all",
+            "num_tellings": 512,
             "num_arms": 3,
             "horizon": 20,
             "num_iterations": 450,
@@ -96,6 +97,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
         _TEXT
         | {
             "model": "smollm2",
+            "num_tellings": 256,
             "num_arms": 2,
             "prior": "fixed_gap",
             "gap": 0.8,
