@@ -172,7 +172,7 @@ def test_a_bar_keeps_its_count_in_a_narrow_terminal(width):
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", text.getvalue()).replace("\r", "\n").splitlines()
     shown = [line for line in lines if "240/400" in line]
     assert shown
-    assert all("left" in line and "held-out regret 12.3" in line and len(line) <= width for line in shown)
+    assert all("left" in line and "validation regret 12.3" in line and len(line) <= width for line in shown)
 
 
 def test_a_table_of_a_narrow_terminal_has_whole_numbers(monkeypatch):

@@ -81,9 +81,9 @@ def test_training_and_arms_are_those_of_the_files(of_runs):
     metrics, (setting,) = reports.made_metrics(), of_runs[1]["sources"][0]["settings"]
     training = setting["training"]
     assert training["validation_regret"]["at"] == [0, 10, 20, 30, 40]
-    held_out = estimate(metrics, "validation_regret")
+    validation = estimate(metrics, "validation_regret")
     assert_curve(
-        training["validation_regret"]["curves"]["validation_regret"], [0, 10, 20, 30, 40], held_out,
+        training["validation_regret"]["curves"]["validation_regret"], [0, 10, 20, 30, 40], validation,
         "validation_iteration",
     )  # fmt: skip
     (rollouts,) = training["training_regret"]["curves"]["training_regret"]

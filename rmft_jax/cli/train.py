@@ -143,7 +143,9 @@ def train(argv: list[str]) -> int:
         return fail(str(error), 1)
     if not processes.is_first():
         return 0
-    title = f"{preset_name}, {config.num_test_scenarios} held-out scenarios"
+    # Which may be another iteration than the last one, whose validation regret was printed.
+    best = f"iteration {summary['checkpoint_iteration']} (lowest validation regret)"
+    title = f"{preset_name}, {best}, {config.num_test_scenarios} test scenarios"
     print_summary(summary["evaluation"], title, RunDirectory.open(arguments.out).read_dataset("evaluation.nc").attrs)
     print(
         f"trained in {summary['wall_seconds']:.0f} s, of which {summary['compile_seconds']:.0f} s compilation, "
