@@ -135,6 +135,20 @@ def test_a_preset_is_shown_with_every_setting_and_what_differs(capsys):
     assert "got preset 'nope'" in refused(capsys, "presets", "nope")
 
 
+def test_commands_are_proposed_as_this_one_was_called(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "my env" / "bin" / "rmft"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", ["my env/bin/rmft", "environments"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.main(["environments"]) == 0
+    assert "next: 'my env/bin/rmft' bench-agents bernoulli" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert cli.main(["environments"]) == 0
+    assert "next: rmft bench-agents bernoulli" in capsys.readouterr().err
+
+
 def test_the_version_is_told(capsys):
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"rmft \d+\.\d+\.\d+\n", capsys.readouterr().out)

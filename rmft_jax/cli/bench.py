@@ -11,6 +11,7 @@ import tyro
 from rmft_jax.agents import make_agents
 from rmft_jax.agents.catalogue import fitting
 from rmft_jax.cli.common import imports, parse, print_summary, suggest
+from rmft_jax.cli.plot import tell_figures
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
 from rmft_jax.plotting import plot_run
@@ -90,8 +91,7 @@ def bench_agents(argv: list[str]) -> int:
         write_json(arguments.json, content)
     if arguments.out is not None:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-        for path in plot_run(None, dataset, arguments.out):
-            print(f"figure: {path} (and .pdf)")
+        tell_figures(plot_run(None, dataset, arguments.out), dataset, [arguments.out / "agents.nc"])
     suggest(
         ["table", arguments.out / "agents.nc", "--format", "latex"]
         if arguments.out

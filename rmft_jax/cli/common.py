@@ -5,9 +5,11 @@ import io
 import itertools
 import re
 import shlex
+import shutil
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -35,10 +37,17 @@ def fail(message: str, code: int) -> int:
 
 
 def suggest(*commands: Sequence[object]) -> None:
-    """Says on standard error how one may go on: each a command by its words, without `rmft`."""
+    """Says on standard error how one may go on: each a command by its words, without that of the program."""
     sys.stdout.flush()
     for number, words in enumerate(commands):
-        print(f"{'     ' if number else 'next:'} rmft {shlex.join(map(str, words))}", file=sys.stderr)
+        print(f"{'     ' if number else 'next:'} {program()} {shlex.join(map(str, words))}", file=sys.stderr)
+
+
+def program() -> str:
+    """What to type for this program: `rmft` where the shell finds it under that name, else how it was called."""
+    called, found = Path(sys.argv[0]), shutil.which("rmft")
+    by_name = called.name != "rmft" or (found is not None and Path(found).resolve() == called.resolve())
+    return "rmft" if by_name else shlex.quote(str(called))
 
 
 def parse(
