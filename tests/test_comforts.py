@@ -203,7 +203,7 @@ def test_a_table_of_a_narrow_terminal_has_whole_numbers(monkeypatch):
     assert max(map(len, lines)) <= 80
     cells = [cell for column in table(summary, "t", "dynamic", "thompson").columns for cell in column.cells]
     assert all(any(str(cell) in line for line in lines) for cell in cells)
-    for column in ("SuffFail(T/2):", "K·MinFrac(T):", "GreedyFrac:"):
+    for column in ("SuffFailFreq(T/2):", "K·MinFrac(T):", "GreedyFrac:"):
         assert text.getvalue().count(column) == 1
 
 

@@ -250,5 +250,6 @@ def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path, capsys
     assert "cannot write to" in refused(capsys, "report", folder / "run", "--out", folder / "run/config.json/r.html")
     library.cache_clear()
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    assert "need the package vl-convert-python" in refused(capsys, "report", folder / "run", *out)
+    hint = "need the package vl-convert-python; try .venv/bin/pip install '.[report]' in the clone"
+    assert hint in refused(capsys, "report", folder / "run", *out)
     assert not (tmp_path / "no.html").exists()

@@ -143,7 +143,7 @@ def library() -> str:
     try:
         import vl_convert
     except ImportError as error:
-        message = "got a report, need the package vl-convert-python; try pip install 'rmft-jax[report]'"
+        message = "got a report, need the package vl-convert-python; try .venv/bin/pip install '.[report]' in the clone"
         raise ConfigError(message) from error
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
