@@ -35,7 +35,7 @@ _HATCHES = {"failed": "xxxx", "missing": "////"}
 _MAX_PANELS = 12
 # Colours of ratios reach at least so far from 1: a tenth more or less is not dark.
 _FAR = 1.5
-_MARKS = (1.0, 0.5, 2.0, 0.75, 1.25, 1.5, 0.25, 4.0)
+_MARKS = (1.0, 0.5, 2.0, 0.75, 1.25, 0.9, 1.1, 1.5, 0.25, 4.0)
 
 
 class _Map(NamedTuple):
