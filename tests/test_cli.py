@@ -178,7 +178,9 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     assert (summary["preset"], summary["seed"]) == ("quickstart", 0)
     before = (run / "evaluation.nc").read_bytes()
     assert cli.main(["train", "--out", str(run), "--resume"]) == 0
-    assert "thompson" in capsys.readouterr().out
+    out, iteration = capsys.readouterr().out, summary["checkpoint_iteration"]
+    assert "thompson" in out
+    assert f"quickstart, iteration {iteration} (lowest validation regret), 32 test scenarios\n" in out
     assert (run / "evaluation.nc").read_bytes() == before
 
 
@@ -212,7 +214,7 @@ def test_evaluate_at_other_settings_keeps_the_runs_own_evaluation(run, capsys, l
     before = (run / "evaluation.nc").read_bytes()
     assert cli.main(["evaluate", str(run), "--horizon", "9", "--num-scenarios", "12", "--checkpoint", "last"]) == 0
     out = capsys.readouterr().out
-    assert "T=9, 12 held-out scenarios" in out
+    assert "T=9, 12 test scenarios" in out
     assert (run / "evaluations/horizon=9,num_scenarios=12,checkpoint=last.nc").is_file()
     assert (run / "evaluation.nc").read_bytes() == before
 

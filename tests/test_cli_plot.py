@@ -93,6 +93,34 @@ def test_a_run_has_its_kinds_one_by_one(run, tmp_path, capsys):
     assert "need a sweep for it" in refused(capsys, "plot", file, "--select", "horizon=5")
 
 
+def test_the_figure_of_regret_is_the_first(run, sweep, monkeypatch, capsys):
+    monkeypatch.setattr("rmft_jax.plotting.figures.save_figure", lambda figure, path: [path.with_suffix(".png")])
+    assert cli.main(["plot", str(run)]) == 0
+    assert capsys.readouterr().out.startswith(f"figure: {run / 'figures' / 'regret.png'} ")
+    chosen = ["--select", "num_arms=2,3", "horizon=25,50"]
+    assert cli.main(["plot", str(sweep), *chosen]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"figure: {sweep / 'figures' / 'regret_horizon=50.png'} ")
+    assert "the last value is shown, as with --select horizon=50: regret, " in out
+    assert "the last value is shown, as with --select num_arms=3: growth\n" in out
+
+
+def test_agents_that_a_figure_has_no_room_for_are_told_with_a_command_that_draws_them(run, tmp_path, capsys):
+    others = ["ucb1", "thompson", "greedy", "epsilon_greedy", "uniform", "moss", "kl_ucb", "gittins", "posterior_index"]
+    RunDirectory(run).write_dataset("evaluation.nc", made_evaluation(["rmft", "best_arm", *others]))
+    assert cli.main(["plot", str(run), "--kind", "regret"]) == 0
+    *_, told = capsys.readouterr().out.splitlines()
+    assert told.startswith("regret: 8 of 11 agents are drawn; others: `rmft plot ")
+    *_, command, _ = told.split("`")
+    assert cli.main([*command.split()[1:], "--out", str(tmp_path / "others.pdf")]) == 0
+    assert "drawn; others" not in capsys.readouterr().out
+    files = (run / "figures" / "regret.csv", tmp_path / "others.csv")
+    first, second = ({line.split(",")[0] for line in file.read_text().splitlines()[1:]} for file in files)
+    assert first | second == {"rmft", *others}
+    assert cli.main(["plot", str(run), "--kind", "regret", "--baselines", "none"]) == 0
+    assert "drawn; others" not in capsys.readouterr().out
+
+
 OWN = """
 from matplotlib.figure import Figure
 import rmft_jax

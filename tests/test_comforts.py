@@ -24,6 +24,7 @@ from rmft_jax import cli
 from rmft_jax.cli.advice import with_command
 from rmft_jax.cli.common import print_summary
 from rmft_jax.method.presets import get_preset
+from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.files import RunError
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
@@ -135,6 +136,20 @@ def test_a_preset_is_shown_with_every_setting_and_what_differs(capsys):
     assert "got preset 'nope'" in refused(capsys, "presets", "nope")
 
 
+def test_commands_are_proposed_as_this_one_was_called(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "my env" / "bin" / "rmft"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", ["my env/bin/rmft", "environments"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.main(["environments"]) == 0
+    assert "next: 'my env/bin/rmft' bench-agents bernoulli" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert cli.main(["environments"]) == 0
+    assert "next: rmft bench-agents bernoulli" in capsys.readouterr().err
+
+
 def test_the_version_is_told(capsys):
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"rmft \d+\.\d+\.\d+\n", capsys.readouterr().out)
@@ -172,7 +187,51 @@ def test_a_bar_keeps_its_count_in_a_narrow_terminal(width):
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", text.getvalue()).replace("\r", "\n").splitlines()
     shown = [line for line in lines if "240/400" in line]
     assert shown
-    assert all("left" in line and "held-out regret 12.3" in line and len(line) <= width for line in shown)
+    assert all("left" in line and "validation regret 12.3" in line and len(line) <= width for line in shown)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Standard output is a terminal of 80 columns."""
+
+    class Narrow(Console):
+        def __init__(self, highlight: bool = True, width: int = 80):
+            super().__init__(force_terminal=True, color_system=None, highlight=highlight, width=width)
+
+    monkeypatch.setattr("rmft_jax.cli.common.Console", Narrow)
+
+
+def test_the_help_fits_into_80_columns(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert all(f"\n  {name} " in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["presets"], ["environments"], ["choices"], ["presets", "text-toy"]])
+def test_lists_are_wrapped_at_words_in_a_terminal_alone(words, capsys, request):
+    assert cli.main(words) == 0
+    wide = capsys.readouterr().out
+    assert max(map(len, wide.splitlines())) > 80, "what is piped has a line per name"
+    request.getfixturevalue("narrow")
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    if len(words) == 1:
+        assert max(map(len, shown.splitlines())) <= 80
+        assert shown.split() == wide.split()
+    else:
+        assert max(map(len, shown.splitlines()[:2])) <= 80
+
+
+def test_runs_with_long_paths_fit_into_a_narrow_terminal(narrow, tmp_path, capsys):
+    path = tmp_path / ("a" * 30) / ("b" * 25) / "c"
+    RunDirectory.create(path, RunConfig(), "quickstart on abrupt")
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    head, rule, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, [head, rule, *lines])) <= 80
+    assert "".join(line.split()[0] for line in lines if line[:1].strip()) == str(path)
+    assert " stopped " in lines[0]
+    assert f" 0/{RunConfig().rmft.num_iterations} " in lines[0]
 
 
 def test_a_table_of_a_narrow_terminal_has_whole_numbers(monkeypatch):
@@ -189,7 +248,7 @@ def test_a_table_of_a_narrow_terminal_has_whole_numbers(monkeypatch):
     assert max(map(len, lines)) <= 80
     cells = [cell for column in table(summary, "t", "dynamic", "thompson").columns for cell in column.cells]
     assert all(any(str(cell) in line for line in lines) for cell in cells)
-    for column in ("SuffFail(T/2):", "K·MinFrac(T):", "GreedyFrac:"):
+    for column in ("SuffFailFreq(T/2):", "K·MinFrac(T):", "GreedyFrac:"):
         assert text.getvalue().count(column) == 1
 
 

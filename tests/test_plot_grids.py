@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
@@ -198,10 +199,31 @@ def test_a_ratio_that_may_be_one_looks_so_and_the_trained_cell_is_outlined():
     outlined = [patch.get_xy() for patch in patches if not patch.get_hatch()]
     assert all(text.get_bbox_patch() for text in dotted.axes[0].texts), "no dots behind digits"
     assert outlined == [(0.5, 0.5)]
-    assert "Dotted: the 95% interval includes 1. Outlined: as trained." in dotted.caption
+    assert "Dotted: the 95% interval contains 1. Outlined: as trained." in dotted.caption
+    assert legend_of(dotted) == ["95% interval contains 1", "as trained"]
     plain: Any = plot_heatmap(sweep)
     assert not plain.axes[0].patches
     assert "Dotted" not in plain.caption
+    assert not plain.legends
+
+
+def test_ratios_near_one_are_told_apart_and_not_dark():
+    sweep = made_sweep({"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1]}, baselines={"thompson": 0.3})
+    factors = xr.DataArray([[0.98, 1.01], [1.04, 1.2]], dims=("horizon", "num_arms"))
+    noise = xr.DataArray([0.7, 1.3], dims="seed")  # So wide are intervals of two seeds.
+    sweep["final_regret"] = sweep["final_regret"] * factors * noise
+    figure: Any = plot_heatmap(sweep, relative_to="thompson")
+    numbers = numbers_of(figure.axes[0])
+    assert sorted(numbers.values()) == ["0.98", "1.01", "1.04", "1.20"]
+    assert all(text.get_color() == "black" for text in figure.axes[0].texts)
+    bar = figure.axes[-1]
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in bar.get_yticklabels()]
+    assert (labels[0], labels[-1]) == ("0.98", "1.20")
+    np.testing.assert_allclose(bar.get_ylim(), (0.98, 1.2))
+    better = sweep.assign(final_regret=sweep["final_regret"] * 0.5)
+    bar = plot_heatmap(better, relative_to="thompson").axes[-1]
+    assert [text.get_text() for text in bar.get_yticklabels()][-1] == "1.00", "where neither is better"
 
 
 @pytest.mark.parametrize(

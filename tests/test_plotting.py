@@ -128,9 +128,9 @@ def test_a_figure_has_room_for_few_agents():
 
 def test_the_training_figure_starts_before_training(metrics):
     axes = plot_training(metrics, EVALUATION).axes[0]
-    held_out = next(line for line in axes.get_lines() if line.get_label() == "held-out scenarios")
-    assert np.asarray(held_out.get_xdata())[0] == 0
-    np.testing.assert_allclose(np.asarray(held_out.get_ydata()), metrics["validation_regret"])
+    validation = next(line for line in axes.get_lines() if line.get_label() == "validation scenarios")
+    assert np.asarray(validation.get_xdata())[0] == 0
+    np.testing.assert_allclose(np.asarray(validation.get_ydata()), metrics["validation_regret"])
     for label, name in (("all rollouts", "regret"), ("kept rollouts", "selected_regret")):
         line = next(line for line in axes.get_lines() if line.get_label() == label)
         np.testing.assert_allclose(np.asarray(line.get_ydata()), metrics[name])
@@ -144,7 +144,7 @@ def test_the_training_figure_has_the_level_of_the_reference(metrics, reference):
     if reference == "ucb1":
         level = float(EVALUATION["regret"].sel(agent="ucb1").isel(round=-1).mean())
         np.testing.assert_allclose(lines["UCB1"].get_ydata(), level, rtol=1e-6)
-    assert "held-out scenarios" in lines_of(plot_training(metrics))
+    assert "validation scenarios" in lines_of(plot_training(metrics))
 
 
 def test_the_log_log_figure_states_the_exponents():
@@ -246,7 +246,7 @@ def test_the_axis_is_cut_above_every_curve_but_uniform_play():
 
 def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):
     evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_plain", "sliding_window_ucb"])
-    written = plot_run(metrics, evaluation, tmp_path)
+    written = [one.path for one in plot_run(metrics, evaluation, tmp_path)]
     suffixes = ("png", "pdf", "csv")
     assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{suffix}" for n in FIGURES for suffix in suffixes}
     for path in written:

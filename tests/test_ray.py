@@ -225,7 +225,7 @@ def test_the_command_says_how_to_install_ray(monkeypatch, tmp_path, capsys):
     assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--executor", "ray"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "need the package ray; try pip install 'rmft-jax[ray]'" in error
+    assert "need the package ray; try .venv/bin/pip install '.[ray]' in the clone" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -27,6 +27,14 @@ def test_words_of_the_trade_come_after_their_meaning():
     assert README.index("*branching*") < min(found.end() for found in re.finditer("branching", README))
 
 
+def test_a_beginner_is_told_where_the_command_and_the_first_figure_are():
+    begun = README.partition("## In Python")[0]
+    assert "`source .venv/bin/activate`" in begun
+    assert "`runs/quickstart/figures/regret.png`" in begun
+    (example,) = (block.code for block in blocks(PAGE) if block.language == "python")
+    assert "print(" in example, "it takes a minute"
+
+
 NAMED = re.compile(r"`(?:\./)?((?:rmft_jax|experiments|theory|tests|docs)/[\w./]+)`")
 
 

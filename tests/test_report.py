@@ -63,6 +63,7 @@ def test_without_the_reference_there_is_no_difference(reference):
     assert len(shown.columns) == 7
     assert len(shown.rows) == len(AGENTS)
     assert "minus" not in printed(shown)
+    assert "{" not in printed(shown)
 
 
 def test_the_table_has_a_row_for_each_agent_lowest_regret_first():
@@ -70,8 +71,11 @@ def test_the_table_has_a_row_for_each_agent_lowest_regret_first():
     names = list(shown.columns[0].cells)
     assert names == sorted(AGENTS, key=lambda name: SUMMARY[name]["regret_mean"])
     text = printed(shown)
-    for word in ("the title", "dynamic regret", "minus", "thompson", "p of", "β = 1", "SuffFail", "K·Min", "Greedy"):
+    heads = ("dynamic regret", "minus", "thompson", "p of", "β = 1", "SuffFail", "Freq", "K·Min", "Greedy")
+    for word in ("the title", *heads):
         assert word in text
+    assert "minus thompson: regret minus that of thompson, scenario by scenario" in text
+    assert "p-value, too small because rounds depend on each other" in text
     row = SUMMARY["uniform"]
     line = next(line for line in text.splitlines() if line.startswith("uniform"))
     assert f"{row['regret_mean']:.2f} [{row['regret_ci95'][0]:.2f}, {row['regret_ci95'][1]:.2f}]" in line

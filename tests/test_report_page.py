@@ -81,9 +81,9 @@ def test_training_and_arms_are_those_of_the_files(of_runs):
     metrics, (setting,) = reports.made_metrics(), of_runs[1]["sources"][0]["settings"]
     training = setting["training"]
     assert training["validation_regret"]["at"] == [0, 10, 20, 30, 40]
-    held_out = estimate(metrics, "validation_regret")
+    validation = estimate(metrics, "validation_regret")
     assert_curve(
-        training["validation_regret"]["curves"]["validation_regret"], [0, 10, 20, 30, 40], held_out,
+        training["validation_regret"]["curves"]["validation_regret"], [0, 10, 20, 30, 40], validation,
         "validation_iteration",
     )  # fmt: skip
     (rollouts,) = training["training_regret"]["curves"]["training_regret"]
@@ -250,5 +250,6 @@ def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path, capsys
     assert "cannot write to" in refused(capsys, "report", folder / "run", "--out", folder / "run/config.json/r.html")
     library.cache_clear()
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    assert "need the package vl-convert-python" in refused(capsys, "report", folder / "run", *out)
+    hint = "need the package vl-convert-python; try .venv/bin/pip install '.[report]' in the clone"
+    assert hint in refused(capsys, "report", folder / "run", *out)
     assert not (tmp_path / "no.html").exists()

@@ -129,6 +129,15 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(capsys, tmp_path, 
     assert {*tmp_path.iterdir()} == before
 
 
+def test_what_is_proposed_overwrites_nothing(capsys, tmp_path, spec, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("spec", "spec-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert "; try --out runs/spec-3" in refused(capsys, spec)
+    assert rmft(spec, "--dry-run") == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--out runs/spec-3")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

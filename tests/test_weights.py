@@ -183,7 +183,7 @@ def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
     name = NAMES[0]
     with few_baselines("thompson"):
         assert cli.main(["evaluate", f"pretrained:{name}", "--num-scenarios", "16", "--horizon", "5"]) == 0
-    assert "T=5, 16 held-out scenarios" in " ".join(capsys.readouterr().out.split())
+    assert "T=5, 16 test scenarios" in " ".join(capsys.readouterr().out.split())
     path = tmp_path / "runs" / "pretrained" / name / "evaluations" / "horizon=5,num_scenarios=16.nc"
     assert read_dataset(path, "").sizes["scenario"] == 16
 

@@ -29,30 +29,43 @@ COMMANDS = {
 
 _BY_SIGNAL = 128
 
+# At most 80 columns, as terminals have.
 _HELP = """usage: rmft COMMAND [OPTIONS]
 
 Iterative regret-minimization fine-tuning of numerical Transformers.
 
 commands:
-  train [PRESET] --out DIR    train, evaluate and plot; --resume continues a run
-  evaluate DIR                a trained policy beside the classical agents; pretrained:NAME is one that comes along
-  sweep SPEC --out DIR        a grid of configurations from a TOML file; --dry-run says what it costs
-  bench-agents ENVIRONMENT    the classical agents on one environment
-  plot DIR [DIR ...]          the figures of a run or a sweep, or of several runs side by side, also in training
-  report DIR [DIR ...]        all of it in one HTML file, several side by side; --watch follows a run in training
-  show DIR                    dialogues of a language model, with what was kept
-  serve DIR                   a chat endpoint on this machine for a language model of ours, which can be tuned there
-  table DIR                   its regrets as Markdown, LaTeX or CSV
-  evaluate api:MODEL          any model behind a chat endpoint beside the classical agents, on the same problems
-  train api:MODEL --out DIR   the outer loop for such a model: the best of its play is kept, and tunes it
-  runs [DIR]                  the runs in a folder: how far they are, and what their regret is
-  presets [NAME]              the named configurations, or the settings of one
-  environments                the named environments
-  completion SHELL            what bash, zsh or fish needs to complete the words of rmft
-  choices                     every choice of a configuration: policies, selections, objectives, ...
+  train [PRESET] --out DIR   train, evaluate and plot; --resume continues a run
+  evaluate DIR               a trained policy beside the classical agents;
+                             pretrained:NAME is one that comes along
+  sweep SPEC --out DIR       a grid of configurations from a TOML file;
+                             --dry-run says what it costs
+  bench-agents ENVIRONMENT   the classical agents on one environment; --out DIR
+                             keeps the results
+  plot DIR [DIR ...]         the figures of a run or a sweep, or of several runs
+                             side by side, also in training
+  report DIR [DIR ...]       all of it in one HTML file, several side by side;
+                             --watch follows a run in training
+  show DIR                   dialogues of a language model, with what was kept
+  serve DIR                  a chat endpoint on this machine for a language
+                             model of ours, which can be tuned there
+  table DIR                  its regrets as text, Markdown, LaTeX or CSV
+  evaluate api:MODEL         any model behind a chat endpoint beside the
+                             classical agents, on the same problems
+  train api:MODEL --out DIR  the outer loop for such a model: the best of its
+                             play is kept, and tunes it
+  runs [DIR]                 the runs in a folder: how far they are, and what
+                             their regret is
+  presets [NAME]             the named configurations, or the settings of one
+  environments               the named environments
+  completion SHELL           what bash, zsh or fish needs to complete the words
+                             of rmft
+  choices                    every choice of a configuration: policies,
+                             selections, objectives, ...
 
-`rmft COMMAND --help` lists a command's options, `rmft --version` says which version this is. Every command takes
---import FILE.py or --import MODULE, as often as wanted: code of your own that registers environments, agents, policies,
+`rmft COMMAND --help` lists a command's options, `rmft --version` says which
+version this is. Every command takes --import FILE.py or --import MODULE, as
+often as wanted: code of your own that registers environments, agents, policies,
 selections, objectives or figures.
 """
 

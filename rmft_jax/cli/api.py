@@ -115,7 +115,7 @@ _Endpoint = Annotated[Endpoint, tyro.conf.arg(name="")]
 class ApiEvaluateArguments:
     """Plays a model behind a chat endpoint, and the classical agents, on the same scenarios with the same rewards.
 
-    The scenarios are the first held-out ones of a run with this seed. Every answer is kept in --out as it comes: what
+    The scenarios are the first test scenarios of a run with this seed. Every answer is kept in --out as it comes: what
     was killed goes on with --resume, and nothing is paid for twice but requests that were under way.
     """
 

@@ -10,7 +10,8 @@ import tyro
 
 from rmft_jax.agents import make_agents
 from rmft_jax.agents.catalogue import fitting
-from rmft_jax.cli.common import imports, parse, print_summary, suggest
+from rmft_jax.cli.common import free_place, imports, parse, print_summary, suggest
+from rmft_jax.cli.plot import tell_figures
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count, require_seed
 from rmft_jax.plotting import plot_run
@@ -23,7 +24,10 @@ from rmft_jax.statistics.report import summarize
 
 @dataclasses.dataclass(frozen=True)
 class BenchArguments:
-    """Plays the classical agents that fit an environment on the same scenarios."""
+    """Plays the classical agents that fit an environment on the same scenarios.
+
+    The table is printed. Without --out and --json nothing else is left of it.
+    """
 
     environment: tyro.conf.Positional[str] = "bernoulli"
     """Named environment to start from; `rmft environments` lists them."""
@@ -40,7 +44,7 @@ class BenchArguments:
     json: Path | None = None
     """File for the mean regrets with their intervals."""
     out: Path | None = None
-    """Directory for the dataset (agents.nc) and the figures."""
+    """Directory for the dataset (agents.nc) and the figures; without it they are not kept."""
     config: Annotated[Environment, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Stationary)
 
 
@@ -90,11 +94,10 @@ def bench_agents(argv: list[str]) -> int:
         write_json(arguments.json, content)
     if arguments.out is not None:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-        for path in plot_run(None, dataset, arguments.out):
-            print(f"figure: {path} (and .pdf)")
+        tell_figures(plot_run(None, dataset, arguments.out), dataset, [arguments.out / "agents.nc"])
     suggest(
         ["table", arguments.out / "agents.nc", "--format", "latex"]
         if arguments.out
-        else ["bench-agents", *argv, *imports(), "--out", "runs/agents"]
+        else ["bench-agents", *argv, *imports(), "--out", free_place("agents")]
     )
     return 0

@@ -6,9 +6,12 @@ import io
 import itertools
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -37,10 +40,17 @@ def fail(message: str, code: int) -> int:
 
 
 def suggest(*commands: Sequence[object]) -> None:
-    """Says on standard error how one may go on: each a command by its words, without `rmft`."""
+    """Says on standard error how one may go on: each a command by its words, without that of the program."""
     sys.stdout.flush()
     for number, words in enumerate(commands):
-        print(f"{'     ' if number else 'next:'} rmft {shlex.join(map(str, words))}", file=sys.stderr)
+        print(f"{'     ' if number else 'next:'} {program()} {shlex.join(map(str, words))}", file=sys.stderr)
+
+
+def program() -> str:
+    """What to type for this program: `rmft` where the shell finds it under that name, else how it was called."""
+    called, found = Path(sys.argv[0]), shutil.which("rmft")
+    by_name = called.name != "rmft" or (found is not None and Path(found).resolve() == called.resolve())
+    return "rmft" if by_name else shlex.quote(str(called))
 
 
 def parse(
@@ -161,9 +171,30 @@ def table_text(
             words = " ".join(f"{dim}={value}" for dim, value in fixed.items())
             print(f"of more than two dimensions the last value: --select {words}", file=sys.stderr)
         select = {**(select or {}), **fixed}
-    terminal = Console()
-    width = terminal.width if terminal.is_terminal else None
+    width = terminal_width()
     return tables.table(dataset, rows, columns, format, select=select, baselines=baselines, width=width)
+
+
+def terminal_width() -> int | None:
+    """How many columns there are; none where what is printed goes to a file or to another program."""
+    terminal = Console(highlight=False)
+    return terminal.width if terminal.is_terminal else None
+
+
+def wrapped(text: str, head: str = "") -> str:
+    """A text behind a head as lines that the terminal has room for, all but the first one indented by the head."""
+    width, indent = terminal_width(), " " * len(head)
+    if width is None or len(head) + len(text) <= width:
+        return head + text
+    return textwrap.fill(
+        text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def free_place(name: str) -> Path:
+    """`runs/NAME`, or where there is one already the first of `runs/NAME-2`, `runs/NAME-3`, ... that is free."""
+    places = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(place for place in places if not place.exists())
 
 
 def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from rmft_jax.sweeps.store import load_policy
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
-    """Plays a trained policy and the classical agents on the same held-out scenarios.
+    """Plays a trained policy and the classical agents on the same test scenarios.
 
     `pretrained:NAME` in place of DIR is a policy that comes with the package; its results go to runs/pretrained/NAME.
     DIR may be a sweep that kept its weights, with --cell.
@@ -45,7 +45,7 @@ class EvaluateArguments:
     num_arms: int | None = None
     """Arms that exist, at most as many as were trained."""
     num_scenarios: int | None = None
-    """Held-out scenarios."""
+    """Test scenarios."""
     seed: int | None = None
     """Seed of the scenarios and rewards, instead of the run's own test stream."""
     checkpoint: Literal["best", "last"] = "best"
@@ -97,7 +97,7 @@ def evaluate(argv: list[str]) -> int:
         shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": ProgressReporter()}
         dataset = training.evaluate_run(config, policy.agent, key, **shared)
     path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
-    title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} held-out scenarios"
+    title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} test scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
     if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
         print(f"guarantee: {_guarantee(policy, config.rmft.horizon)}")

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmft_jax.agents.register import AGENTS
-from rmft_jax.cli.common import suggest
+from rmft_jax.cli.common import free_place, suggest, wrapped
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.config.words import named_briefly
@@ -21,14 +21,14 @@ def presets(argv: list[str]) -> int:
     if len(argv) == 1 and not argv[0].startswith("-"):
         return _settings(argv[0], known)
     _list("presets", known, argv)
-    suggest(["presets", "mab"], ["train", "mab", "--out", "runs/mab"])
+    suggest(["presets", "mab"], ["train", "mab", "--out", free_place("mab")])
     return 0
 
 
 def _settings(name: str, known: Mapping[str, str]) -> int:
     """Every setting of a preset, its value, and what it means; a star where it is not as by default."""
     config, default = get_preset(name), RunConfig().flat()
-    print(f"{name}: {known[name]}")
+    print(wrapped(known[name], f"{name}: "))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -39,14 +39,14 @@ def _settings(name: str, known: Mapping[str, str]) -> int:
     console = Console(highlight=False)
     Console(highlight=False, width=max(console.width, 80) if console.is_terminal else 120).print(table, markup=False)
     print("* differs from the default")
-    suggest(["train", name, "--out", f"runs/{name}"], ["train", name, "--help"])
+    suggest(["train", name, "--out", free_place(name)], ["train", name, "--help"])
     return 0
 
 
 def environments(argv: list[str]) -> int:
     """Lists the named environments."""
     _list("environments", _descriptions(Environment.register), argv)
-    suggest(["bench-agents", "bernoulli"])
+    suggest(["bench-agents", "bernoulli", "--out", free_place("agents")])
     return 0
 
 
@@ -57,8 +57,9 @@ def choices(argv: list[str]) -> int:
         if kind != "environment":
             print(f"--{kind.replace('_', '-')}")
             _list("choices", {f"  {name}": text for name, text in _descriptions(register).items()}, [])
-    print(f"--environment: see `rmft environments`\nagents: {', '.join(AGENTS.names())}")
-    suggest(["train", "quickstart", "--selection", "advantage", "--k", "1", "--out", "runs/advantage"])
+    print("--environment: see `rmft environments`")
+    print(wrapped(", ".join(AGENTS.names()), "agents: "))
+    suggest(["train", "quickstart", "--selection", "advantage", "--k", "1", "--out", free_place("advantage")])
     return 0
 
 
@@ -72,5 +73,5 @@ def _list(command: str, known: Mapping[str, str], argv: list[str]) -> int:
         raise ConfigError(f"got {' '.join(argv)}, need no arguments{or_name}; try `rmft {command}`")
     width = max(map(len, known), default=0)
     for name, description in known.items():
-        print(f"{name:{width}}  {description}")
+        print(wrapped(description, f"{name:{width}}  "))
     return 0

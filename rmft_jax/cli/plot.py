@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +12,16 @@ import tyro
 import xarray as xr
 
 from rmft_jax import plotting
-from rmft_jax.cli.common import Groups, parse, short_name, suggest, table_text, values_by_name
+from rmft_jax.cli.common import (
+    Groups,
+    imports,
+    parse,
+    program,
+    short_name,
+    suggest,
+    table_text,
+    values_by_name,
+)
 from rmft_jax.config.checks import require
 from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.progress import ProgressReporter
@@ -89,9 +100,8 @@ def plot(argv: list[str]) -> int:
     _check(arguments)
     dataset, metrics, figures = _read(arguments.directories, arguments.kind in (None, "training"))
     with ProgressReporter().status("drawing figures", lines=False):
-        for path in _drawn(arguments, choice, dataset, metrics, figures):
-            beside = (suffix for suffix in (".pdf", ".csv") if path.with_name(f"{path.stem}{suffix}").is_file())
-            print(f"figure: {path} (and {', '.join(beside)})")
+        written = _drawn(arguments, choice, dataset, metrics, figures)
+    tell_figures(written, dataset, arguments.directories, arguments.select)
     if dataset:
         suggest(["table", *arguments.directories, "--format", "latex"])
     else:
@@ -99,14 +109,46 @@ def plot(argv: list[str]) -> int:
     return 0
 
 
+def tell_figures(
+    written: Sequence[plotting.Written], dataset: xr.Dataset, sources: Sequence[Path], select: Groups = ()
+) -> None:
+    """Says where figures are, which values of a sweep they took, and how to see agents that they have no room for.
+
+    Args:
+      written: the figures.
+      dataset: that they show.
+      sources: where the command had it from.
+      select: what it was asked to select.
+    """
+    for one in written:
+        beside = (suffix for suffix in (".pdf", ".csv") if one.path.with_name(f"{one.path.stem}{suffix}").is_file())
+        print(f"figure: {one.path} (and {', '.join(beside)})")
+    taken: dict[str, dict[str, None]] = {}
+    for one in written:
+        if one.fixed:
+            words = ",".join(f"{dim}={value}" for dim, value in one.fixed.items())
+            taken.setdefault(f"--select {words}", {})[one.kind] = None
+    for words, kinds in taken.items():
+        print(f"the last value is shown, as with {words}: {', '.join(kinds)}")
+    if crowded := next((one for one in written if one.left_out), None):
+        total = len({*map(str, dataset["agent"].values), *([estimates.TRAINED] if is_sweep(dataset) else [])})
+        fixed = [*itertools.chain(*select), *(f"{dim}={value}" for dim, value in crowded.fixed.items())]
+        words = ["plot", *map(str, sources), *imports(), "--kind", crowded.kind]
+        words += [*(["--by", crowded.by] if crowded.by else []), *(["--select", *fixed] if fixed else [])]
+        others = crowded.left_out[: plotting.MAX_CURVES - 1]
+        command = shlex.join([*words, "--baselines", *others])
+        print(f"{crowded.kind}: {len(crowded.shown)} of {total} agents are drawn; others: `{program()} {command}`")
+
+
 def _drawn(
     arguments: PlotArguments, choice: dict[str, Any], dataset: xr.Dataset, metrics: xr.Dataset | None, figures: Path
-) -> list[Path]:
-    """Draws and writes; returns the paths of the PNGs. An empty dataset is that of a run in training."""
+) -> list[plotting.Written]:
+    """Draws and writes. An empty dataset is that of a run in training."""
     kind, style = arguments.kind, arguments.style
     if not dataset and metrics is not None:
         require(not choice, "--select for a run", "a sweep for it", "without")
-        return plotting.save_figure(plotting.plot_training(metrics, style=style), _place(arguments, figures))[:1]
+        figure = plotting.plot_training(metrics, style=style)
+        return [plotting.write_figure(figure, _place(arguments, figures), "training")]
     dataset = estimates.with_intervals(dataset, arguments.intervals)
     if kind is not None:
         compared = tuple(itertools.chain(*arguments.relative_to)) or None
@@ -114,7 +156,7 @@ def _drawn(
         by = arguments.by or (DIMENSION if side_by_side else None)
         options = {"by": by, "select": choice, "baselines": arguments.named(), "relative_to": compared}
         figure = plotting.plot_kind(kind, dataset, metrics, style=style, **options)
-        return plotting.save_figure(figure, _place(arguments, figures))[:1]
+        return [plotting.write_figure(figure, _place(arguments, figures), kind, by)]
     if is_sweep(dataset):
         return plotting.plot_all(dataset, figures, style, choice)
     require(not choice, "--select for a run", "a sweep for it", "without")

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rmft_jax.cli.common import parse, suggest
+from rmft_jax.cli.common import parse, suggest, terminal_width
 from rmft_jax.running.files import RunError, locked
 from rmft_jax.running.storage import RunDirectory
+
+_PRESET_WIDTH = 12  # In a narrow terminal.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +51,45 @@ def runs(argv: list[str]) -> int:
     found = sorted(map(_look, _runs_in(folder)), key=lambda run: -run.changed)
     if not found:
         raise RunError(f"{folder} holds no run; try `rmft train quickstart --out {folder / 'quickstart'}`")
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("run", "preset", "state", "iterations", "regret", "changed"):
-        table.add_column(name, justify="right" if name in ("iterations", "regret", "changed") else "left", no_wrap=True)
-    for run in found:
-        table.add_row(*map(str, run[:-1]), _age(time.time() - run.changed))
-    Console(highlight=False, width=200).print(table, markup=False, soft_wrap=True)
+    width = terminal_width()
+    Console(highlight=False, width=width or 200).print(_table(found, width), markup=False, soft_wrap=width is None)
     stopped = next((run.path for run in found if run.state == "stopped"), None)
     others = [["train", "--resume", "--out", stopped]] if stopped else []
     done = [run.path for run in found if run.state == "finished"][:2]
     suggest(*others, ["plot", *(done or [found[0].path])])
     return 0
+
+
+def _table(found: Sequence[_Run], width: int | None) -> Table:
+    """A row per run; where a terminal is too narrow for it, paths and presets go on in a next line."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    names = ("run", "preset", "state", "iterations", "regret", "changed")
+    rows = [[*map(str, run[:-1]), _age(time.time() - run.changed)] for run in found]
+    path, *others = (max(map(len, column)) for column in zip(names, *rows, strict=True))
+    between = 3 * len(others)
+    wraps = width is not None and path + sum(others) + between > width
+    if width is not None and wraps:
+        others[0] = min(others[0], _PRESET_WIDTH)
+        room = max(width - sum(others) - between, 16)
+        rows = [[_broken(run, room), *row] for run, *row in rows]
+    for name in names:
+        free = wraps and name in ("run", "preset")
+        most = _PRESET_WIDTH if free and name == "preset" else None
+        justify = "right" if name in names[3:] else "left"
+        table.add_column(name, justify=justify, no_wrap=not free, overflow="fold", max_width=most)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _broken(path: str, width: int) -> str:
+    """A path as lines of at most so many characters, broken behind slashes where there are any."""
+    lines = [""]
+    for part in re.findall(r"[^/]*/|[^/]+$", path):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _runs_in(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 import xarray as xr
 
-from rmft_jax.cli.common import duration, fail, parse, suggest, table_text
+from rmft_jax.cli.common import duration, fail, free_place, parse, suggest, table_text
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
@@ -60,7 +60,7 @@ def sweep(argv: list[str]) -> int:
     arguments = parse(SweepArguments, "sweep", argv)
     declared = Sweep.from_toml(arguments.spec)
     if arguments.out is None and not arguments.dry_run:
-        raise ConfigError(f"got no --out, need a directory for the sweep; try --out runs/{arguments.spec.stem}")
+        raise ConfigError(f"got no --out, need a directory for the sweep; try --out {free_place(arguments.spec.stem)}")
     if arguments.max_failures is not None:
         require_count(arguments.max_failures, "max_failures", 1, 1)
     require_count(arguments.cells_per_batch, "cells_per_batch", 0, 0)
@@ -75,7 +75,7 @@ def sweep(argv: list[str]) -> int:
             f"{duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
             f"{duration(expected.trial)})"
         )
-        suggest(["sweep", arguments.spec, "--out", arguments.out or f"runs/{arguments.spec.stem}"])
+        suggest(["sweep", arguments.spec, "--out", arguments.out or free_place(arguments.spec.stem)])
         return 0
     assert arguments.out is not None
     names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rmft_jax.cli.common import API, duration, fail, imports, parse, print_summary, suggest, value_of
+from rmft_jax.cli.common import API, duration, fail, free_place, imports, parse, print_summary, suggest, value_of
 from rmft_jax.cli.plot import plot
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require
@@ -110,7 +110,7 @@ def _rehearse(arguments: TrainArguments, argv: list[str], start: TrainedPolicy |
         "besides"
     )
     words = [word for word in argv if word not in ("--dry-run", "--no-dry-run")]
-    suggest(["train", *words, *imports(), *(() if arguments.out else ("--out", f"runs/{arguments.preset}"))])
+    suggest(["train", *words, *imports(), *(() if arguments.out else ("--out", free_place(arguments.preset)))])
     return 0
 
 
@@ -126,7 +126,7 @@ def train(argv: list[str]) -> int:
     if preset_name != default.preset:
         raise ConfigError(f"got preset {preset_name!r} after options; try `rmft train {preset_name} ...`")
     if arguments.out is None and not arguments.dry_run:
-        raise ConfigError(f"got no --out, need a directory for the run; try --out runs/{preset_name}")
+        raise ConfigError(f"got no --out, need a directory for the run; try --out {free_place(preset_name)}")
     config.validate()
     _require_together(arguments)
     if arguments.distributed:  # Before the first array, with which JAX starts.
@@ -143,7 +143,9 @@ def train(argv: list[str]) -> int:
         return fail(str(error), 1)
     if not processes.is_first():
         return 0
-    title = f"{preset_name}, {config.num_test_scenarios} held-out scenarios"
+    # Which may be another iteration than the last one, whose validation regret was printed.
+    best = f"iteration {summary['checkpoint_iteration']} (lowest validation regret)"
+    title = f"{preset_name}, {best}, {config.num_test_scenarios} test scenarios"
     print_summary(summary["evaluation"], title, RunDirectory.open(arguments.out).read_dataset("evaluation.nc").attrs)
     print(
         f"trained in {summary['wall_seconds']:.0f} s, of which {summary['compile_seconds']:.0f} s compilation, "

@@ -8,11 +8,14 @@ from rmft_jax.plotting.curves import plot_loglog as plot_loglog
 from rmft_jax.plotting.curves import plot_regret as plot_regret
 from rmft_jax.plotting.curves import plot_regret_curves as plot_regret_curves
 from rmft_jax.plotting.curves import plot_suff_fail as plot_suff_fail
+from rmft_jax.plotting.figures import Written as Written
 from rmft_jax.plotting.figures import plot_all as plot_all
 from rmft_jax.plotting.figures import plot_kind as plot_kind
 from rmft_jax.plotting.figures import plot_run as plot_run
 from rmft_jax.plotting.figures import save_figure as save_figure
+from rmft_jax.plotting.figures import write_figure as write_figure
 from rmft_jax.plotting.heatmap import plot_heatmap as plot_heatmap
+from rmft_jax.plotting.panels import MAX_CURVES as MAX_CURVES
 from rmft_jax.plotting.panels import choose_agents as choose_agents
 from rmft_jax.plotting.panels import scenario_curves as scenario_curves
 from rmft_jax.plotting.register import FIGURES as FIGURES

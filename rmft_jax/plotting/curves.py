@@ -227,6 +227,7 @@ def _draw(
         bands = intervals_of(pair for curves in drawn.panels.values() for pair in curves.items())
         by = f" By {drawn.by}." if drawn.by else ""
         left_out = f" Not drawn: {', '.join(drawn.left_out)}." if drawn.left_out else ""
+        figure.left_out = drawn.left_out
         figure.rows, figure.caption = rows_of(drawn), f"95% bands: {bands}.{by}{drawn.fixed}{left_out}"
         return figure
 

@@ -1,8 +1,9 @@
 """All figures, by kind and in files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -78,28 +79,56 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     return [png, pdf, numbers]
 
 
+class Written(NamedTuple):
+    """A figure that was drawn and is in files.
+
+    path: of the PNG.
+    kind: which figure it is.
+    by: the dimension of a sweep that its panels or curves differ in.
+    fixed: the values of a sweep's further dimensions that were chosen for it, as texts.
+    shown: the agents that it shows, by name.
+    left_out: those that it has no room for.
+    """
+
+    path: Path
+    kind: str
+    by: str | None = None
+    fixed: Mapping[str, str] = MappingProxyType({})
+    shown: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+
+def write_figure(
+    figure: Figure, path: str | Path, kind: str, by: str | None = None, fixed: Mapping[str, str] = MappingProxyType({})
+) -> Written:
+    """Saves a figure of a kind, and says which agents it shows."""
+    known = figure if isinstance(figure, DataFigure) else DataFigure()
+    shown = dict.fromkeys(str(row["agent"]) for row in known.rows if "agent" in row)
+    return Written(save_figure(figure, path)[0], kind, by, fixed, [*shown], known.left_out)
+
+
 def plot_run(
     metrics: xr.Dataset | None, evaluation: xr.Dataset, directory: str | Path, style: StyleName = "paper"
-) -> list[Path]:
-    """All figures of a run, in files of a directory; returns the paths of the PNGs.
+) -> list[Written]:
+    """All figures of a run, in files of a directory, that of regret first.
 
     `metrics` say how it was trained, None if that is not known, and `evaluation` how it plays. What it does not hold is
     not drawn: which arms are played, where play is a point of a ball.
     """
     summary, written = summarize(evaluation), []
-    for name in FIGURES.names():
+    for name in _kinds():
         kind = FIGURES[name]
         if kind.fits(evaluation) or (metrics is not None and _draws_training(kind, metrics)):
             known = {"summary": summary} if "summary" in kind.options else {}
             figure = plot_kind(name, evaluation, metrics, style=style, **known)
-            written.append(save_figure(figure, Path(directory) / name)[0])
+            written.append(write_figure(figure, Path(directory) / name, name))
     return written
 
 
 def plot_all(
     sweep: xr.Dataset, directory: str | Path, style: StyleName = "paper", select: Mapping[str, Any] | None = None
-) -> list[Path]:
-    """All figures of a sweep that its dimensions and variables allow; returns the paths of the PNGs.
+) -> list[Written]:
+    """All figures of a sweep that its dimensions and variables allow, in files of a directory, that of regret first.
 
     Panels are at most 6 values of the first dimension other than the horizon. What a figure has no room for is fixed
     at the last value, which its file name then says. `select` has values to fix beforehand
@@ -110,7 +139,7 @@ def plot_all(
     panels = [dim for dim in dims if dim != "horizon"][:1] or dims[:1]
     axis = [default_axis(sweep)] if dims else []
     shown = panels, axis + [dim for dim in dims if dim not in axis][:1], dims[:2]
-    for name in FIGURES.names():
+    for name in _kinds():
         kind = FIGURES[name]
         if len(dims) < kind.axes or not kind.fits(sweep) or kind.along not in (None, *dims):
             continue
@@ -120,12 +149,18 @@ def plot_all(
         few = {dim: _few(sweep[dim].values) for dim in kept[kind.axes :]}
         by = kept[0] if kept and kind.axes < 2 and "by" in kind.options else None
         reference = sweep.attrs.get("reference") if "relative_to" in kind.options else None
+        chosen = {dim: text_of(value) for dim, value in fixed.items()}
         for relative in dict.fromkeys([None, reference]):
             options = {"by": by, "relative_to": relative}
             figure = plot_kind(name, estimates.select(sweep, fixed | few), style=style, **options)
-            words = [name, *(["relative"] if relative else []), *(f"{d}={text_of(v)}" for d, v in fixed.items())]
-            written.append(save_figure(figure, Path(directory) / "_".join(words))[0])
+            words = [name, *(["relative"] if relative else []), *(f"{dim}={text}" for dim, text in chosen.items())]
+            written.append(write_figure(figure, Path(directory) / "_".join(words), name, by, chosen))
     return written
+
+
+def _kinds() -> list[str]:
+    """All kinds of figures, that of regret first: it is the one to look at first."""
+    return sorted(FIGURES.names(), key=lambda name: name != "regret")
 
 
 def _draws_training(kind: FigureKind, metrics: xr.Dataset) -> bool:

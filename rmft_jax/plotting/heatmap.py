@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -32,6 +33,9 @@ from rmft_jax.statistics.report import regret_of
 
 _HATCHES = {"failed": "xxxx", "missing": "////"}
 _MAX_PANELS = 12
+# Colours of ratios reach at least so far from 1: a tenth more or less is not dark.
+_FAR = 1.5
+_MARKS = (1.0, 0.5, 2.0, 0.75, 1.25, 0.9, 1.1, 1.5, 0.25, 4.0)
 
 
 class _Map(NamedTuple):
@@ -47,6 +51,11 @@ class _Map(NamedTuple):
     undecided: np.ndarray
     trained: tuple[int, int] | None
 
+    @property
+    def is_ratio(self) -> bool:
+        """Whether numbers are regrets divided by those of another agent."""
+        return "relative_to" in self.head
+
 
 @register_figure("heatmap", needs="final_regret", axes=2)
 def plot_heatmap(
@@ -61,7 +70,7 @@ def plot_heatmap(
 ) -> Figure:
     """Mean regret at the horizon over two dimensions, as colours with numbers; hatched where no run has finished.
 
-    Numbers have as many decimals as their 95% intervals bear, in all cells of a map the same.
+    Numbers have as many decimals as their 95% intervals bear, in all cells of a map the same; ratios two or more.
 
     Args:
       dataset: a sweep, or a trained policy played on a grid of settings.
@@ -111,7 +120,7 @@ def plot_heatmap(
     ]
     cells = [status for one in maps for status in one.status.flat]
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
-    dotted = " Dotted: the 95% interval includes 1." * any(one.undecided.any() for one in maps)
+    dotted = " Dotted: the 95% interval contains 1." * any(one.undecided.any() for one in maps)
     told = f"{len(cells)} cells, {gone or 'all finished'}; lower is better"
     outlined = " Outlined: as trained." * any(one.trained is not None for one in maps)
     figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{fixed_of(dataset)}"
@@ -169,7 +178,7 @@ def _colors(maps: Sequence[_Map], ratio: bool) -> ScalarMappable:
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.5, 2.0)
     if ratio:
         if low > 0:
-            far = max(high, 1 / low, 1.05)
+            far = max(high, 1 / low, _FAR)
             return ScalarMappable(LogNorm(1 / far, far), "RdBu_r")
         return ScalarMappable(TwoSlopeNorm(1.0, min(low, 0.5), max(high, 2.0 - min(low, 0.5))), "RdBu_r")
     norm = LogNorm(low, high) if low > 0 and high / low > 30 else Normalize(low, high if high > low else low + 1)
@@ -183,12 +192,13 @@ def _draw_maps(
     num_columns = 1 if len(maps) == 1 else 2
     num_rows = -(-len(maps) // num_columns)
     cell = 2.3 / num_columns / num_x
+    legend = _legend_of(maps)
     # No lower than the label of the colour bar is long.
-    height = max(0.75 + num_rows * (0.35 + min(num_y * min(cell, 0.42), 3.0)), 2.7)
+    height = max(0.75 + num_rows * (0.35 + min(num_y * min(cell, 0.42), 3.0)), 2.7) + 0.16 * -(-len(legend) // 2)
     with sheet(style, height, axes_grid=False, axes_spines_top=True, axes_spines_right=True) as figure:
         places = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flat
         scale = figure.get_figwidth() / SHEETS["paper"].width
-        longest = max(len(text) for one in maps for text in _numbers(one.found).flat)
+        longest = max(len(text) for one in maps for text in _numbers(one).flat)
         size = scale * min(7.0, 72 * cell / (0.62 * longest + 0.4))
         for axes, one in zip(places, maps, strict=False):
             _draw_map(axes, one, colors, dims, size)
@@ -197,23 +207,48 @@ def _draw_maps(
         figure.supxlabel(field_label(dims[1]))
         figure.supylabel(field_label(dims[0]))
         bar = figure.colorbar(colors, ax=figure.axes, label=label, aspect=20, pad=0.02)
-        shown = np.concatenate([one.found["mean"].to_numpy().ravel() for one in maps])
-        if np.isfinite(shown).any() and np.nanmin(shown) < np.nanmax(shown):
-            # Half of a diverging scale may be unused.
-            bar.ax.set_ylim(float(np.nanmin(shown)), float(np.nanmax(shown)))
-        if isinstance(colors.norm, LogNorm):
-            low, high = colors.get_clim()
-            plain_log_ticks(bar.ax.yaxis, float(low or 1), float(high or 1))
-        gone = sorted({text for one in maps for text in one.status.ravel()} - {"finished"})
-        if gone:
-            patches = [Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in gone]
-            figure.legend(handles=patches, loc="outside upper center", ncols=2)
+        _finish_bar(
+            bar, colors, np.concatenate([one.found["mean"].to_numpy().ravel() for one in maps]), maps[0].is_ratio
+        )
+        if legend:
+            figure.legend(handles=legend, loc="outside upper center", ncols=2)
         return figure
+
+
+def _finish_bar(bar: Colorbar, colors: ScalarMappable, shown: Float[np.ndarray, "N"], ratio: bool) -> None:
+    """Limits and labels of a colour bar; that of ratios has its ends labelled, and 1."""
+    # Half of a diverging scale may be unused.
+    limits = np.append(shown[np.isfinite(shown)], [1.0] if ratio else [])
+    if len(limits) and limits.min() < limits.max():
+        bar.ax.set_ylim(float(limits.min()), float(limits.max()))
+    if ratio:
+        ends = list(map(float, bar.ax.get_ylim()))
+        marks, norm = [*ends], cast(Normalize, colors.norm)
+        apart = 0.08 * float(norm(ends[1]) - norm(ends[0]))
+        for mark in _MARKS:
+            if ends[0] < mark < ends[1] and all(abs(float(norm(mark) - norm(other))) > apart for other in marks):
+                marks.append(mark)
+        bar.set_ticks(sorted(marks), labels=[f"{mark:.2f}".replace("-", "−") for mark in sorted(marks)])
+        bar.ax.minorticks_off()
+    elif isinstance(colors.norm, LogNorm):
+        low, high = colors.get_clim()
+        plain_log_ticks(bar.ax.yaxis, float(low or 1), float(high or 1))
+
+
+def _legend_of(maps: Sequence[_Map]) -> list[Patch]:
+    """What hatches, dots and frames of cells mean, as far as there are any."""
+    gone = sorted({text for one in maps for text in one.status.ravel()} - {"finished"})
+    found = [Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in gone]
+    if any(one.undecided.any() for one in maps):
+        found.append(Patch(facecolor="white", edgecolor="#555555", hatch="....", label="95% interval contains 1"))
+    if any(one.trained is not None for one in maps):
+        found.append(Patch(facecolor="white", edgecolor="black", linewidth=1.4, label="as trained"))
+    return found
 
 
 def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, dims: tuple[str, str], size: float | None = None) -> None:
     values: Float[np.ndarray, "Y X"] = one.found["mean"].to_numpy()
-    texts, norm = _numbers(one.found), cast(Normalize, colors.norm)
+    texts, norm = _numbers(one), cast(Normalize, colors.norm)
     axes.imshow(np.ma.masked_invalid(values), colors.cmap, norm, aspect="auto", interpolation="nearest")
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(values):
@@ -246,10 +281,10 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, dims: tuple[str, st
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
 
 
-def _numbers(found: xr.Dataset) -> np.ndarray:
+def _numbers(one: _Map) -> np.ndarray:
     """The means of a map as texts, empty where there are none, all with as many decimals as `_decimals` says."""
-    means = found["mean"].to_numpy()
-    digits = _decimals(means, (found["high"] - found["low"]).to_numpy() / 2)
+    means, found = one.found["mean"].to_numpy(), one.found
+    digits = max(_decimals(means, (found["high"] - found["low"]).to_numpy() / 2), 2 if one.is_ratio else 0)
     texts = ["" if np.isnan(value) else f"{value:z.{digits}f}".replace("-", "−") for value in means.flat]
     return np.array(texts, object).reshape(means.shape)
 

@@ -123,11 +123,13 @@ class DataFigure(Figure):
     style: under which it was made.
     rows: one per mark or point of a curve, each with the same columns.
     caption: what the figure cannot say itself, such as which interval a band is.
+    left_out: agents that it has no room for.
     """
 
     style: StyleName = "paper"
     rows: Sequence[Mapping[str, Any]] = ()
     caption: str = ""
+    left_out: Sequence[str] = ()
 
     def __repr__(self) -> str:
         axes, rows = len(self.axes), len(self.rows)

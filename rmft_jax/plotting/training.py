@@ -28,8 +28,8 @@ def plot_training(
 ) -> DataFigure:
     """Regret at the horizon over iterations, and below it the entropy of play, where the dataset has it.
 
-    All rollouts, the kept ones, and held-out scenarios with 95% intervals; the reference agent is a level to compare
-    with. With `by` a curve per value of it: held-out scenarios, and thin the rollouts.
+    All rollouts, the kept ones, and validation scenarios with 95% intervals; the reference agent is a level to compare
+    with. With `by` a curve per value of it: validation scenarios, and thin the rollouts.
 
     Args:
       dataset: the metrics of a run, or a sweep. Bands are 1.96 standard errors over the scenarios of the one, Student's
@@ -92,7 +92,7 @@ def _draw_regrets(axes: Axes, lines: _Lines, style: Style, with_kept: bool) -> N
         axes.plot(kept["iteration"], kept, color=house.SKY, linewidth=0.8, label="kept rollouts")
     else:
         axes.plot(rollouts["iteration"], rollouts, color=style.color, linewidth=0.6, alpha=0.6)
-    draw(axes, style, lines["validation_regret"], "held-out scenarios" if with_kept else style.label)
+    draw(axes, style, lines["validation_regret"], "validation scenarios" if with_kept else style.label)
 
 
 def _finish(figure: DataFigure, axes: list[Axes], lines: Mapping[str, _Lines]) -> None:

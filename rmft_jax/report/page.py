@@ -44,8 +44,8 @@ _CHARTS = {
     ),
     "training": (
         "Training",
-        "Regret at the horizon over iterations: all rollouts, those kept, and held-out scenarios with 95% bands; below "
-        "it the entropy of play.",
+        "Regret at the horizon over iterations: all rollouts, those kept, and validation scenarios with 95% bands; "
+        "below it the entropy of play.",
     ),
     "arms": (
         "Arms over rounds",
@@ -143,7 +143,7 @@ def library() -> str:
     try:
         import vl_convert
     except ImportError as error:
-        message = "got a report, need the package vl-convert-python; try pip install 'rmft-jax[report]'"
+        message = "got a report, need the package vl-convert-python; try .venv/bin/pip install '.[report]' in the clone"
         raise ConfigError(message) from error
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
@@ -152,7 +152,7 @@ def library() -> str:
 _LINES = {
     "training_regret": Style("all rollouts", "#777777", ":"),
     "selected_regret": Style("kept rollouts", SKY, "--"),
-    "validation_regret": Style("held-out scenarios", STYLES["rmft"].color, "-"),
+    "validation_regret": Style("validation scenarios", STYLES["rmft"].color, "-"),
     "entropy": Style("entropy", STYLES["rmft"].color, "-"),
 }
 

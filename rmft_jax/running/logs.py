@@ -112,7 +112,8 @@ def require_logs(names: Sequence[str]) -> None:
         require(name in LOGS, f"log={name!r}", f"some of {', '.join(LOGS)}", "log=('tensorboard',)")
         package, _ = LOGS[name]
         found = importlib.util.find_spec(package) is not None
-        require(found, f"log={name!r} without the package {package}", "it", f"pip install 'rmft-jax[{name}]'")
+        hint = f".venv/bin/pip install '.[{name}]' in the clone"
+        require(found, f"log={name!r} without the package {package}", "it", hint)
 
 
 @contextlib.contextmanager

@@ -41,9 +41,8 @@ class Bar:
 
     def update(self, done: int, validation_regret: float, regret: float, entropy: float) -> None:
         """Moves the bar of a run to `done` iterations."""
-        self._move(
-            done, f"held-out regret {validation_regret:.2f} · rollout regret {regret:.2f} · entropy {entropy:.3f}"
-        )
+        words = f"validation regret {validation_regret:.2f} · rollout regret {regret:.2f} · entropy {entropy:.3f}"
+        self._move(done, words)
 
     def tick(self, label: str) -> None:
         """Counts what is done."""
@@ -111,7 +110,7 @@ class ProgressReporter:
             return
         whole, flexible = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
-            BarColumn(min(24, self._console.width // 6), table_column=whole),
+            BarColumn(min(24, self._console.width // 8), table_column=whole),
             MofNCompleteColumn(table_column=whole.copy()),
             TimeElapsedColumn(table_column=whole.copy()),
             TextColumn("{task.fields[left]}", table_column=whole.copy()),

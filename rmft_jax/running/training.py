@@ -270,7 +270,8 @@ class _Session:
 
     def _finish(self, history: History) -> dict[str, Any]:
         config, algorithm = self._config, self._config.rmft
-        self._reporter.note(f"evaluating on {config.num_test_scenarios} held-out scenarios")
+        best = f"iteration {history.best_iteration[0]}, of the lowest validation regret,"
+        self._reporter.note(f"evaluating {best} on {config.num_test_scenarios} test scenarios")
         agent = algorithm.agent(jax.tree.map(jnp.asarray, history.best_of()))
         dataset = evaluate_run(config, agent, RunKeys.create(config.seed).test, reporter=self._reporter)
         self._run.write_dataset("evaluation.nc", dataset)

@@ -100,10 +100,11 @@ def _resampled_regret(curves: Float[np.ndarray, "A N T"]) -> Float[np.ndarray, "
 
 
 _CAPTION = {
-    "regret": "brackets: 95% bootstraps over scenarios",
+    "regret": "brackets: 95% bootstraps over scenarios{minus}",
     "growth": (
-        "β: regret ~ t^β up to T; p of β = 1: were rounds independent\n"
-        "SuffFail(T/2): scenarios in which no best arm is played from round T/2 on\n"
+        "β: regret ~ t^β up to T\n"
+        "p of β = 1: p-value, too small because rounds depend on each other\n"
+        "SuffFailFreq(T/2): scenarios in which no best arm is played from round T/2 on\n"
         "K·MinFrac(T): K times the share of rounds that play the arm played least\n"
         "GreedyFrac: rounds that play an arm whose rewards so far have the highest mean"
     ),
@@ -127,12 +128,14 @@ def table(
       part: for a narrow terminal, the columns of regrets or those of how they grow; both have fewer than 80 characters.
         None: all.
     """
-    caption = "\n".join(text for name, text in _CAPTION.items() if part in (None, name))
+    compared = any("minus_reference" in row for row in summary.values())
+    other = reference or "the reference"
+    minus = f"\nminus {other}: regret minus that of {other}, scenario by scenario" if compared else ""
+    caption = "\n".join(text for name, text in _CAPTION.items() if part in (None, name)).format(minus=minus)
     result = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     result.show_edge, result.pad_edge, result.collapse_padding = False, False, True
     result.add_column("agent", overflow="fold", max_width=19)
-    compared = any("minus_reference" in row for row in summary.values())
-    heads = ["β", "p of\nβ = 1", "SuffFail\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
+    heads = ["β", "p of\nβ = 1", "SuffFail\nFreq\n(T/2)", "K·Min\nFrac(T)", "Greedy\nFrac"]
     regrets = [regret_name(regret), *([f"minus\n{reference or 'reference'}"] if compared else [])]
     kept = {None: slice(None), "regret": slice(len(regrets)), "growth": slice(len(regrets), None)}[part]
     for head in [*regrets, *heads][kept]:

@@ -43,7 +43,7 @@ def require_ray(cpus_per_task: float = 1.0, gpus_per_task: float | None = None) 
     """
     if importlib.util.find_spec("ray") is None:
         got, other = either("--executor ray", "run_on_ray"), either("--executor local", "run_locally")
-        require(False, got, "the package ray", f"pip install 'rmft-jax[ray]', or {other}")
+        require(False, got, "the package ray", f".venv/bin/pip install '.[ray]' in the clone, or {other}")
     address = os.environ.get("RAY_ADDRESS", "")
     require(
         not address.startswith("ray://"),

@@ -72,7 +72,11 @@ def run_locally(jobs: Jobs) -> Generator[Result, None, None]:
 
 def _words(jobs: Jobs, task: Task) -> Watch:
     total = task.group.config.rmft.num_iterations
-    return lambda done, regret: jobs.watch(f"{task.label} · iteration {done}/{total} · held-out regret {regret:.2f}")
+
+    def say(done: int, regret: float) -> None:
+        jobs.watch(f"{task.label} · iteration {done}/{total} · validation regret {regret:.2f}")
+
+    return say
 
 
 @pinned()
