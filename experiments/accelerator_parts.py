@@ -359,7 +359,7 @@ def in_time(part: Part, task: Task, programs: Programs) -> Watch:
     total, seen = task.group.config.rmft.num_iterations, list[tuple[int, float]]()
 
     def watch(done: int, regret: float) -> None:
-        say(f"{task.label} · iteration {done}/{total} · held-out regret {regret:.2f}")
+        say(f"{task.label} · iteration {done}/{total} · validation regret {regret:.2f}")
         seen.append((done, time.perf_counter()))
         (first, began), (last, now) = seen[0], seen[-1]
         if first < last < total:

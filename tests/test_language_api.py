@@ -332,7 +332,7 @@ def test_the_key_is_no_part_of_a_client():
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openai", None)
-    assert "rmft-jax[api]" in refusal("http://127.0.0.1:9/v1", tmp_path, error=ConfigError)
+    assert "'.[api]'" in refusal("http://127.0.0.1:9/v1", tmp_path, error=ConfigError)
 
 
 def test_problems_that_cannot_be_told_are_refused(tmp_path):

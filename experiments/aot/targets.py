@@ -114,4 +114,4 @@ def get_devices(target: Target, number: int) -> list[Any]:
         return target.devices(number)
     except (RuntimeError, NotImplementedError) as error:
         got = f"no compiler for {target.label} ({str(error).partition(chr(10))[0]})"
-        raise ConfigError(f"{got}, need its plugin; try pip install 'rmft-jax[aot]'") from error
+        raise ConfigError(f"{got}, need its plugin; try .venv/bin/pip install '.[aot]' in the clone") from error

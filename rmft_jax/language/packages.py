@@ -19,7 +19,7 @@ def optional(package: str, got: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        message = f"got {got}, need the package {package}; try pip install 'rmft-jax[language]'"
+        message = f"got {got}, need the package {package}; try .venv/bin/pip install '.[language]' in the clone"
         raise ConfigError(message) from error
 
 

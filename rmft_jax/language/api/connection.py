@@ -30,7 +30,7 @@ def need_openai() -> Any:
     try:
         import openai
     except ImportError:
-        hint = "pip install 'rmft-jax[api]'"
+        hint = ".venv/bin/pip install '.[api]' in the clone"
         raise ConfigError(f"got no package openai, need the package openai for chat endpoints; try {hint}") from None
     return openai
 

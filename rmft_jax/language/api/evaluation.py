@@ -37,7 +37,7 @@ class EvaluationSettings:
     """What is played.
 
     num_scenarios: N.
-    seed: of a run whose held-out scenarios these are.
+    seed: of a run whose test scenarios these are.
     num_rollouts: L dialogues about each scenario, of which the first one is evaluated; all can be kept.
     reasoning, wording: see `play_problems`.
 
