@@ -102,7 +102,6 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
             "prior": "fixed_gap",
             "gap": 0.8,
             "horizon": 6,
-            "num_tellings": 32,
             "num_iterations": 20,
             "num_scenarios": 64,
             "num_rollouts": 8,
