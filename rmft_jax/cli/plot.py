@@ -23,6 +23,7 @@ from rmft_jax.cli.common import (
     values_by_name,
 )
 from rmft_jax.config.checks import require
+from rmft_jax.plotting.panels import MAX_CURVES
 from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
@@ -135,7 +136,7 @@ def tell_figures(
         fixed = [*itertools.chain(*select), *(f"{dim}={value}" for dim, value in crowded.fixed.items())]
         words = ["plot", *map(str, sources), *imports(), "--kind", crowded.kind]
         words += [*(["--by", crowded.by] if crowded.by else []), *(["--select", *fixed] if fixed else [])]
-        others = crowded.left_out[: plotting.MAX_CURVES - 1]
+        others = crowded.left_out[: MAX_CURVES - 1]
         command = shlex.join([*words, "--baselines", *others])
         print(f"{crowded.kind}: {len(crowded.shown)} of {total} agents are drawn; others: `{program()} {command}`")
 

@@ -15,7 +15,6 @@ from rmft_jax.plotting.figures import plot_run as plot_run
 from rmft_jax.plotting.figures import save_figure as save_figure
 from rmft_jax.plotting.figures import write_figure as write_figure
 from rmft_jax.plotting.heatmap import plot_heatmap as plot_heatmap
-from rmft_jax.plotting.panels import MAX_CURVES as MAX_CURVES
 from rmft_jax.plotting.panels import choose_agents as choose_agents
 from rmft_jax.plotting.panels import scenario_curves as scenario_curves
 from rmft_jax.plotting.register import FIGURES as FIGURES
