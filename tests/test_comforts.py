@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import struct
+import shutil
 import subprocess
 import sys
 import types
@@ -344,3 +345,18 @@ def test_a_shell_completes_commands_options_and_names(capsys):
         assert cli.main(["completion", shell]) == 0
         assert capsys.readouterr().out.startswith(start)
     assert "need one of bash, zsh, fish" in refused(capsys, "completion", "tcsh")
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+def test_fish_completes_too(capsys):
+    assert cli.main(["completion", "fish"]) == 0
+    script = capsys.readouterr().out
+
+    def completed(typed):
+        ask = f"{script}\ncomplete -C 'rmft {typed}'"
+        done = subprocess.run(["fish", "--no-config", "-c", ask], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("pl") == ["plot"]
+    assert completed("train mab --num-r") == ["--num-rollouts"]
+    assert "mab-k5" in completed("train mab")
