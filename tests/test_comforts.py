@@ -4,9 +4,9 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import struct
-import shutil
 import subprocess
 import sys
 import types
