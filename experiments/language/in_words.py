@@ -131,7 +131,14 @@ def measured(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Any]:
             "invalid": describe_seeds([float(one["invalid"].sel(agent="rmft").mean()) for one in datasets]),
             **{rival: describe_seeds([final[rival] for final in finals]) for rival in RIVALS if rival in finals[0]},
         }
-    return record
+    return beside_trained(record)
+
+
+def beside_trained(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the regret in contexts held out over that in those of training, seed by seed."""
+    own, other = (record[place]["regret"]["seeds"] for place in ("trained contexts", "held-out contexts"))
+    ratios = describe_seeds([there / here for here, there in zip(own, other, strict=True)])
+    return record | {"held-out contexts": record["held-out contexts"] | {"ratio_to_trained": ratios}}
 
 
 @pinned()
