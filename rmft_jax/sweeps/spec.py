@@ -322,8 +322,8 @@ def _point(values: Any, where: str) -> dict[str, Value]:
 
 def _axis(field: str, values: Any, where: str) -> tuple[Value, ...]:
     hint, default = _settings()[field]
-    one = values if isinstance(values, bool | int | float | str) else default
-    got, suggestion = f"{field}={shown(values)} in {where}", f"{field} = [{shown(one)}]"
+    shown_as = shown(default if isinstance(values, Sequence | Mapping) and not isinstance(values, str) else values)
+    got, suggestion = f"{field}={shown(values)} in {where}", f"{field} = [{shown_as}]"
     require(_is_list(values), got, "a list of values", suggestion)
     require(len(values) > 0, got, "at least one value", suggestion)
     return tuple(checked(field, value, hint, default, f" in {where}") for value in values)
