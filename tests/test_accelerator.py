@@ -40,6 +40,7 @@ def done(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_part_says_where_it_was_and_what_it_took(done):
     for name in ("tests", "throughput", "headline", "map"):
         found = read(done, name)
@@ -54,6 +55,7 @@ def test_every_part_says_where_it_was_and_what_it_took(done):
     assert read(done, "tests")["results"]["pytest"].items() >= {"passed": 1, "failed": 0, "failures": {}}.items()
 
 
+@pytest.mark.slow
 def test_what_fails_says_so_and_the_rest_runs(done):
     found = read(done, "throughput")
     (message,) = found["failed"].values()
@@ -63,6 +65,7 @@ def test_what_fails_says_so_and_the_rest_runs(done):
     assert list(found["results"]) == ["reading", "16x10"]
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_benchmark_with_the_share_of_the_memory(done):
     reading, row = (read(done, "throughput")["results"][name] for name in ("reading", "16x10"))
     assert (row["width"], row["horizon"], row["rollouts"]) == (16, 10, 64)
@@ -78,6 +81,7 @@ def test_the_table_is_that_of_the_benchmark_with_the_share_of_the_memory(done):
     assert accelerator_parts.decoding(row, config, nominal)["of_nominal"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_sweeps(done):
     headline, dataset = read(done, "headline")["results"]["mab"], load_sweep(done / "headline" / "mab")
     assert headline["regret"]["seeds"] == dataset["final_regret"].values.tolist()
@@ -95,6 +99,7 @@ def test_the_numbers_are_those_of_the_sweeps(done):
         assert row["classical"]["uniform"]["regret"] == cell["baseline_final_regret"].sel(agent="uniform")
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done, capsys):
     before = files_of(done)
     assert accelerator.main(["--out", str(done), *WORDS, "--parts", "map", "tests"]) == 0
@@ -104,6 +109,7 @@ def test_what_is_done_is_not_done_again(done, capsys):
     assert (accelerator._is_done(Arguments(done, presets=("mab",)), done / "headline.json"), more) == (True, False)
 
 
+@pytest.mark.slow
 def test_a_folder_is_quick_or_not(done):
     with pytest.raises(RunError, match=r"map\.json was made with --quick; try another --out"):
         accelerator.main(["--out", str(done), "--parts", "map"])

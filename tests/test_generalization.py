@@ -59,6 +59,7 @@ def test_every_point_is_what_an_evaluation_of_it_alone_says(arms, num_arms):
                 np.testing.assert_allclose(value, last.sel(agent=name), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_other_environments_keep_the_arms_and_the_feedback():
     config, agent = untrained()
     told = []

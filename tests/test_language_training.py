@@ -109,6 +109,7 @@ def test_settings_survive_their_file():
     assert from_dict(json.loads(json.dumps(config.flat()))) == config
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_its_runs_alone(tmp_path):
     config = TEXT_RUN.replace(tuned="lora")
     fixed = {name: value for name, value in config.flat().items() if name not in ("step_size", "num_arms")}
@@ -125,6 +126,7 @@ def test_a_sweep_equals_its_runs_alone(tmp_path):
     assert policy.agent.num_arms == 2
 
 
+@pytest.mark.slow
 def test_a_policy_plays_other_sizes_than_it_was_trained_on():
     agent = make_agent(init(TEXT, jax.random.key(0)))
     grid = evaluate_grid(TEXT_RUN, agent, {"horizon": [3, 6], "num_arms": [2, 5]}, baselines=["ucb1"])
