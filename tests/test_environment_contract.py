@@ -149,6 +149,14 @@ def test_what_heeds_the_masks_may_be_filled_up():
     require_environment(Problem(Tired(num_arms=3), 6), filled_up=True)
 
 
+def test_absent_arms_and_rounds_have_no_expected_rewards():
+    """The zeros in their places do not count as outside `mean_range`."""
+    half = property(lambda self: (0.4, 0.6))
+    problem = with_path(lambda key, arms, rounds: 0.4 + 0.2 * uniform(key, arms), mean_range=half)
+    require_environment(problem, filled_up=True)
+    require_environment(problem.of_size(4, 8))
+
+
 def test_a_sweep_over_sizes_refuses_and_one_size_does_not():
     rmft_jax.register_environment("reversed")(type(with_path(MIXING["arms reversed"]).environment))
     cells = {"environment": ["reversed"], "horizon": [6], "num_scenarios": [4], "num_iterations": [2]}

@@ -200,12 +200,12 @@ def free_place(name: str) -> Path:
 def print_summary(summary: dict[str, dict[str, Any]], title: str, attributes: dict[str, Any]) -> None:
     """Prints the table of an evaluation, whose attributes name the regret and the reference."""
     # A pipe has no width. In a narrow terminal the table has two parts, for wrapped lines cannot be read.
-    terminal = Console(highlight=False)
-    narrow = terminal.is_terminal and terminal.width < _TABLE_WIDTH
+    width = terminal_width()
+    narrow = width is not None and width < _TABLE_WIDTH
     parts: tuple[Any, ...] = ("regret", "growth") if narrow else (None,)
     for part in parts:
         rows = table(summary, title, attributes["regret"], attributes["reference"], part)
-        Console(highlight=False, width=terminal.width if narrow else 120).print(rows, soft_wrap=not narrow)
+        Console(highlight=False, width=width if narrow else 120).print(rows, soft_wrap=not narrow)
     for name, row in summary.items():
         if row.get("invalid"):
             print(f"answers of {name} that named no arm: {row['invalid']:.2%}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rmft_jax.config import ConfigError, ScalarKey
 from rmft_jax.config.checks import require, require_shape
@@ -42,7 +42,10 @@ def require_environment(problem: Problem, *, filled_up: bool = False) -> None:
     found = "NaN or infinity" * (not bool(jnp.isfinite(means).all()))
     require(not found, f"{found} as an expected reward from {name}", "numbers", f"a look at {_source_of(environment)}")
     low, high = environment.mean_range
-    least, most = float(means.min()), float(means.max())
+    used = _used(problem)
+    least, most = (
+        float(bound(means, where=used, initial=start)) for bound, start in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
+    )
     margin = 1e-4 * max(1.0, most - least)
     require(
         low - margin <= least and most <= high + margin,
@@ -86,8 +89,12 @@ def _means(problem: Problem) -> Float[Array, "N T K"]:
         raise ConfigError(
             f"got an error from {name} at {where} ({reason}), need methods that JAX can trace; try {advice}"
         ) from error
-    used = problem.round_mask[None, :, None] & problem.arm_mask[None, None]
-    return jnp.where(used, means, 0.0)
+    return jnp.where(_used(problem), means, 0.0)
+
+
+def _used(problem: Problem) -> Bool[Array, "1 T K"]:
+    """Where an arm exists in a round that is played; elsewhere an expected reward means nothing."""
+    return problem.round_mask[None, :, None] & problem.arm_mask[None, None]
 
 
 def _require_step(problem: Problem) -> None:
