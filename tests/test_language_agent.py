@@ -119,14 +119,15 @@ def test_all_rollouts_of_a_scenario_are_told_alike_and_scenarios_differently():
 @pytest.mark.parametrize("reasoning", [0, 3])
 def test_prepared_rules_and_growing_caches_change_nothing(reasoning):
     config = TINY.replace(reasoning=reasoning)
-    agent = agent_of(config)
-    state = agent.init(ARMS, HORIZON)
-    ready = agent.prepared(ARMS, HORIZON)
-    shorter = ready.grow(ready.init(ARMS, 2), HORIZON)
-    for other in (ready.init(ARMS, HORIZON), shorter):
-        assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, state)
-        for new, old in zip(jax.tree.leaves(other), jax.tree.leaves(state), strict=True):
-            np.testing.assert_allclose(new, old, atol=1e-5)
+    agent, keys = agent_of(config), jax.random.split(jax.random.key(3), 2)
+    ready = agent.prepared(ARMS, HORIZON, keys)
+    assert len(ready.read_before) == 2 < agent.library.num_tellings  # What nobody is told is not read.
+    for key in keys:
+        state = agent.begin(key, ARMS, HORIZON)
+        for other in (ready.begin(key, ARMS, HORIZON), ready.grow(ready.begin(key, ARMS, 2), HORIZON)):
+            assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, state)
+            for new, old in zip(jax.tree.leaves(other), jax.tree.leaves(state), strict=True):
+                np.testing.assert_allclose(new, old, atol=1e-5)
 
 
 def test_branches_share_the_dialogue_before():

@@ -3,7 +3,7 @@
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from rmft_jax.config import Params, ScalarKey
 from rmft_jax.problems import Feedback, Problem
@@ -71,8 +71,8 @@ class TellingAgent(Agent[State], Protocol):
 class PreparedAgent(Agent[State], Protocol):
     """An agent that does some work once, before it plays any scenario."""
 
-    def prepared(self, num_arms: int, horizon: int) -> "Agent[State]":
-        """The agent that then plays."""
+    def prepared(self, num_arms: int, horizon: int, telling_keys: Key[Array, "M"]) -> "Agent[State]":
+        """The agent that then plays scenarios whose tellings are drawn from these keys (`TellingAgent`)."""
         ...
 
 

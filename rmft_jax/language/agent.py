@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from rmft_jax.agents.policy import require_built_for, resized
 from rmft_jax.config import Fixed, Number, Params, ScalarKey, pytree, static_field
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import block_of, require
 from rmft_jax.language.decoder import Cache, DecoderConfig, empty_cache, logits_of, run
 from rmft_jax.language.library import EMPTY, Library, Row, counted
 from rmft_jax.language.settings import TextSettings
@@ -79,7 +79,8 @@ class LanguageAgent:
     params: that are trained: weights or adapters.
     model, library: weights and tables.
     temperature: of all that it draws.
-    intros: keys and values of the rules of every telling, where they are computed.
+    read_before: `[U]` tellings whose rules were read before play, in ascending order; None: none.
+    intros: keys and values of these rules.
     """
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
@@ -91,6 +92,7 @@ class LanguageAgent:
     model: Fixed
     library: Library
     temperature: Number = 1.0
+    read_before: Int[Array, "U"] | None = None
     intros: Cache | None = None
 
     @property
@@ -106,13 +108,15 @@ class LanguageAgent:
     def refitted(self, problem: Problem) -> "LanguageAgent":
         """The same model, told of another problem."""
         fixed: Any = self.form.fixed_params(problem)
-        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]), intros=None)
+        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]), read_before=None, intros=None)
 
-    def prepared(self, num_arms: int, horizon: int) -> "LanguageAgent":
-        """With the rules of every telling read."""
+    def prepared(self, num_arms: int, horizon: int, telling_keys: Key[Array, "M"]) -> "LanguageAgent":
+        """With the rules read of every telling that these scenarios have, once each."""
         self._require(num_arms, horizon)
-        intros = jax.lax.map(self._read_intro, self.library.intro, batch_size=8)
-        return dataclasses.replace(self, intros=intros)
+        number = min(len(telling_keys), self.library.num_tellings)
+        drawn = jnp.unique(jax.vmap(self._telling)(telling_keys), size=number, fill_value=self.library.num_tellings - 1)
+        intros = jax.lax.map(self._read_intro, drawn, batch_size=block_of(number, 8))
+        return dataclasses.replace(self, read_before=drawn, intros=intros)
 
     def init(self, num_arms: int, horizon: int) -> DialogueState:
         """Told the first way.
@@ -120,12 +124,16 @@ class LanguageAgent:
         Raises:
           ConfigError: if the tables are of another arm count, or dialogues are too long for the model.
         """
-        return self._begun(jnp.zeros((), jnp.int32), num_arms, horizon)
+        first = jnp.zeros((), jnp.int32)
+        return self._begun(first, self._read_intro(first), num_arms, horizon)
 
     def begin(self, key: ScalarKey, num_arms: int, horizon: int) -> DialogueState:
         """Told in a way that is drawn."""
-        telling = jax.random.randint(key, (), 0, self.library.num_tellings)
-        return self._begun(telling, num_arms, horizon)
+        telling = self._telling(key)
+        if self.read_before is None:
+            return self._begun(telling, self._read_intro(telling), num_arms, horizon)
+        place = jnp.searchsorted(self.read_before, telling)
+        return self._begun(telling, jax.tree.map(lambda leaf: leaf[place], self.intros), num_arms, horizon)
 
     def grow(self, state: DialogueState, horizon: int) -> DialogueState:
         """The same with slots for `horizon` rounds."""
@@ -279,15 +287,14 @@ class LanguageAgent:
         advice = "history='summary', or a shorter horizon"
         require(longest <= most, got, f"at most its {most}", advice)
 
-    def _begun(self, telling: Int[Array, ""], num_arms: int, horizon: int) -> DialogueState:
+    def _begun(self, telling: Int[Array, ""], rules: Cache, num_arms: int, horizon: int) -> DialogueState:
         self._require(num_arms, horizon)
         library, layout = self.library, self.layout
         intro, slots = library.intro[telling], layout.num_slots(horizon)
-        kept = self._read_intro(intro) if self.intros is None else jax.tree.map(lambda x: x[telling], self.intros)
-        cache = empty_cache(self.shapes, slots, jax.tree.leaves(kept)[0].dtype)
+        cache = empty_cache(self.shapes, slots, jax.tree.leaves(rules)[0].dtype)
         nothing = jnp.zeros(num_arms, jnp.int32)
         return DialogueState(
-            cache=jax.tree.map(lambda new, old: new.at[..., : old.shape[-2], :].set(old), cache, kept),
+            cache=jax.tree.map(lambda new, old: new.at[..., : old.shape[-2], :].set(old), cache, rules),
             mask=jnp.zeros(slots, bool).at[: len(intro)].set(intro != EMPTY),
             telling=telling,
             answered=None if self.form.num_free else jnp.full(layout.answer, EMPTY),
@@ -296,8 +303,11 @@ class LanguageAgent:
             sums=nothing.astype(jnp.float32),
         )
 
-    def _read_intro(self, row: Row) -> Cache:
-        return self._read_whole(self._weights(), row)[1]
+    def _telling(self, key: ScalarKey) -> Int[Array, ""]:
+        return jax.random.randint(key, (), 0, self.library.num_tellings)
+
+    def _read_intro(self, telling: Int[Array, ""]) -> Cache:
+        return self._read_whole(self._weights(), self.library.intro[telling])[1]
 
     def _read_whole(self, weights: Any, tokens: Row) -> tuple[Float[Array, "N D"], Cache]:
         """Reads a text by itself: what comes out of every slot, and its keys and values."""

@@ -196,16 +196,16 @@ def rollout_scenarios(
     require_feedback(agent, problem.feedback)
     environment, horizon, mask, rounds = problem.environment, problem.horizon, problem.arm_mask, problem.round_mask
     branches = jnp.zeros(num_scenarios, jnp.int32) if branch_rounds is None else branch_rounds
+    tellings = jax.vmap(lambda row: jax.random.fold_in(keys.telling, first_scenario + row))(jnp.arange(num_scenarios))
     if isinstance(agent, PreparedAgent):
-        agent = agent.prepared(environment.num_arms, horizon)
+        agent = agent.prepared(environment.num_arms, horizon, tellings)
 
     def seat(row: Int[Array, ""], index: Int[Array, ""] | int) -> tuple[Rollout, Any]:
         own_keys = fold_each(jnp.stack([keys.scenario, keys.policy, keys.reward]), jnp.full(3, first_scenario + row))
         scenario = environment.reset(own_keys[0], mask, rounds)
         reward_split = jnp.full_like(branches[row], horizon) if shared_reward_noise else branches[row]
         noise = NoiseStreams.create(own_keys[1:], jnp.asarray(index), jnp.stack([branches[row], reward_split]))
-        telling = jax.random.fold_in(keys.telling, first_scenario + row)
-        return Rollout(agent, environment, noise, mask, rounds, telling), scenario
+        return Rollout(agent, environment, noise, mask, rounds, tellings[row]), scenario
 
     total = num_scenarios * num_rollouts
     block = block or rollout_block(agent, environment.num_arms, horizon) or total

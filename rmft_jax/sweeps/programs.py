@@ -158,7 +158,7 @@ def _advance(
     chunk_size: int, num_scenarios: int, batch: Batch, run: Bool[Array, ""]
 ) -> tuple[Batch, IterationMetrics, Float[Array, "B N"], Bool[Array, "B"]]:
     def chunk(state: TrainState) -> tuple[TrainState, IterationMetrics]:
-        return jax.vmap(lambda one, extent: rmft.iterate_chunk(one, chunk_size, extent))(state, batch.extent)
+        return _for_each(lambda one, extent: rmft.iterate_chunk(one, chunk_size, extent))(state, batch.extent)
 
     def nothing(state: TrainState) -> tuple[TrainState, IterationMetrics]:
         metrics = jax.eval_shape(chunk, state)[1]
@@ -168,9 +168,20 @@ def _advance(
         return final_regret(make_agent(state), state.config.problem(extent), key, num_scenarios)
 
     state, metrics = jax.lax.cond(run, chunk, nothing, batch.state)
-    regret = jax.vmap(validate)(state, batch.extent, batch.validation_key)
+    regret = _for_each(validate)(state, batch.extent, batch.validation_key)
     finite = jax.vmap(_all_finite)(state.params)
     return dataclasses.replace(batch, state=state), metrics, regret, finite
+
+
+def _for_each(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function over the first axis of its arguments. One cell by itself runs faster without an axis of length 1."""
+
+    def mapped(*stacked: Any) -> Any:
+        if jax.tree.leaves(stacked)[0].shape[0] > 1:
+            return jax.vmap(function)(*stacked)
+        return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], stacked)))
+
+    return mapped
 
 
 def _all_finite(params: Params) -> Bool[Array, ""]:
