@@ -110,15 +110,21 @@ def test_agents_that_a_figure_has_no_room_for_are_told_with_a_command_that_draws
     RunDirectory(run).write_dataset("evaluation.nc", made_evaluation(["rmft", "best_arm", *others]))
     assert cli.main(["plot", str(run), "--kind", "regret"]) == 0
     *_, told = capsys.readouterr().out.splitlines()
-    assert told.startswith("regret: 8 of 11 agents are drawn; others: `rmft plot ")
+    assert told.startswith("regret: 2 agents have no room; to see them: `rmft plot ")
     *_, command, _ = told.split("`")
     assert cli.main([*command.split()[1:], "--out", str(tmp_path / "others.pdf")]) == 0
-    assert "drawn; others" not in capsys.readouterr().out
+    assert "no room" not in capsys.readouterr().out
     files = (run / "figures" / "regret.csv", tmp_path / "others.csv")
     first, second = ({line.split(",")[0] for line in file.read_text().splitlines()[1:]} for file in files)
     assert first | second == {"rmft", *others}
+    assert cli.main(["plot", str(run)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "no room" in line]
+    kinds = [line.partition(": ")[0] for line in told]
+    assert kinds == ["regret, average_regret, loglog, suff_fail", "arms", "difference"]
+    for line in told:
+        assert cli.main(line.split("`")[1].split()[1:]) == 0
     assert cli.main(["plot", str(run), "--kind", "regret", "--baselines", "none"]) == 0
-    assert "drawn; others" not in capsys.readouterr().out
+    assert "no room" not in capsys.readouterr().out
 
 
 OWN = """

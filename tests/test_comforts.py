@@ -23,7 +23,7 @@ import rmft_jax
 from evaluations import made_evaluation
 from rmft_jax import cli
 from rmft_jax.cli.advice import with_command
-from rmft_jax.cli.common import print_summary
+from rmft_jax.cli.common import as_typed, print_summary
 from rmft_jax.method.presets import get_preset
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.files import RunError
@@ -316,6 +316,15 @@ def test_the_command_that_an_error_ends_with_works(capsys, tmp_path):
     (command,) = re.findall("`rmft train ([^`]*)`", said)
     assert cli.main(["train", *command.split(), "--seed=-1"]) == 2, "nothing else is wrong with it"
     assert "got seed=-1" in capsys.readouterr().err
+
+
+def test_commands_begin_as_the_program_was_called(monkeypatch, capsys, tmp_path):
+    called = tmp_path / "bin" / "rmft"
+    monkeypatch.setattr("sys.argv", [str(called), "runs"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"try `{called} train quickstart --out " in refused(capsys, "runs", tmp_path / "nowhere")
+    stopped = "stopped; continue with: rmft train --resume --out rmft x; `rmft runs`"
+    assert as_typed(stopped) == f"stopped; continue with: {called} train --resume --out rmft x; `{called} runs`"
 
 
 def test_python_is_told_of_arguments_and_the_command_line_of_options(folder, capsys):

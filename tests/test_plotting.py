@@ -18,6 +18,7 @@ from rmft_jax.plotting import (
     plot_average_regret,
     plot_difference,
     plot_final_regret,
+    plot_kind,
     plot_loglog,
     plot_regret,
     plot_regret_curves,
@@ -277,6 +278,21 @@ def test_agents_that_are_not_drawn_are_named():
     assert len(left_out) == 4
     assert not drawn & {style_of(name).label for name in left_out}
     assert "Not drawn" not in getattr(plot_regret(made_evaluation()), "caption")  # noqa: B009 -- of a wider type.
+
+
+@pytest.mark.parametrize("kind", ["arms", "difference"])
+def test_agents_without_a_panel_or_a_curve_are_named_and_can_be_asked_for(kind):
+    many = made_evaluation(EVERYONE[:12])
+    figure: Any = plot_kind(kind, many, None)
+    shown = {row["agent"] for row in figure.rows}
+    others = list(figure.left_out)
+    assert others
+    assert not shown & set(others)
+    assert f"Not drawn: {', '.join(others)}." in figure.caption
+    asked = {"arms": "baselines", "difference": "relative_to"}[kind]
+    again: Any = plot_kind(kind, many, None, **{asked: others[:2]})
+    assert {row["agent"] for row in again.rows} >= set(others[:2])
+    assert "Not drawn" not in again.caption
 
 
 def test_differences_are_paired_and_to_the_strongest():

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
     from rmft_jax.cli.advice import with_command
-    from rmft_jax.cli.common import fail
+    from rmft_jax.cli.common import as_typed, fail
     from rmft_jax.config import ConfigError
     from rmft_jax.running.files import RunError
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         return fail(with_command(str(error), argv), 2)
     except KeyboardInterrupt as stopped:
-        print(f"rmft: {str(stopped) or 'stopped'}", file=sys.stderr)
+        print(f"rmft: {as_typed(str(stopped)) or 'stopped'}", file=sys.stderr)
         return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return _of_the_system(error)

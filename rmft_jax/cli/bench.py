@@ -94,7 +94,7 @@ def bench_agents(argv: list[str]) -> int:
         write_json(arguments.json, content)
     if arguments.out is not None:
         print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-        tell_figures(plot_run(None, dataset, arguments.out), dataset, [arguments.out / "agents.nc"])
+        tell_figures(plot_run(None, dataset, arguments.out), [arguments.out / "agents.nc"])
     suggest(
         ["table", arguments.out / "agents.nc", "--format", "latex"]
         if arguments.out

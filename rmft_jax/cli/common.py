@@ -35,8 +35,13 @@ Groups = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 def fail(message: str, code: int) -> int:
     """Prints an error as one line; returns the exit code."""
-    print(f"rmft: error: {message}", file=sys.stderr)
+    print(f"rmft: error: {as_typed(message)}", file=sys.stderr)
     return code
+
+
+def as_typed(message: str) -> str:
+    """A message whose commands begin with what to type for this program."""
+    return re.sub(r"(?<=`)rmft(?= )|(?<=continue with: )rmft(?= )", lambda _: program(), message)
 
 
 def suggest(*commands: Sequence[object]) -> None:

@@ -23,7 +23,6 @@ from rmft_jax.cli.common import (
     values_by_name,
 )
 from rmft_jax.config.checks import require
-from rmft_jax.plotting.panels import MAX_CURVES
 from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
@@ -73,7 +72,7 @@ class PlotArguments(_Arguments):
     by: str | None = None
     """Dimension of a sweep with a panel or curve per value; the axis of --kind sweep."""
     relative_to: _Names = ()
-    """Classical agents whose regret --kind heatmap divides by."""
+    """Classical agents whose regret --kind heatmap divides by, or whose --kind difference takes away."""
     style: Literal["paper", "slides"] = "paper"
     """A column of a paper, or larger, for slides."""
     out: Path | None = None
@@ -102,7 +101,7 @@ def plot(argv: list[str]) -> int:
     dataset, metrics, figures = _read(arguments.directories, arguments.kind in (None, "training"))
     with ProgressReporter().status("drawing figures", lines=False):
         written = _drawn(arguments, choice, dataset, metrics, figures)
-    tell_figures(written, dataset, arguments.directories, arguments.select)
+    tell_figures(written, arguments.directories, arguments.select)
     if dataset:
         suggest(["table", *arguments.directories, "--format", "latex"])
     else:
@@ -110,14 +109,11 @@ def plot(argv: list[str]) -> int:
     return 0
 
 
-def tell_figures(
-    written: Sequence[plotting.Written], dataset: xr.Dataset, sources: Sequence[Path], select: Groups = ()
-) -> None:
+def tell_figures(written: Sequence[plotting.Written], sources: Sequence[Path], select: Groups = ()) -> None:
     """Says where figures are, which values of a sweep they took, and how to see agents that they have no room for.
 
     Args:
       written: the figures.
-      dataset: that they show.
       sources: where the command had it from.
       select: what it was asked to select.
     """
@@ -131,14 +127,18 @@ def tell_figures(
             taken.setdefault(f"--select {words}", {})[one.kind] = None
     for words, kinds in taken.items():
         print(f"the last value is shown, as with {words}: {', '.join(kinds)}")
-    if crowded := next((one for one in written if one.left_out), None):
-        total = len({*map(str, dataset["agent"].values), *([estimates.TRAINED] if is_sweep(dataset) else [])})
-        fixed = [*itertools.chain(*select), *(f"{dim}={value}" for dim, value in crowded.fixed.items())]
-        words = ["plot", *map(str, sources), *imports(), "--kind", crowded.kind]
-        words += [*(["--by", crowded.by] if crowded.by else []), *(["--select", *fixed] if fixed else [])]
-        others = crowded.left_out[: MAX_CURVES - 1]
-        command = shlex.join([*words, "--baselines", *others])
-        print(f"{crowded.kind}: {len(crowded.shown)} of {total} agents are drawn; others: `{program()} {command}`")
+    crowded: dict[tuple[str, ...], list[plotting.Written]] = {}
+    for one in written:
+        if one.left_out:
+            crowded.setdefault((*one.left_out,), []).append(one)
+    for left_out, alike in crowded.items():
+        first, kinds = alike[0], ", ".join(one.kind for one in alike)
+        fixed = [*itertools.chain(*select), *(f"{dim}={value}" for dim, value in first.fixed.items())]
+        words = ["plot", *map(str, sources), *imports(), "--kind", first.kind]
+        words += [*(["--by", first.by] if first.by else []), *(["--select", *fixed] if fixed else [])]
+        named = "baselines" if "baselines" in plotting.FIGURES[first.kind].options else "relative_to"
+        command = shlex.join([*words, f"--{named.replace('_', '-')}", *left_out[: max(len(first.shown) - 1, 1)]])
+        print(f"{kinds}: {len(left_out)} agents have no room; to see them: `{program()} {command}`")
 
 
 def _drawn(

@@ -108,7 +108,8 @@ class LanguageAgent:
     def refitted(self, problem: Problem) -> "LanguageAgent":
         """The same model, told of another problem."""
         fixed: Any = self.form.fixed_params(problem)
-        return dataclasses.replace(self, library=jax.tree.map(jnp.asarray, fixed["library"]), read_before=None, intros=None)
+        library = jax.tree.map(jnp.asarray, fixed["library"])
+        return dataclasses.replace(self, library=library, read_before=None, intros=None)
 
     def prepared(self, num_arms: int, horizon: int, telling_keys: Key[Array, "M"]) -> "LanguageAgent":
         """With the rules read of every telling that these scenarios have, once each."""

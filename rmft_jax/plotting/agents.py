@@ -11,8 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from rmft_jax.config.checks import either, require
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import closed, named_agents, only_panel, parts
+from rmft_jax.plotting.panels import closed, named_agents, not_drawn, only_panel, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import StyleName
 from rmft_jax.statistics.estimates import TRAINED, is_sweep, is_trained
@@ -29,6 +30,7 @@ def plot_arms(
     *,
     by: str | None = None,
     select: Mapping[str, Any] | None = None,
+    baselines: Sequence[str] | None = None,
     style: StyleName = "paper",
     ax: Axes | None = None,
 ) -> Figure:
@@ -41,6 +43,7 @@ def plot_arms(
       dataset: an evaluation or a sweep.
       by: a dimension of the sweep.
       select: values of its other dimensions, one for each that is not a training seed.
+      baselines: classical agents of an evaluation, at most 6 with the trained ones; a choice of them if None.
       style: `paper` or `slides`.
       ax: axes of your own to draw a single panel in, under your own style and without a colour bar, which
         `ax.images[0]` has the colours for; their figure is returned.
@@ -49,8 +52,11 @@ def plot_arms(
       ConfigError: for names or values that the dataset does not have, dimensions left open, play in a ball, and `ax`
         for several panels.
     """
-    dataset = closed(dataset, by, select)
-    panels = _sweep_shares(dataset, by) if is_sweep(dataset) else _evaluation_shares(dataset)
+    dataset, swept = closed(dataset, by, select), is_sweep(dataset)
+    got, tried = f"the arms of {', '.join(baselines or ())} in a sweep", either("--baselines none", "baselines=[]")
+    require(not (swept and baselines), got, "no classical agents there, whose arms it does not keep", tried)
+    panels = _sweep_shares(dataset, by) if swept else _evaluation_shares(dataset, baselines)
+    left_out = () if swept or baselines is not None else not_drawn(dataset, list(panels))
     titles = {title: house.style_of(title).label if by is None else house.title_of(title) for title in panels}
     x, y = "round", "rank of the played arm (0 = best)"
     if ax is not None:
@@ -70,11 +76,11 @@ def plot_arms(
         figure.colorbar(
             ScalarMappable(_SHARES, _COLORS), ax=figure.axes, label="share of scenarios", aspect=30, pad=0.02
         )
-        figure.rows = [
+        rows = [
             {by or "agent": title.removeprefix(f"{by} = "), "rank": rank, "round": i + 1, "share": float(value)}
             for title, share in panels.items() for rank, line in enumerate(share) for i, value in enumerate(line)
         ]  # fmt: skip
-        figure.caption = "Means over scenarios and training seeds."
+        figure.tell(rows, "Means over scenarios and training seeds.", left_out)
         return figure
 
 
@@ -90,8 +96,9 @@ def _draw_ranks(axes: Axes, share: Float[np.ndarray, "K T"], title: str) -> None
         house.nothing_to_show(axes)
 
 
-def _evaluation_shares(evaluation: xr.Dataset) -> dict[str, Float[np.ndarray, "K T"]]:
-    names = named_agents(evaluation, limit=_MAX_PANELS) or [str(n) for n in evaluation["agent"].values[:_MAX_PANELS]]
+def _evaluation_shares(evaluation: xr.Dataset, baselines: Sequence[str] | None) -> dict[str, Float[np.ndarray, "K T"]]:
+    names = named_agents(evaluation, baselines, _MAX_PANELS)
+    names = names or [str(name) for name in evaluation["agent"].values[:_MAX_PANELS]]
     ranks = evaluation["rank"].sel(agent=names).transpose("agent", "scenario", "round").to_numpy()
     num_ranks = max(int(evaluation.attrs.get("num_arms", 1)), int(ranks.max()) + 1)
     return {

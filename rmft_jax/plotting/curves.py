@@ -119,7 +119,9 @@ def plot_difference(
             axes.axhline(0, color="#999999", linewidth=0.7, zorder=1)
 
     y = f"{house.style_of(base).label} minus agent:\n{regret_of(evaluation)} (reward units)"
-    return _draw(View({"": curves}, styles, regret_of(evaluation), None), style, finish, x="round t", y=y, ax=ax)
+    left_out = () if chosen is not None else tuple(name for name in ranked if name not in (base, *rivals))
+    drawn = View({"": curves}, styles, regret_of(evaluation), None, left_out=left_out)
+    return _draw(drawn, style, finish, x="round t", y=y, ax=ax)
 
 
 def _strongest(evaluation: xr.Dataset, ranked: Sequence[str], base: str) -> list[str]:
@@ -226,9 +228,7 @@ def _draw(
         house.legend_above(figure, places, columns)
         bands = intervals_of(pair for curves in drawn.panels.values() for pair in curves.items())
         by = f" By {drawn.by}." if drawn.by else ""
-        left_out = f" Not drawn: {', '.join(drawn.left_out)}." if drawn.left_out else ""
-        figure.left_out = drawn.left_out
-        figure.rows, figure.caption = rows_of(drawn), f"95% bands: {bands}.{by}{drawn.fixed}{left_out}"
+        figure.tell(rows_of(drawn), f"95% bands: {bands}.{by}{drawn.fixed}", drawn.left_out)
         return figure
 
 

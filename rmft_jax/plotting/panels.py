@@ -107,6 +107,11 @@ def named_agents(
     return names
 
 
+def not_drawn(dataset: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
+    """The agents of a sweep or an evaluation that a figure of those `names` leaves out, but for the level 0."""
+    return tuple(agent for agent, level in final_regrets(dataset).items() if agent not in names and level != 0)
+
+
 def view(
     dataset: xr.Dataset, name: str, by: str | None, choice: Mapping[str, Any] | None, baselines: Sequence[str] | None
 ) -> View:
@@ -120,8 +125,7 @@ def view(
     """
     dataset, regret = closed(dataset, by, choice), regret_of(dataset)
     names = named_agents(dataset, baselines, variable=name)
-    final = final_regrets(dataset) if baselines is None else {}
-    left_out = tuple(agent for agent, level in final.items() if agent not in names and level != 0)
+    left_out = not_drawn(dataset, names) if baselines is None and (len(names) > 1 or not is_sweep(dataset)) else ()
     if not is_sweep(dataset):
         found = evaluation_curves(dataset.sel(agent=names), name)
         curves = {agent: found.sel(agent=agent) for agent in names}
@@ -131,7 +135,7 @@ def view(
     if by and names == [TRAINED]:
         cells, styles = {"": {title: cell[TRAINED] for title, cell in cells.items()}}, value_styles(list(cells))
     panels = {title: _played({curve: cell[curve] for curve in styles}) for title, cell in cells.items()}
-    return View(panels, styles, regret, by, fixed_of(dataset), left_out if len(names) > 1 else ())
+    return View(panels, styles, regret, by, fixed_of(dataset), left_out)
 
 
 def closed(

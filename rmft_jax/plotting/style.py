@@ -131,6 +131,11 @@ class DataFigure(Figure):
     caption: str = ""
     left_out: Sequence[str] = ()
 
+    def tell(self, rows: Sequence[Mapping[str, Any]], caption: str, left_out: Sequence[str] = ()) -> None:
+        """Sets the numbers and the caption, which ends with the agents that the figure has no room for."""
+        self.rows, self.left_out = rows, left_out
+        self.caption = f"{caption} Not drawn: {', '.join(left_out)}." if left_out else caption
+
     def __repr__(self) -> str:
         axes, rows = len(self.axes), len(self.rows)
         return f"DataFigure({self.style}, {axes} {'axes' if axes == 1 else 'panels'}, {rows} rows of numbers)"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either, require
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents
+from rmft_jax.plotting.panels import closed, fixed_of, named_agents, not_drawn
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
@@ -65,6 +65,7 @@ def plot_sweep(
         baselines = [str(reference)] if reference in dataset.get("agent", []) else []
     every = estimates.estimates(dataset, "final_regret")
     found = {name: every[name].transpose(by, ...) for name in named_agents(dataset, baselines)}
+    left_out = () if baselines is not None else not_drawn(dataset, list(found))
     second_values = None if second is None else dataset[second]
     if ax is not None:
         _draw_sweep(ax, dataset, by, second_values, found)
@@ -74,8 +75,9 @@ def plot_sweep(
     with house.column_figure(height, style) as (figure, axes):
         _draw_sweep(axes, dataset, by, second_values, found)
         house.legend_above(figure, [axes], columns=2)
-        figure.rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
-        figure.caption = f"95% intervals: {estimates.intervals_of(found.items())}.{fixed_of(dataset)}"
+        rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
+        told = estimates.intervals_of(found.items())
+        figure.tell(rows, f"95% intervals: {told}.{fixed_of(dataset)}", left_out)
         return figure
 
 
@@ -122,6 +124,7 @@ def plot_growth(
     require(dataset.sizes["horizon"] > 1, got, "several for their growth", either("--kind sweep", "plot_sweep"))
     names = named_agents(dataset, baselines)
     names = names if baselines is not None else [name for name in names if name not in NO_RIVALS][:4]
+    left_out = () if baselines is not None else not_drawn(dataset, [*names, *NO_RIVALS])
     every = estimates.estimates(dataset, "final_regret")
     if ax is not None:
         _draw_growth(ax, dataset, {name: every[name] for name in names})
@@ -130,7 +133,7 @@ def plot_growth(
         rows = _draw_growth(axes, dataset, {name: every[name] for name in names})
         house.legend_above(figure, [axes], columns=1)
         told = estimates.intervals_of((name, every[name]) for name in names)
-        figure.rows, figure.caption = rows, f"95% intervals: {told}; of β over the fits of seeds.{fixed_of(dataset)}"
+        figure.tell(rows, f"95% intervals: {told}; of β over the fits of seeds.{fixed_of(dataset)}", left_out)
         return figure
 
 
