@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
     # Programs of tests compile for longer than they run: without optimization that takes a third of the time. A flag
     # that another version of XLA does not know would end the process. Accelerators are tested as they are used.
     _quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    _quick += " --xla_cpu_parallel_codegen_split_count=1"  # Tests fill the cores already.
     _environment = os.environ | {"XLA_FLAGS": f"{_quick} {os.environ.get('XLA_FLAGS', '')}"}
     if not subprocess.run(
         [sys.executable, "-c", "import jax, sys; sys.exit(jax.default_backend() != 'cpu')"],

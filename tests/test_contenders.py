@@ -70,7 +70,11 @@ def test_obvious_rollouts_are_the_packages_own(config):
 
 @pytest.mark.parametrize(
     ("contender", "name"),
-    [*((obvious, name) for name in CONFIGS), (unfused, "none"), (unfused, "one head")],
+    [
+        *(pytest.param(obvious, name, marks=[pytest.mark.slow] * (name != "none")) for name in CONFIGS),
+        (unfused, "none"),
+        (unfused, "one head"),
+    ],
     ids=lambda value: value if isinstance(value, str) else value.__name__.rpartition(".")[2],
 )
 def test_iterations_are_the_packages_own(contender, name):

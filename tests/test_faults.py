@@ -185,6 +185,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 # Numbers are the program's, whatever JAX, matplotlib or the terminal were told.
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers_and_figures_in_any_surroundings(tmp_path):
     rc = tmp_path / "matplotlibrc"
     rc.write_text("text.usetex: True\nfigure.dpi: 300\nfont.size: 30\n", encoding="utf-8")

@@ -44,7 +44,14 @@ def text_of(config, row):
     return config.policy.loaded.tokenizer.decode([int(token) for token in np.asarray(row).ravel() if token != EMPTY])
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+# Of each two that differ in one respect, one is quick enough for every run.
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, id="-".join(map(str, form.values())), marks=[pytest.mark.slow] * (number.bit_count() % 2))
+        for number, form in enumerate(FORMS)
+    ],
+)
 def test_what_it_plays_is_what_it_learns_from(form):
     config = TINY.replace(**form)
     agent = agent_of(config)

@@ -78,6 +78,7 @@ def evaluation_of(path: Path) -> xr.Dataset:
     return read_dataset(path / "evaluation.nc", "again")
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_of_a_served_model_goes_on_and_pays_for_nothing_twice(tmp_path, capsys):
     weights = tmp_path / "tiny.npz"
     write_policy(weights, policy().agent.params, TEXT_RUN, "text-toy", {})

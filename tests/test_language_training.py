@@ -53,7 +53,17 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
+# Of each kind one; every one compiles an iteration of its own.
+QUICK = ("own", "free", "grpo", "distillation", "full information")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name, changes in OBJECTIVES.items()
+    ],
+)
 def test_every_objective_learns_from_dialogues(changes):
     config = TEXT.replace(**changes)
     config.validate()
@@ -86,6 +96,7 @@ def test_the_gradient_of_clipped_words_is_that_of_their_probabilities():
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     train_until(1, LORA, tmp_path / "stopped")
     train(LORA, tmp_path / "stopped", resume=True, reporter=Reporter(), num_devices=1)
@@ -160,6 +171,7 @@ def run(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_trains_evaluates_and_shows(run, capsys):
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--contexts", "held-out"]) == 0
@@ -218,6 +230,7 @@ def test_other_policies_import_nothing_of_it():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_same_iteration():
     program = (
         "import texts, jax, numpy as np\n"

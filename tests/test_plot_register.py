@@ -114,7 +114,7 @@ def test_figures_of_a_run_get_what_they_ask_for(drawn, tmp_path):
         ("sweep", {"by", "select", "baselines"}),
         ("heatmap", {"by", "select", "baselines", "relative_to"}),
         ("training", {"by", "select"}),
-        ("arms", {"by", "select"}),
+        ("arms", {"by", "select", "baselines"}),
         ("final_regret", set()),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_cell_without_a_finished_run_says_so():
     ],
     ids=["one-cell", "one-seed", "T=1", "all-failed", "negative", "long", "12-baselines", "11-values", "ball"],
 )
-@pytest.mark.parametrize("style", ["paper", "slides"])
+@pytest.mark.parametrize("style", ["paper", pytest.param("slides", marks=pytest.mark.slow)])
 def test_nasty_sweeps_have_all_their_figures(dataset, style, monkeypatch, tmp_path):
     drawn = {}
 

@@ -135,7 +135,7 @@ def test_blocks_change_nothing():
         assert_same(whole, play(agent, block=block))
 
 
-@pytest.mark.parametrize("name", ["ucb", "network", "adaptive"])
+@pytest.mark.parametrize("name", ["ucb", "network", pytest.param("adaptive", marks=pytest.mark.slow)])
 def test_a_past_that_is_played_once_changes_nothing(name, monkeypatch):
     agent = UCB() if name == "ucb" else network()  # Against an adversary UCB has ties, which rounding breaks.
     problem = Problem(Adaptive(num_arms=3), HORIZON) if name == "adaptive" else PROBLEM

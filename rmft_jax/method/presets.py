@@ -93,7 +93,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
         },
     ),
     "text-smollm2": (
-        "SmolLM2-135M, adapters trained: two arms that pay with 0.9 and 0.1, T=6: under an hour on two CPU cores",
+        "SmolLM2-135M, adapters trained: two arms that pay with 0.9 and 0.1, T=6: about half an hour on two CPU cores",
         _TEXT
         | {
             "model": "smollm2",
@@ -102,7 +102,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
             "prior": "fixed_gap",
             "gap": 0.8,
             "horizon": 6,
-            "num_iterations": 20,
+            "num_iterations": 24,
             "num_scenarios": 64,
             "num_rollouts": 8,
             "temperature": 2.5,
