@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 
@@ -216,6 +216,7 @@ def _words(remotes: Any) -> str:
 _programs: list[tuple[Group, Programs]] = []
 
 
+@no_type_check  # Whatever checks types would hide that it is a generator, which Ray asks for.
 def _work(imports: list[str], pickled_group: bytes, rest: bytes, folder: str) -> Iterator[str | Result]:
     """The name of the node, then a result per wanted cell: as many items however often it is run, as Ray demands.
 
