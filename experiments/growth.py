@@ -3,7 +3,8 @@
 Trains the bandit of `mab`, five arms with uniform prior, for every T by itself, equal iterations at each, and fits
 `c T^β` and `a + b log T` to regret at T, of the trained policies and of the agents beside them. The same policies also
 play arms of which one is better by `2 / sqrt(T)`: the hardest gaps, which they have not been trained on. An interrupted
-script goes on where it stopped. Writes `growth.json` and figures into `experiments/results`.
+script goes on where it stopped, and horizons may be run one after the other, anywhere: what `growth.json` holds stays.
+Writes that file and figures into `experiments/results`.
 
     python -m experiments.growth [--horizons 25 50 100 200 400] [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
@@ -15,6 +16,7 @@ from typing import Any
 import tyro
 import xarray as xr
 
+from experiments.cells import SHARED, at_half, dataset_of, joined, kept_rows, rows_of
 from experiments.common import QUICK, Options, describe_seeds, provenance, run
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
@@ -29,7 +31,7 @@ from rmft_jax.sweeps.store import SweepDirectory
 RIVALS = ("gittins", "posterior_index", "thompson", "ucb1", "uniform")
 BUDGET: dict[str, Value] = {"num_iterations": 400, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 20}
 """Of every horizon: a tenth of the env-steps of `mab` at T = 50."""
-_SHARED = ("final_regret", "final_regret_sem", "baseline_final_regret", "baseline_final_regret_sem")
+DIMS = ("horizon", "seed")
 
 
 @pinned()
@@ -38,38 +40,28 @@ def main(options: tyro.conf.OmitArgPrefixes[Options], horizons: tuple[int, ...] 
 
     Args:
       options: those of every script.
-      horizons: T; what was trained before stays.
+      horizons: T. Those that stand in the results already, of the same budget, stay there and in the figures.
     """
     changes = BUDGET | ({name: value for name, value in QUICK.items() if name != "horizon"} if options.quick else {})
-    directory = options.runs / ("growth" + "-quick" * options.quick)
+    directory, path = options.runs / ("growth" + "-quick" * options.quick), options.results / "growth.json"
+    earlier = kept_rows(path, changes)
     if SweepDirectory(directory).exists():
-        earlier = SweepDirectory.open(directory).sweep.grid
-        horizons = tuple(dict.fromkeys((*(int(T) for T in earlier["horizon"]), *horizons)))
+        begun = SweepDirectory.open(directory).sweep.grid
+        horizons = tuple(dict.fromkeys((*(int(T) for T in begun["horizon"]), *horizons)))
     grid = {"horizon": list(horizons), "seed": list(options.seeds)}
     trained = run(Sweep("mab", grid=grid, override=changes, baselines=RIVALS), directory, options.ray)
-    places = {"uniform": at_half(trained), "hard": beside_small_gaps(directory, grid)}
-    result = {
-        "seeds": list(options.seeds),
-        "horizons": list(horizons),
-        "budget": changes,
-        **provenance(trained),
-        "wall_seconds": {
-            str(T): trained["wall_seconds"].sel(horizon=T).transpose("seed").to_numpy().tolist() for T in horizons
-        },
-        "places": {place: described(dataset) for place, dataset in places.items()},
-    }
-    write_json(options.results / "growth.json", result)
+    played = {"uniform": at_half(trained), "hard": beside_small_gaps(directory, grid)}
+    new = [row for place, dataset in played.items() for row in rows_of(dataset, trained, DIMS, place=place)]
+    rows = joined(earlier, new, ["place", *DIMS, "agent"])
+    # A horizon is in figures and fits once all of its seeds are there.
+    found = {place: dataset_of([row for row in rows if row["place"] == place], DIMS) for place in played}
+    places = {place: dataset.dropna("horizon", subset=["final_regret"]) for place, dataset in found.items()}
+    places = {place: dataset for place, dataset in places.items() if dataset.sizes["horizon"] > 1}
+    described_places = {place: described(dataset) for place, dataset in places.items()}
+    write_json(path, {"budget": changes, **provenance(trained), "places": described_places, "cells": rows})
     for place, dataset in places.items():
         figure = plot_growth(dataset, baselines=RIVALS[:4])
         save_figure(figure, options.results / ("growth" if place == "uniform" else f"growth_{place}"))
-
-
-def at_half(dataset: xr.Dataset) -> xr.Dataset:
-    """Regret at every horizon, and SuffFailFreq at half of each."""
-    missed = [
-        dataset["suff_fail_freq"].sel(horizon=T, round=half_horizon(int(T)), drop=True) for T in dataset["horizon"]
-    ]
-    return dataset[list(_SHARED)].assign(missed=xr.concat(missed, dataset["horizon"]))
 
 
 def beside_small_gaps(directory: Any, grid: dict[str, Any]) -> xr.Dataset:
@@ -83,11 +75,9 @@ def beside_small_gaps(directory: Any, grid: dict[str, Any]) -> xr.Dataset:
             axes: dict[str, Sequence[Value]] = {"prior": ["fixed_gap"], "gap": [2 / math.sqrt(T)]}
             played = evaluate_grid(policy.config, policy.agent, axes, baselines=RIVALS).squeeze(drop=True)
             missed = played["suff_fail_freq"].sel(round=half_horizon(T), drop=True)
-            own.append(played[list(_SHARED)].assign(missed=missed))
+            own.append(played.assign(missed=missed)[[*SHARED, "missed"]])
         rows.append(xr.concat(own, xr.Variable("seed", grid["seed"])))
-    found: xr.Dataset = xr.concat(rows, xr.Variable("horizon", grid["horizon"]))
-    found.attrs["regret"] = "pseudo"
-    return found
+    return xr.concat(rows, xr.Variable("horizon", grid["horizon"]))
 
 
 def described(dataset: xr.Dataset) -> dict[str, Any]:

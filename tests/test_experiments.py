@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from typing import Any
 
 import jax
@@ -20,12 +21,14 @@ from experiments import (
     comparison,
     encodings,
     growth,
+    horizon_by_arms,
     pretrain,
     regret_by_round,
     settings_regret,
     single_layer_weights,
     transfer,
 )
+from experiments.cells import joined, kept_rows
 from experiments.common import Options, Trained, mean_final_regrets, tuned_in_hindsight
 from rmft_jax.agents import FullInformationSingleLayer, Hedge, SingleLayer, catalogue, make_agents
 from rmft_jax.method.evaluation import evaluate
@@ -307,10 +310,48 @@ def test_the_script_of_the_single_layer_runs(tmp_path):
 
 @pytest.mark.slow
 def test_regret_over_trained_horizons_runs(tmp_path):
-    growth.main(Options(tmp_path, (0, 1), quick=True), horizons=(4, 8))
-    found = json.loads((tmp_path / "quick" / "growth.json").read_text())
+    growth.main(Options(tmp_path, (0, 1), quick=True), horizons=(4,))
+    path = tmp_path / "quick" / "growth.json"
+    first = json.loads(path.read_text())
+    assert not first["places"]
+    shutil.rmtree(tmp_path / "growth-quick")  # As on another machine.
+    growth.main(Options(tmp_path, (0, 1), quick=True), horizons=(8,))
+    found = json.loads(path.read_text())
+    assert all(row in found["cells"] for row in first["cells"])
     assert set(found["places"]["hard"]["rmft"]["regret"]) == {"4", "8"}
     assert all((tmp_path / "quick" / f"{name}.png").exists() for name in ("growth", "growth_hard"))
+
+
+@pytest.mark.slow
+def test_the_map_is_put_together_from_parts(tmp_path):
+    options, path = Options(tmp_path, (0, 1), quick=True), tmp_path / "quick" / "horizon_by_arms.json"
+    horizon_by_arms.main(options, horizons=(25,), num_arms=(2,))
+    first = json.loads(path.read_text())
+    assert set(first["ratio_to_gittins"]["2"]) == {"25"}
+    assert not path.with_suffix(".png").exists()
+    shutil.rmtree(tmp_path / "horizon_by_arms-quick")  # As on another machine.
+    horizon_by_arms.main(options, horizons=(25, 50), num_arms=(5,))
+    found = json.loads(path.read_text())
+    assert {K: list(row) for K, row in found["suff_fail_freq"].items()} == {"2": ["25"], "5": ["25", "50"]}
+    assert all(row in found["cells"] for row in first["cells"])
+    assert path.with_suffix(".png").exists()
+    with pytest.raises(SystemExit, match=r"need values of horizon_by_arms\.toml"):
+        horizon_by_arms.main(options, horizons=(26,))
+
+
+def test_parts_of_other_budgets_are_not_mixed(tmp_path):
+    path = tmp_path / "cells.json"
+    assert kept_rows(path, {"k": 1}) == []
+    path.write_text(json.dumps({"budget": {"k": 1}, "cells": [{"agent": "rmft"}]}))
+    assert kept_rows(path, {"k": 1}) == [{"agent": "rmft"}]
+    with pytest.raises(SystemExit, match=r"of the budget .* need "):
+        kept_rows(path, {"k": 2})
+
+
+def test_new_rows_replace_earlier_ones_of_their_name():
+    earlier = [{"T": 2, "agent": "a", "regret": 1.0}, {"T": 1, "agent": "a", "regret": 2.0}]
+    rows = joined(earlier, [{"T": 2, "agent": "a", "regret": 3.0}], ["T", "agent"])
+    assert [(row["T"], row["regret"]) for row in rows] == [(1, 2.0), (2, 3.0)]
 
 
 @pytest.mark.slow
