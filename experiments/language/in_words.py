@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 import xarray as xr
+from scipy import stats
 
 from experiments.common import RESULTS, Trained, describe_seeds, mean_final_regrets, provenance, train_seeds
 from experiments.language import pictures
@@ -30,6 +31,7 @@ from rmft_jax.method.presets import get_preset
 from rmft_jax.method.settings import RMFTConfig, RunConfig
 from rmft_jax.method.state import init, make_agent
 from rmft_jax.plotting import plot_training, save_figure
+from rmft_jax.problems import Stationary
 from rmft_jax.running.files import write_json
 from rmft_jax.running.trainer import RunKeys
 
@@ -121,6 +123,26 @@ def elsewhere(trained: Trained) -> dict[str, list[xr.Dataset]]:
     return found
 
 
+def least_in(config: RMFTConfig) -> float | None:
+    """What no policy goes below, where that is known."""
+    arms = config.environment
+    two = isinstance(arms, Stationary) and (arms.prior, arms.noise, arms.num_arms) == ("fixed_gap", "bernoulli", 2)
+    return least_regret(arms.gap, config.horizon) if two else None
+
+
+def least_regret(gap: float, horizon: int) -> float:
+    """The least regret at T of two Bernoulli arms with means (1 + gap) / 2 and (1 - gap) / 2, of which both are known.
+
+    Whichever arm is played, its reward says equally much about which is the better one: the log odds walk up with
+    probability p = (1 + gap) / 2 and down otherwise. So nobody learns faster, and the likelier arm is the best play: it
+    is wrong where the walk is below 0, and half of the time where it is 0.
+    """
+    p, wrong = (1 + gap) / 2, 0.0
+    for t in range(horizon):
+        wrong += stats.binom.cdf((t - 1) // 2, t, p) + (0.5 * stats.binom.pmf(t // 2, t, p) if t % 2 == 0 else 0.0)
+    return gap * float(wrong)
+
+
 def measured(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, Any]:
     """Per place the regret over training seeds, that of the rivals, and the answers that named no arm."""
     record = {}
@@ -168,6 +190,7 @@ def main() -> None:
             "what": what,
             "settings": changes,
             "places": measured(evaluations),
+            "least_regret": least_in(trained.config.rmft),
             "cost": trained.cost(),
             "provenance": provenance(trained.sweep),
         }
