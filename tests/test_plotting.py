@@ -289,8 +289,8 @@ def test_agents_without_a_panel_or_a_curve_are_named_and_can_be_asked_for(kind):
     assert others
     assert not shown & set(others)
     assert f"Not drawn: {', '.join(others)}." in figure.caption
-    asked = {"arms": "baselines", "difference": "relative_to"}[kind]
-    again: Any = plot_kind(kind, many, None, **{asked: others[:2]})
+    asked: dict[str, Any] = {{"arms": "baselines", "difference": "relative_to"}[kind]: others[:2]}
+    again: Any = plot_kind(kind, many, None, **asked)
     assert {row["agent"] for row in again.rows} >= set(others[:2])
     assert "Not drawn" not in again.caption
 

@@ -126,8 +126,9 @@ def elsewhere(trained: Trained) -> dict[str, list[xr.Dataset]]:
 def least_in(config: RMFTConfig) -> float | None:
     """What no policy goes below, where that is known."""
     arms = config.environment
-    two = isinstance(arms, Stationary) and (arms.prior, arms.noise, arms.num_arms) == ("fixed_gap", "bernoulli", 2)
-    return least_regret(arms.gap, config.horizon) if two else None
+    if not isinstance(arms, Stationary) or (arms.prior, arms.noise, arms.num_arms) != ("fixed_gap", "bernoulli", 2):
+        return None
+    return least_regret(arms.gap, config.horizon)
 
 
 def least_regret(gap: float, horizon: int) -> float:
