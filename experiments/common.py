@@ -166,9 +166,15 @@ def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, xr.Datas
 
 
 def over_seeds(regrets: Sequence[xr.DataArray]) -> xr.Dataset:
-    """Mean over training seeds and Student-t band; each seed has its own test scenarios, so it covers both."""
+    """Mean over training seeds and Student-t band; each seed has its own test scenarios, so it covers both.
+
+    Where regret is negative in no scenario, neither is the band.
+    """
     means = xr.concat([regret.mean("scenario") for regret in regrets], "seed")
-    return estimate_of(means.mean("seed"), t_interval(means.to_numpy()), f"Student-t over {len(regrets)} seeds")
+    found = estimate_of(means.mean("seed"), t_interval(means.to_numpy()), f"Student-t over {len(regrets)} seeds")
+    if min(float(regret.min()) for regret in regrets) >= 0:
+        found["low"] = found["low"].clip(0.0)
+    return found
 
 
 def describe_seeds(values: Sequence[float]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def draw(record: Mapping[str, Any]) -> DataFigure:
         for number, (name, part) in enumerate(record.items()):
             for shift, (place, (color, marker)) in enumerate(_MARKS.items()):
                 found, height = part["places"][place]["regret"], -number - 0.25 * shift
-                low, high = found["ci95"]
+                low, high = max(found["ci95"][0], 0.0), found["ci95"][1]  # As regret, which is never negative here.
                 told = place if number == 0 else ""
                 errors = [[found["mean"] - low], [high - found["mean"]]]
                 axes.errorbar(
@@ -44,6 +44,7 @@ def draw(record: Mapping[str, Any]) -> DataFigure:
             written.append({"part": name, "place": "trained contexts", "mean": found["mean"]})
         axes.set_yticks([-number - 0.125 for number in range(len(record))], [part["what"] for part in record.values()])
         axes.set_ylim(-len(record) + 0.35, 0.4)
+        axes.set_xlim(left=0.0)
         axes.tick_params(axis="y", labelsize="x-small")
         figure.supxlabel("pseudo-regret at T (reward units)")
         figure.legend(loc="outside upper center", ncols=2)
