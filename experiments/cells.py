@@ -14,10 +14,9 @@ import pandas as pd
 import xarray as xr
 
 from rmft_jax.config import Value
+from rmft_jax.statistics.estimates import TRAINED
 from rmft_jax.statistics.growth import half_horizon
 
-TRAINED = "rmft"
-"""The agent whose rows are of trained policies."""
 SHARED = ("final_regret", "final_regret_sem", "baseline_final_regret", "baseline_final_regret_sem")
 """What sweeps and evaluations over a grid both know of regret at T."""
 Row = dict[str, Any]
