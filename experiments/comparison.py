@@ -2,14 +2,16 @@
 
 Every row of a group is the same network on the same problem, with 100 iterations of M = 512 scenarios, L = 8 rollouts
 of each and 4 updates, unless its name says otherwise. The problem is five Bernoulli arms over 50 rounds, that of
-`full-information` the preset `fol`. A row is a sweep over training seeds, which all groups share that have it. Policies
-of one seed start from the same weights and share their test scenarios, so differences to a group's first row are paired
-by seed. An interrupted script goes on where it stopped. Writes `comparison_GROUP.json`, `.md`, `.png` and `.pdf` into
-`experiments/results`.
+`full-information` the preset `fol`. `limit` asks what takes the preset `mab` nearer to the optimum, at a quarter of its
+steps: 200 iterations of M = 512 and L = 16. A row is a sweep over training seeds, which all groups share that have it.
+Policies of one seed start from the same weights and share their test scenarios, so differences to a group's first row
+are paired by seed. An interrupted script goes on where it stopped. Writes `comparison_GROUP.json`, `.md`, `.png` and
+`.pdf` into `experiments/results`.
 
     python -m experiments.comparison GROUP [--only NAME ...] [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 
-with GROUP one of paper, rivals, controls, levers, full-information. `--only` trains some rows without writing anything.
+with GROUP one of paper, rivals, controls, levers, limit, full-information. `--only` trains some rows without writing
+anything.
 """
 
 from collections.abc import Container, Mapping
@@ -31,18 +33,6 @@ from rmft_jax.statistics.tables import markdown_table
 Changes = dict[str, Value]
 
 
-class Group(NamedTuple):
-    """Rows that stand in one table: what each changes of the common settings. The first is what others are compared to.
-
-    preset: the problem.
-    references: the classical agents beside the rows; the first three are drawn.
-    """
-
-    rows: dict[str, Changes]
-    preset: str = "mab-per-scenario"
-    references: tuple[str, ...] = ("thompson", "greedy", "posterior_index", "ucb1", "uniform")
-
-
 # Written out, though most are the preset's: the budget, which rows share unless they name another.
 COMMON: Changes = {
     "num_iterations": 100,
@@ -54,6 +44,29 @@ COMMON: Changes = {
     "branching": "uniform",
     "chunk_size": 10,
 }
+
+
+class Group(NamedTuple):
+    """Rows that stand in one table: what each changes of the common settings. The first is what others are compared to.
+
+    preset: the problem.
+    references: the classical agents beside the rows; the first three are drawn.
+    common: what all rows set that do not name it.
+    """
+
+    rows: dict[str, Changes]
+    preset: str = "mab-per-scenario"
+    references: tuple[str, ...] = ("thompson", "greedy", "posterior_index", "ucb1", "uniform")
+    common: Changes = COMMON
+
+    def settings(self, row: str, quick: bool = False) -> Changes:
+        """All that a row sets: what all share, and what it changes."""
+        override = {**self.common, **self.rows[row]}
+        if quick:  # No run is shorter than the time for which its player stays.
+            override["refresh_every"] = min(int(override.get("refresh_every", 1)), int(QUICK["num_iterations"]))
+        return override
+
+
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"k": 8}
 _PAPER: Changes = {**_WHOLE, "k": 4}
@@ -127,6 +140,18 @@ GROUPS: dict[str, Group] = {
             "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 200},
         }
     ),
+    "limit": Group(
+        {
+            "rmft": {},
+            "step size 4e-3": {"step_size": 4e-3},
+            "step size 8e-3": {"step_size": 8e-3},
+            "k = 2": {"k": 2},
+            "half M, twice the iterations": {"num_scenarios": 256, "num_iterations": 400, "num_minibatches": 2},
+        },
+        "mab",
+        ("gittins", "posterior_index", "thompson", "greedy"),
+        {"num_iterations": 200, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 10},
+    ),
     "full-information": Group(
         {
             "rmft": {},
@@ -148,7 +173,7 @@ GROUPS: dict[str, Group] = {
 
 @pinned()
 def main(
-    group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "full-information"]],
+    group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "limit", "full-information"]],
     options: tyro.conf.OmitArgPrefixes[Options],
     only: tuple[str, ...] = (),
 ) -> None:
@@ -164,9 +189,9 @@ def main(
         raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, chosen.rows))}")
     trained = {
         name: options.train(
-            slug(f"{chosen.preset} {name}"), chosen.preset, settings(changes, options.quick), chosen.references
+            slug(f"{chosen.preset} {name}"), chosen.preset, chosen.settings(name, options.quick), chosen.references
         )
-        for name, changes in chosen.rows.items()
+        for name in chosen.rows
         if not only or name in only
     }
     if only:
@@ -178,14 +203,6 @@ def main(
     with replacing(target.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)
-
-
-def settings(changes: Changes, quick: bool = False) -> Changes:
-    """All that a row sets: what all share, and what it changes."""
-    override = {**COMMON, **changes}
-    if quick:  # No run is shorter than the time for which its player stays.
-        override["refresh_every"] = min(int(override.get("refresh_every", 1)), int(QUICK["num_iterations"]))
-    return override
 
 
 def target_name(group: str) -> str:
