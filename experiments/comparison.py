@@ -32,7 +32,6 @@ from rmft_jax.statistics.tables import markdown_table
 
 Changes = dict[str, Value]
 
-
 # Written out, though most are the preset's: the budget, which rows share unless they name another.
 COMMON: Changes = {
     "num_iterations": 100,
