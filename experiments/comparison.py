@@ -149,7 +149,7 @@ GROUPS: dict[str, Group] = {
         },
         "mab",
         ("gittins", "posterior_index", "thompson", "greedy"),
-        {"num_iterations": 200, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 10},
+        common={"num_iterations": 200, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 10},
     ),
     "full-information": Group(
         {
