@@ -26,11 +26,11 @@ class InTransformers:
 
     Args:
       config: of the problem, and of how it is told. Adapters, which change nothing before training, are left out.
-      keep: whether keys and values stay from round to round, and dialogues that are told alike share those of the
-        rules; otherwise every round reads the whole text anew, and keeps a cache until its answer, like `generate`.
+
+    Keys and values stay from round to round, and dialogues that are told alike share those of the rules.
     """
 
-    def __init__(self, config: RMFTConfig, *, keep: bool):
+    def __init__(self, config: RMFTConfig):
         policy, problem = config.policy, config.problem()
         environment = problem.environment
         assert isinstance(policy, Text)
@@ -39,7 +39,8 @@ class InTransformers:
         self._tables = jax.tree.map(np.asarray, fixed["library"])
         self._size, self._alike = config.num_scenarios * config.num_rollouts, config.num_rollouts
         self._gap, self._horizon, self._room = float(environment.gap), config.horizon, policy.reasoning
-        self._end, self._rng, self._keep = policy.loaded.tokenizer.eos, np.random.default_rng(0), keep
+        self._end, self._temperature = policy.loaded.tokenizer.eos, config.temperature
+        self._rng = np.random.default_rng(0)
         file = find_smollm2()
         load = transformers.AutoModelForCausalLM.from_pretrained
         self._model: Any = load(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
@@ -54,16 +55,14 @@ class InTransformers:
         ask, names = tables.ask[telling], tables.answers[telling]
         cue = tables.think[telling] if self._room else ask
         stops = np.stack([first_token(ask), np.full(size, self._end)], axis=1)
-        texts, news, after = _Texts(self._model, tables.intro, telling, share=self._keep), cue, cue
+        texts, news, after = _Texts(self._model, tables.intro, telling), cue, cue
         for _ in range(self._horizon):
-            if not self._keep:
-                texts.forget()
             logits = texts.read(news)
             if self._room:
-                texts.write(logits, stops, self._room)
+                texts.write(logits, stops, self._room, self._temperature)
                 logits = texts.read(ask)
             arms = logits.gather(1, torch.as_tensor(names[:, :, 0], dtype=torch.long))
-            action = torch.multinomial(arms.softmax(-1), 1)[:, 0].numpy()
+            action = torch.multinomial((arms / self._temperature).softmax(-1), 1)[:, 0].numpy()
             paid = rng.random(size) < 0.5 + np.where(action == best, self._gap, -self._gap) / 2
             told = tables.told[telling, action, paid.astype(int)]
             after = np.concatenate([names[np.arange(size), action], told], axis=1)
@@ -76,36 +75,28 @@ class _Texts:
 
     Args:
       model: of `transformers`.
-      intros: rules of every telling.
+      intros: rules of every telling, read here once for all texts that begin with them.
       telling: `[B]` which rules each text begins with.
-      share: whether the rules are read here, once for all texts that begin with them.
     """
 
-    def __init__(self, model: Any, intros: Int[np.ndarray, "S I"], telling: Int[np.ndarray, "B"], *, share: bool):
-        self._model, self._cache, self._text = model, _NOTHING, intros[telling]
-        self._real: Bool[np.ndarray, "B n"] = np.zeros((len(telling), 0), bool)
+    def __init__(self, model: Any, intros: Int[np.ndarray, "S I"], telling: Int[np.ndarray, "B"]):
+        self._model, self._cache = model, _NOTHING
+        self._real: Bool[np.ndarray, "B n"] = np.zeros((len(intros), 0), bool)
+        self._feed(intros)
+        self._cache.batch_select_indices(torch.as_tensor(telling))
+        self._real = self._real[telling]
         self.tokens = 0
-        if share:
-            self._real = np.zeros((len(intros), 0), bool)
-            self._feed(intros)
-            self._cache.batch_select_indices(torch.as_tensor(telling))
-            self._real = self._real[telling]
-
-    def forget(self) -> None:
-        """Drops the cache."""
-        self._cache, self._real = _NOTHING, self._real[:, :0]
 
     def read(self, rows: Int[np.ndarray, "B N"]) -> Float[Tensor, "B V"]:
         """Adds tokens; logits of what comes next."""
-        self._text = np.concatenate([self._text, rows], axis=1)
         self.tokens += int((rows != EMPTY).sum())
-        return self._feed(self._text if self._cache is _NOTHING else rows)
+        return self._feed(rows)
 
-    def write(self, logits: Float[Tensor, "B V"], stops: Int[np.ndarray, "B E"], room: int) -> None:
+    def write(self, logits: Float[Tensor, "B V"], stops: Int[np.ndarray, "B E"], room: int, temperature: float) -> None:
         """Draws tokens until each text has met what ends it, and reads them."""
         over = np.zeros(len(stops), bool)
         for _ in range(room):
-            token = torch.multinomial(logits.softmax(-1), 1).numpy()
+            token = torch.multinomial((logits / temperature).softmax(-1), 1).numpy()
             over |= (token == stops).any(axis=1)
             if over.all():
                 return
@@ -121,9 +112,9 @@ class _Texts:
             input_ids=torch.as_tensor(np.maximum(rows, 0), dtype=torch.long),
             attention_mask=torch.as_tensor(real, dtype=torch.long),
             position_ids=torch.as_tensor(positions, dtype=torch.long),
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        self._cache, self._real = out.past_key_values, real
+        self._cache, self._real = out.cache, real
         return out.logits[:, -1]

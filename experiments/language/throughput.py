@@ -63,11 +63,7 @@ def measured(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
     from experiments.language.in_transformers import InTransformers
 
     config = get_preset("text-smollm2").replace(num_scenarios=16, branching="none", **changes).rmft
-    package = Package(config)
-    rivals = {
-        "transformers, cache kept": InTransformers(config, keep=True),
-        "transformers, each round anew": InTransformers(config, keep=False),
-    }
+    package, rivals = Package(config), {"transformers": InTransformers(config)}
     tasks = {"rmft_jax": package.rollout} | {name: one.rollout for name, one in rivals.items()}
     seconds = interleaved(tasks, repeats, 1.0)
     tokens = {"rmft_jax": package.count()} | {name: one.tokens for name, one in rivals.items()}

@@ -342,9 +342,10 @@ class LanguageAgent:
 
         def step(carry: Any, slot: Array) -> tuple[Any, tuple[Array, Array]]:
             state, hidden, over = carry
-            log_probs = jax.nn.log_softmax(logits_of(self.shapes, weights, hidden) / self.temperature)
-            token = jax.random.categorical(jax.random.fold_in(key, slot), log_probs)
-            drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, log_probs[token])
+            probs = jax.nn.softmax(logits_of(self.shapes, weights, hidden) / self.temperature)
+            # One uniform number, where `categorical` draws noise for every token of the vocabulary.
+            token = jax.random.choice(jax.random.fold_in(key, slot), len(probs), p=probs)
+            drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, jnp.log(probs[token]))
             over = over | is_any(token, ends)
             hidden, state = self._feed(weights, state, jnp.where(over, EMPTY, token)[None], slot)
             return (state, hidden, over), drawn

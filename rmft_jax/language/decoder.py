@@ -8,6 +8,7 @@ the tokens before.
 
 import dataclasses
 import math
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -19,8 +20,7 @@ from rmft_jax.config import Params, ScalarKey
 
 Cache = Any
 """Keys and values of all layers: for each a pair `[G, S, h]`; of deep decoders one pair `[L, G, S, h]`."""
-# Up to so many layers are compiled one by one, with caches that are written in place; beyond them a block is compiled
-# once, and caches are copied, which costs little beside larger weights.
+# Up to so many layers are compiled one by one; beyond them a block is compiled once, and takes its layer of the cache.
 _UNROLLED = 8
 
 
@@ -128,23 +128,33 @@ def run(
     dtype = params["embed"].dtype
     x_NxD = params["embed"][tokens].astype(dtype)
     rotary = rotary_table(config, positions)
-    penalty_NxS = jnp.where(visible, 0.0, -jnp.inf).astype(jnp.float32)
+    if cache is not None:
+        visible = _apart(visible, start)
+    penalty_NxM = jnp.where(visible, 0.0, -jnp.inf).astype(jnp.float32)
 
-    def block(x_NxD: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
-        weights, past = layer
-        mixed, kept = _attend(config, weights, x_NxD, rotary, penalty_NxS, past, start)
+    def block(x_NxD: Array, weights: Any, past: Any) -> tuple[Array, tuple[Array, Array]]:
+        mixed, new = _attend(config, weights, x_NxD, rotary, penalty_NxM, past)
         x_NxD = x_NxD + mixed
-        return x_NxD + _mlp(config, weights, x_NxD), kept
+        return x_NxD + _mlp(config, weights, x_NxD), new
+
+    def numbered(x_NxD: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
+        weights, number = layer
+        # Scanned over, a cache of many dialogues would be turned about for every call.
+        past = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, keepdims=False), cache)
+        return block(x_NxD, weights, past)
 
     if config.num_layers <= _UNROLLED:
-        past, cache = cache, []
+        new = []
         for layer in range(config.num_layers):
             weights = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["layers"])
-            x_NxD, kept = block(x_NxD, (weights, None if past is None else past[layer]))
-            cache.append(kept)
+            x_NxD, kept = block(x_NxD, weights, None if cache is None else cache[layer])
+            new.append(kept)
     else:
-        x_NxD, cache = jax.lax.scan(block, x_NxD, (params["layers"], cache))
-    return rms_norm(x_NxD, params["norm"], config.norm_eps), cache
+        x_NxD, new = jax.lax.scan(numbered, x_NxD, (params["layers"], jnp.arange(config.num_layers)))
+    if cache is not None:
+        write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=-2)
+        new = jax.tree.map(lambda old, new: write(old, new.astype(old.dtype)), cache, new)
+    return rms_norm(x_NxD, params["norm"], config.norm_eps), new
 
 
 def logits_of(config: DecoderConfig, params: Any, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
@@ -205,29 +215,39 @@ def linear(weights: Any, name: str, x: Float[Array, "N a"]) -> Float[Array, "N b
     return y
 
 
+def _apart(visible: Bool[Array, "N S"], start: Int[Array, ""] | int) -> Bool[Array, "N S+N"]:
+    """Which slots each token reads of those that were filled before, and then which of the new tokens."""
+    num_new, slots = len(visible), jnp.arange(visible.shape[1])
+    earlier = visible & ((slots < start) | (slots >= start + num_new))[None, :]
+    return jnp.concatenate([earlier, jax.lax.dynamic_slice_in_dim(visible, start, num_new, axis=1)], axis=1)
+
+
 def _attend(
-    config: DecoderConfig, weights: Any, x_NxD: Array, rotary: Any, penalty_NxS: Array, past: Any, start: Any
+    config: DecoderConfig, weights: Any, x_NxD: Array, rotary: Any, penalty_NxM: Array, past: Any
 ) -> tuple[Array, tuple[Array, Array]]:
-    h, G = config.head_size, config.num_kv_heads
+    """What the tokens read from the past, if there is one, and from each other; and their keys and values.
+
+    Both are attended to apart: tokens that were first written into the cache would have all of it copied in each layer.
+    """
+    N, h, G = len(x_NxD), config.head_size, config.num_kv_heads
     normed = rms_norm(x_NxD, weights["attention_norm"], config.norm_eps)
-    q_NxHxh, k_NxGxh, v_NxGxh = (linear(weights, name, normed).reshape(len(x_NxD), -1, h) for name in "qkv")
+    q_NxHxh, k_NxGxh, v_NxGxh = (linear(weights, name, normed).reshape(N, -1, h) for name in "qkv")
     if config.qk_norm:
         q_NxHxh = rms_norm(q_NxHxh, weights["q_norm"], config.norm_eps)
         k_NxGxh = rms_norm(k_NxGxh, weights["k_norm"], config.norm_eps)
     q_NxHxh, k_NxGxh = _rotated(q_NxHxh, rotary), _rotated(k_NxGxh, rotary)
-    k_GxSxh, v_GxSxh = k_NxGxh.swapaxes(0, 1), v_NxGxh.swapaxes(0, 1)
-    if past is not None:
-        k_GxSxh, v_GxSxh = (
-            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
-            for old, new in zip(past, (k_GxSxh, v_GxSxh), strict=True)
-        )
+    new = k_NxGxh.swapaxes(0, 1), v_NxGxh.swapaxes(0, 1)
+    parts = [new] if past is None else [past, new]
     # J query heads in a row share a key-value head. Heads lead, so that the products read memory in order.
-    q_GxJNxh = q_NxHxh.reshape(len(x_NxD), G, -1, h).transpose(1, 2, 0, 3).reshape(G, -1, h) / math.sqrt(h)
-    scores = jnp.einsum("gmh,gsh->gms", q_GxJNxh, k_GxSxh, preferred_element_type=jnp.float32)
-    attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxS.shape) + penalty_NxS[None, None], axis=-1)
+    q_GxJNxh = q_NxHxh.reshape(N, G, -1, h).transpose(1, 2, 0, 3).reshape(G, -1, h) / math.sqrt(h)
+    product = partial(jnp.einsum, "gmh,gsh->gms", preferred_element_type=jnp.float32)
+    scores = jnp.concatenate([product(q_GxJNxh, keys) for keys, _ in parts], axis=-1)
+    attention = jax.nn.softmax(scores.reshape(G, -1, *penalty_NxM.shape) + penalty_NxM[None, None], axis=-1)
     attention = attention.astype(x_NxD.dtype).reshape(scores.shape)
-    mixed = jnp.einsum("gms,gsh->gmh", attention, v_GxSxh).reshape(G, -1, len(x_NxD), h)
-    return linear(weights, "o", mixed.transpose(2, 0, 1, 3).reshape(len(x_NxD), -1)), (k_GxSxh, v_GxSxh)
+    shares = jnp.split(attention, [attention.shape[-1] - N] * (len(parts) - 1), axis=-1)
+    mixed = [jnp.einsum("gms,gsh->gmh", share, values) for share, (_, values) in zip(shares, parts, strict=True)]
+    mixed = reduce(jnp.add, mixed)
+    return linear(weights, "o", mixed.reshape(G, -1, N, h).transpose(2, 0, 1, 3).reshape(N, -1)), new
 
 
 def _mlp(config: DecoderConfig, weights: Any, x_NxD: Array) -> Array:
