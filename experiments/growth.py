@@ -30,7 +30,7 @@ from rmft_jax.sweeps.store import SweepDirectory
 
 RIVALS = ("gittins", "posterior_index", "thompson", "ucb1", "uniform")
 BUDGET: dict[str, Value] = {"num_iterations": 400, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 20}
-"""Of every horizon: a tenth of the env-steps of `mab` at T = 50."""
+"""Of every horizon: half of the env-steps of `mab` at T = 50."""
 DIMS = ("horizon", "seed")
 
 
