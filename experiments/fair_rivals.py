@@ -103,14 +103,16 @@ def train(part: Part, group: Group, options: Options) -> dict[str, Trained]:
 def in_equal_time(rows: Mapping[str, Changes], trained: Mapping[str, Trained]) -> dict[str, Changes]:
     """Rows with as many iterations as fit in the time of the first, in whole chunks, at least one."""
     seconds = {name: np.mean(one.per_seed("wall_seconds")) for name, one in trained.items()}
-    first, chunk = next(iter(trained.values())).config, next(iter(trained.values())).config.chunk_size
-    chunks = first.rmft.num_iterations / chunk
-    fitting = {name: max(1, round(chunks * seconds["rmft"] / seconds[name])) for name in rows}
-    return {name: {**changes, "num_iterations": chunk * fitting[name]} for name, changes in rows.items()}
+    config = trained["rmft"].config
+    chunks = {name: config.rmft.num_iterations / config.chunk_size * seconds["rmft"] / seconds[name] for name in rows}
+    return {
+        name: {**changes, "num_iterations": config.chunk_size * max(1, round(chunks[name]))}
+        for name, changes in rows.items()
+    }
 
 
 def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
-    """What the comparisons tell; whether a row is level with the first; and the last iterate on validation scenarios."""
+    """What the comparisons tell; whether a row is level with the first; the last iterate on validation scenarios."""
     found = describe(trained, group)
     margin = MARGIN * next(iter(found["rows"].values()))["regret"]["mean"]
     for name, row in found["rows"].items():

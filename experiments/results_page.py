@@ -148,6 +148,18 @@ def regret_parts(name: str) -> str:
     return markdown_table((*head, "missed", "by a gap of 0.05 or more", "by 0.1 or more", "median gap"), rows)
 
 
+def growth(place: str) -> str:
+    """Regret at every horizon that policies were trained at, and the two laws fitted to it."""
+    found, rows = result("growth")["places"][place], []
+    for name, agent in found.items():
+        laws = [
+            {"mean": law["value"], "ci95": [law["low"], law["high"]]} for law in (agent["exponent"], agent["slope"])
+        ]
+        rows.append([label(name), *map(interval, (*agent["regret"].values(), *laws))])
+    head = ("agent", *(f"T = {T}" for T in found["rmft"]["regret"]), "β of `c T^β`", "b of `a + b log T`")
+    return markdown_table(head, rows)
+
+
 def comparison(group: str) -> str:
     """The table of `experiments.comparison`, with a star at what Holm's correction over all its tables leaves."""
     names = {name.removeprefix(f"{group}/") for name in surviving() if name.startswith(f"{group}/")}
@@ -217,6 +229,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gap_easy": lambda: agents("mab_k5", "fixed_gap_easy"),
     "fol": lambda: agents("fol", "fol", exponents=True),
     "nsmab": lambda: agents("nsmab", "nsmab", exponents=True),
+    "growth": lambda: growth("uniform"),
+    "growth_hard": lambda: growth("hard"),
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
     **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},

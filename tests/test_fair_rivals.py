@@ -1,0 +1,109 @@
+"""The comparison in which every method has its own step size."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from experiments import fair_rivals
+from experiments.common import Options, Trained
+from experiments.comparison import Group
+from rmft_jax.method.fine_tuning import GradientSteps
+from rmft_jax.method.settings import RMFTConfig, RunConfig
+from rmft_jax.running.weights import TrainedPolicy
+from rmft_jax.sweeps.spec import Sweep
+
+
+def config_of(changes: dict[str, Any]) -> RunConfig:
+    return Sweep("mab", override=changes).expand()[0].config
+
+
+def budget(config: RMFTConfig) -> tuple[object, ...]:
+    update = config.update
+    assert isinstance(update, GradientSteps)
+    updates = config.num_iterations * update.num_epochs * update.num_minibatches
+    steps = config.num_iterations * config.num_scenarios * config.num_rollouts * config.horizon
+    return config.environment, config.policy, steps, updates
+
+
+@pytest.mark.parametrize("common", [fair_rivals.BUDGET, {}])
+def test_all_methods_have_one_budget(common):
+    configs = [config_of({**common, **changes}).rmft for changes in fair_rivals.METHODS.values()]
+    assert len({budget(config) for config in configs}) == 1
+    assert len(set(configs)) == len(configs)
+    assert configs[0] == config_of(common).rmft
+
+
+def test_tuning_has_seeds_of_its_own():
+    assert not set(fair_rivals.TUNING_SEEDS) & set(fair_rivals._SEEDS.seeds)
+    preset = config_of({}).rmft.update
+    assert isinstance(preset, GradientSteps)
+    assert preset.step_size in fair_rivals.STEP_SIZES[1:-1]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=10, unique=True), st.floats(0.01, 2.0))
+def test_equivalence_is_an_interval_within_the_margin(differences, margin):
+    values = np.asarray(differences)
+    spread = values.std(ddof=1) / np.sqrt(len(values))
+    t = min(margin - values.mean(), margin + values.mean()) / spread
+    found = fair_rivals.equivalence_p_value(differences, margin)
+    assert found == pytest.approx(stats.t.sf(t, len(values) - 1), abs=1e-9)
+    # The same as that the 90% interval lies within the margin.
+    half = stats.t.ppf(0.95, len(values) - 1) * spread
+    assert (found < 0.05) == (abs(values.mean()) + half < margin)
+
+
+def trained(seconds: float, changes: dict[str, Any]) -> Trained:
+    """What a sweep over two seeds would have left."""
+    per_seed = {
+        "final_regret": ("seed", [4.0, 5.0]),
+        "validation_regret": (("seed", "validation_iteration"), [[9.0, 4.0, 6.0], [9.0, 5.0, 7.0]]),
+        "suff_fail_freq": (("seed", "round"), np.full((2, 50), 0.5)),
+        "best_iteration": ("seed", [50.0, 50.0]),
+        "wall_seconds": ("seed", [seconds] * 2),
+        "baseline_final_regret": (("seed", "agent"), [[6.0], [6.0]]),
+    }
+    sweep = xr.Dataset(per_seed, {"seed": [0, 1], "round": np.arange(1, 51), "agent": ["thompson"]})
+    agent: Any = None
+    return Trained(sweep, [TrainedPolicy(agent, config_of({**fair_rivals.BUDGET, **changes}), "mab", {})] * 2)
+
+
+def test_who_is_slow_has_fewer_iterations_in_equal_time():
+    rows = {name: fair_rivals.METHODS[name] for name in ("rmft", "GRPO", "DPT, own play")}
+    measured = {"rmft": trained(60.0, {}), "GRPO": trained(125.0, {}), "DPT, own play": trained(40.0, {})}
+    found = fair_rivals.in_equal_time(rows, measured)
+    assert {name: row["num_iterations"] for name, row in found.items()} == {
+        "rmft": 100,
+        "GRPO": 50,
+        "DPT, own play": 150,
+    }
+    assert found["GRPO"].items() >= rows["GRPO"].items()
+    very_slow = fair_rivals.in_equal_time(rows, {**measured, "GRPO": trained(1e6, {})})
+    assert very_slow["GRPO"]["num_iterations"] == 10
+
+
+def test_the_last_iterate_is_not_the_chosen_checkpoint():
+    group = Group({"rmft": {}, "GRPO": fair_rivals.METHODS["GRPO"]}, "mab", ("thompson",), fair_rivals.BUDGET)
+    found = fair_rivals.described({name: trained(60.0, group.rows[name]) for name in group.rows}, group)
+    assert found["rows"]["GRPO"]["last_on_validation"]["seeds"] == [6.0, 7.0]
+    assert found["rows"]["GRPO"]["regret"]["seeds"] == [4.0, 5.0]
+
+
+def test_equal_time_needs_the_seconds_of_equal_steps():
+    with pytest.raises(SystemExit, match="got --parts seconds"):
+        fair_rivals.main(Options(), parts=("seconds",))
+
+
+@pytest.mark.slow
+def test_it_runs(tmp_path):
+    fair_rivals.main(Options(tmp_path, (0, 1), quick=True))
+    found = json.loads((tmp_path / "quick" / "fair_rivals.json").read_text())
+    for part in ("steps", "seconds", "long"):
+        assert set(found[part]["rows"]) == set(fair_rivals.METHODS)
+        assert (tmp_path / "quick" / f"fair_rivals_{part}.png").exists()
+    assert set(found["tuning"]["rmft"]["regret"]) == {"0.0005", "0.001", "0.002", "0.004", "0.008"}
