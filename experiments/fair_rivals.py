@@ -124,7 +124,7 @@ def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
 
 def equivalence_p_value(differences: Sequence[float], margin: float) -> float:
     """Of the hypothesis that the mean difference is at least `margin` to either side."""
-    sides = (
+    sides: Any = (
         stats.ttest_1samp(differences, -margin, alternative="greater"),
         stats.ttest_1samp(differences, margin, alternative="less"),
     )
