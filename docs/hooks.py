@@ -52,7 +52,8 @@ ALSO = {
 
 _FENCE = re.compile(r"^(```+)[^`\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(\))")
-_COMMENT = re.compile(r"^<!--.*?-->\n|<!--.*?-->", re.DOTALL | re.MULTILINE)
+# On a line of its own with the line's end, which must be that of the comment: others may follow in the same line.
+_COMMENT = re.compile(r"^<!--(?:(?!-->).)*-->\n|<!--.*?-->", re.DOTALL | re.MULTILINE)
 
 
 # ---- pages and their links

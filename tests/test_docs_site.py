@@ -98,6 +98,23 @@ def test_links_are_put_right():
     )
 
 
+def test_nothing_but_comments_is_taken_out():
+    text = "by seed\n<!--= file a -->3.13<!-- --> where\n\n## Kept\n\n"
+    text += "<!-- table -->\n| a |\n<!-- /table -->\nend <!--= b -->2<!-- -->\n"
+    assert hooks.as_on_site(text, "results.md") == "by seed\n3.13 where\n\n## Kept\n\n| a |\nend 2\n"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_heading_is_on_the_site(page):
+    def headings(text):
+        kept = []
+        hooks.outside_code(text, lambda part: kept.append(part) or part)
+        return re.findall(r"^#+ .*$", "".join(kept), re.MULTILINE)
+
+    text = page.read_text(encoding="utf-8")
+    assert headings(hooks.as_on_site(text, page.name)) == headings(text)
+
+
 def test_formulas_are_marked_for_the_builder():
     assert hooks.with_mathematics("> a $`x_1\n> + 2`$ b\n```sh\n$`no`$\n```\n") == (
         "> a `#!math x_1 + 2` b\n```sh\n$`no`$\n```\n"
