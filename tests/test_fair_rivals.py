@@ -40,7 +40,7 @@ def test_all_methods_have_one_budget(common):
 
 
 def test_tuning_has_seeds_of_its_own():
-    assert not set(fair_rivals.TUNING_SEEDS) & set(fair_rivals._SEEDS.seeds)
+    assert not set(fair_rivals.TUNING_SEEDS) & set(fair_rivals.DEFAULTS.seeds)
     preset = config_of({}).rmft.update
     assert isinstance(preset, GradientSteps)
     assert preset.step_size in fair_rivals.STEP_SIZES[1:-1]
@@ -97,6 +97,19 @@ def test_the_last_iterate_is_not_the_chosen_checkpoint():
 def test_equal_time_needs_the_seconds_of_equal_steps():
     with pytest.raises(SystemExit, match="got --parts seconds"):
         fair_rivals.main(Options(), parts=("seconds",))
+
+
+def test_fresh_seeds_are_not_those_of_tuning():
+    with pytest.raises(SystemExit, match="got --seeds 101, need others"):
+        fair_rivals.main(Options(seeds=(0, 101)))
+
+
+def test_parts_stay_while_tuning_says_the_same(tmp_path):
+    path, tuned = tmp_path / "fair_rivals.json", {"rmft": {"step_size": 0.002}}
+    assert fair_rivals.earlier_parts(path, tuned) == {}
+    path.write_text(json.dumps({"tuning": tuned, "steps": {"rows": {}}}))
+    assert "steps" in fair_rivals.earlier_parts(path, tuned)
+    assert fair_rivals.earlier_parts(path, {"rmft": {"step_size": 0.004}}) == {}
 
 
 @pytest.mark.slow

