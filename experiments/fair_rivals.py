@@ -25,7 +25,7 @@ from experiments.common import QUICK, Options, Trained, describe_seeds, provenan
 from experiments.comparison import Changes, Group, describe, draw, slug, table
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
-from rmft_jax.plotting.style import DataFigure, column_figure, value_styles
+from rmft_jax.plotting.style import DataFigure, column_figure, legend_above, value_styles
 from rmft_jax.running.files import write_json
 from rmft_jax.sweeps.spec import Sweep
 
@@ -149,7 +149,7 @@ def equivalence_p_value(differences: Sequence[float], margin: float) -> float:
 def draw_tuning(tuned: Mapping[str, Mapping[str, Any]]) -> DataFigure:
     """Regret of each method over its step sizes, the chosen one filled."""
     styles, written = value_styles(list(tuned)), []
-    with column_figure(2.8) as (figure, axes):
+    with column_figure(3.8) as (figure, axes):
         for name, found in tuned.items():
             label, color, line = styles[name]
             means = [one["mean"] for one in found["regret"].values()]
@@ -163,7 +163,7 @@ def draw_tuning(tuned: Mapping[str, Mapping[str, Any]]) -> DataFigure:
         axes.set_xticks(STEP_SIZES, [f"{size:g}" for size in STEP_SIZES])
         axes.set_yticks(ticks := [4, 5, 6, 8, 12, 16], [str(tick) for tick in ticks])
         axes.minorticks_off()
-        figure.legend(loc="outside upper center", ncols=2)
+        legend_above(figure, [axes], columns=1)
         figure.rows, figure.caption = written, "Means over three training seeds; points: the step size that stays."
         return figure
 
