@@ -1,9 +1,9 @@
 """RMFT on the stationary bandit: five arms over 50 and 100 rounds, and two arms beside the exact Bayes optimum.
 
-Trains a preset on three seeds, `mab` beside `mab-plain`, the paper's whole-trajectory selection, and gathers the final
-evaluations, with the posterior index tuned in hindsight on the very scenarios of the comparison. The policies of
-`mab-k5` also play instances with a fixed gap, never seen in training. An interrupted script goes on where it stopped.
-Writes `mab_regret.json`, `.png` and `.pdf`, or those of the other presets, into `experiments/results`.
+Trains a preset on three seeds and gathers the final evaluations, with the posterior index tuned in hindsight on the
+very scenarios of the comparison. The policies of `mab-k5` also play instances with a fixed gap, never seen in training.
+An interrupted script goes on where it stopped. Writes `mab_regret.json`, `.png` and `.pdf`, or those of the other
+presets, into `experiments/results`.
 
     python -m experiments.bandit_regret mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
@@ -32,7 +32,6 @@ from rmft_jax.running.weights import TrainedPolicy
 from rmft_jax.sweeps.generalization import evaluate_grid
 
 TUNED = ("posterior_index",)
-BESIDE = {"mab": {"rmft_plain": "mab-plain"}}
 INSTANCES = {"mab-k5": ("fixed_gap_hard", "fixed_gap_easy")}
 
 
@@ -47,24 +46,18 @@ def main(
       preset: what to train.
       options: those of every script.
     """
-    presets = {"rmft": preset, **BESIDE.get(preset, {})}
-    trained = {agent: options.train(name) for agent, name in presets.items()}
-    evaluations = {agent: one.evaluations() for agent, one in trained.items()}
-    curves, policies = curves_of(evaluations), trained["rmft"].policies
+    trained = options.train(preset)
+    evaluations, policies = trained.evaluations(), trained.policies
+    curves = curves_of({"rmft": evaluations})
     tuned = [tuned_in_hindsight(policy.config, TUNED) for policy in policies]
-    # A trained policy is in its own evaluations, a classical agent in those of all.
-    met = {name: (evaluations[name], "rmft") if name in presets else (evaluations["rmft"], name) for name in curves}
     result = {
         "preset": preset,
         "seeds": list(options.seeds),
-        **provenance(trained["rmft"].sweep),
+        **provenance(trained.sweep),
         "agents": final_regrets(curves),
-        "suff_fail_freq": {name: missed_best_arm(*played) for name, played in met.items()},
+        "suff_fail_freq": {name: missed_best_arm(evaluations, name) for name in curves},
         "tuned_in_hindsight": tuned,
-        "trained": {
-            name: {"ratio_to": ratios(evaluations[agent], tuned), **trained[agent].cost()}
-            for agent, name in presets.items()
-        },
+        "trained": {"ratio_to": ratios(evaluations, tuned), **trained.cost()},
         "instances": {name: instance(name, policies) for name in INSTANCES.get(preset, ())},
     }
     # What knows the rewards is in the numbers only: a figure holds eight curves.

@@ -46,7 +46,6 @@ from rmft_jax.sweeps.spec import Sweep
 
 TUNED = "_tuned"
 """Ends the name of an agent whose constants were tuned, on scenarios of their own."""
-_POLICIES = {"mab": "rmft", "mab-k2": "rmft", "mab-k5": "rmft", "mab-plain": "rmft_plain"}
 _TITLES = {
     "mab-k2": "K = 2, T = 50",
     "mab": "K = 5, T = 50",
@@ -75,14 +74,11 @@ def main(
     seeds = recorded["seeds"]
     configs = [Sweep(preset, override={"seed": seed}).expand()[0].config for seed in seeds]
     problem, count = configs[0].rmft.problem(), configs[0].num_test_scenarios
-    trained = recorded["trained"]
-    several = {"rmft": trained} if "ratio_to" in trained else {_POLICIES[name]: one for name, one in trained.items()}
-    policies = {name: found["ratio_to"] for name, found in several.items()}
-    problems = {preset: beside(problem, seeds, count, policies)}
+    problems = {preset: beside(problem, seeds, count, recorded["trained"]["ratio_to"])}
     for instance, found in recorded.get("instances", {}).items():
         environment = dataclasses.replace(get_environment(instance), num_arms=problem.num_arms)
         other = Problem(environment, problem.horizon)
-        problems[instance] = beside(other, seeds, count, {"rmft": found["ratio_to"]})
+        problems[instance] = beside(other, seeds, count, found["ratio_to"])
     result = {
         "policies": f"{name}_regret.json",
         "seeds": seeds,
@@ -93,16 +89,14 @@ def main(
     write(results / f"beside_{name}", result, draw(problems))
 
 
-def beside(
-    problem: Problem, seeds: Sequence[int], count: int, recorded: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def beside(problem: Problem, seeds: Sequence[int], count: int, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What policies have relative to every agent, seed by seed on the same scenarios.
 
     Args:
       problem: what was played.
       seeds: of the policies, and so of their scenarios.
       count: scenarios of each.
-      recorded: by policy, the ratios of its regret to that of agents that were played before.
+      recorded: the ratios of their regret to that of agents that were played before.
     """
     agents: dict[str, Agent] = make_agents(problem)
     free = {name: agent for name, agent in agents.items() if AGENTS[name].grids}
@@ -110,7 +104,6 @@ def beside(
     agents |= {name + TUNED: agent for name, agent in tuned.items()}
     played = [evaluate(agents, problem, num_scenarios=count, key=RunKeys.create(seed).test) for seed in seeds]
     means = [mean_final_regrets(one) for one in played]
-    own = {policy: regrets_of(ratios, means) for policy, ratios in recorded.items()}
     pooled = scenario_curves(xr.concat([one["regret"].isel(round=[-1]) for one in played], dim="scenario"))
     rivals = {name: float(np.mean([one[name] for one in means])) for name in agents if name not in HINDSIGHT}
     least = optimum(problem)
@@ -121,7 +114,7 @@ def beside(
         "exponents": {name: exponent(played, name) for name in agents},
         "strongest": min(rivals, key=lambda name: rivals[name]),
         "optimum": least,
-        "policies": {policy: compared(regrets, means, least) for policy, regrets in own.items()},
+        "policies": {"rmft": compared(regrets_of(recorded, means), means, least)},
     }
 
 
