@@ -1,12 +1,12 @@
 """Which way of fine-tuning is best where each has its own step size? RMFT, policy gradients, DPT and distillation.
 
-Every method trains the network of `mab` on its problem, five Bernoulli arms over 50 rounds, with L = 16 rollouts. In
-`tuning` each tries the same step sizes on three seeds of its own; the one of least regret stays. Then come fresh seeds:
-`steps` gives all 20 million environment steps, `seconds` the time that RMFT takes for those, by what `steps` measured,
-and `long` all steps of `mab`, to half of the seeds. Differences to RMFT are paired by seed, with intervals, and tested
-for being less than a twentieth of its regret (two one-sided t-tests; Schuirmann 1987). An interrupted script goes on
-where it stopped. Writes `fair_rivals.json`, in which parts stay that are not asked for as long as tuning chose the
-same, and a figure for each part into `experiments/results`.
+Every method trains one network, told of its arms in a list, on the problem of `mab`, five Bernoulli arms over 50
+rounds, with L = 16 rollouts. In `tuning` each tries the same step sizes on three seeds of its own; the one of least
+regret stays. Then come fresh seeds: `steps` gives all 20 million environment steps, `seconds` the time that RMFT takes
+for those, by what `steps` measured, and `long` all steps of `mab`, to half of the seeds. Differences to RMFT are paired
+by seed, with intervals, and tested for being less than a twentieth of its regret (two one-sided t-tests; Schuirmann
+1987). An interrupted script goes on where it stopped. Writes `fair_rivals.json`, in which parts stay that are not asked
+for as long as tuning chose the same, and a figure for each part into `experiments/results`.
 
     python -m experiments.fair_rivals [--parts steps seconds long] [--runs DIR] [--seeds 0 ... 9] [--quick] [--ray]
 """
@@ -22,7 +22,7 @@ import tyro
 from scipy import stats
 
 from experiments.common import QUICK, Options, Trained, describe_seeds, provenance, run
-from experiments.comparison import Changes, Group, describe, draw, slug, table
+from experiments.comparison import LISTED, Changes, Group, describe, draw, slug, table
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, column_figure, legend_above, value_styles
@@ -31,7 +31,7 @@ from rmft_jax.sweeps.spec import Sweep
 
 Part = Literal["steps", "seconds", "long"]
 STEP_SIZES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-BUDGET: Changes = {"num_iterations": 100, "num_scenarios": 256, "num_minibatches": 4, "chunk_size": 10}
+BUDGET: Changes = {**LISTED, "num_iterations": 100, "num_scenarios": 256, "num_minibatches": 4, "chunk_size": 10}
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"selection": "regret", "k": 16}
 _DISTILLED: Changes = {"objective": "distillation", **_WHOLE, **_ALL}
@@ -76,7 +76,7 @@ def main(
         if part == "seconds":
             group = equal_steps._replace(rows=in_equal_time(rows, trained["steps"]))
         elif part == "long":
-            group, seeds = equal_steps._replace(common={}), few
+            group, seeds = equal_steps._replace(common=LISTED), few
         trained[part] = train(part, group, dataclasses.replace(options, seeds=seeds))
         found = described(trained[part], group)
         made = {"seeds": list(seeds), **provenance(trained[part]["rmft"].sweep)}

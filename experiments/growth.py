@@ -29,8 +29,8 @@ from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
 
 RIVALS = ("gittins", "posterior_index", "thompson", "ucb1", "uniform")
-BUDGET: dict[str, Value] = {"num_iterations": 400, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 20}
-"""Of every horizon: half of the env-steps of `mab` at T = 50."""
+BUDGET: dict[str, Value] = {"arms": "token", "width": 16, "num_iterations": 200, "num_scenarios": 512, "chunk_size": 10}
+"""Of every horizon: that of `mab` at T = 50."""
 DIMS = ("horizon", "seed")
 
 

@@ -2,8 +2,8 @@
 
 A row is what a policy was trained on, a column what it plays; numbers are its regret over that of the policy that was
 trained on the column's problem, seed by seed on the same scenarios. The last row was trained on a mixture of laws
-(`experiments.mixture`). One-hot policies play the arms that they know, or fewer; where more are asked, nothing stands.
-An interrupted script goes on where it stopped. Writes `transfer.json` and a figure into `experiments/results`.
+(`experiments.mixture`). Weights that all arms share play any number of them. An interrupted script goes on where it
+stopped. Writes `transfer.json` and a figure into `experiments/results`.
 
     python -m experiments.transfer [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
@@ -89,8 +89,6 @@ def on_target(target: str, trained: Mapping[str, Trained]) -> dict[str, list[flo
         settings = {name: settings[name] for name in ("environment", "num_arms", "horizon", "noise")}
     found: dict[str, list[float]] = {}
     for name, one in trained.items():
-        if one.config.rmft.environment.num_arms < int(settings["num_arms"]):
-            continue
         for policy in one.policies:
             axes = {field: [value] for field, value in settings.items()}
             played = evaluate_grid(policy.config, policy.agent, axes, baselines=RIVALS if name == target else ())

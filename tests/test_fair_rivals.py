@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments import fair_rivals
 from experiments.common import Options, Trained
-from experiments.comparison import Group
+from experiments.comparison import LISTED, Group
 from rmft_jax.method.fine_tuning import GradientSteps
 from rmft_jax.method.settings import RMFTConfig, RunConfig
 from rmft_jax.running.weights import TrainedPolicy
@@ -31,7 +31,7 @@ def budget(config: RMFTConfig) -> tuple[object, ...]:
     return config.environment, config.policy, steps, updates
 
 
-@pytest.mark.parametrize("common", [fair_rivals.BUDGET, {}])
+@pytest.mark.parametrize("common", [fair_rivals.BUDGET, LISTED])
 def test_all_methods_have_one_budget(common):
     configs = [config_of({**common, **changes}).rmft for changes in fair_rivals.METHODS.values()]
     assert len({budget(config) for config in configs}) == 1
