@@ -98,7 +98,17 @@ PRESET = {"horizon": 12, "num_scenarios": 32}
 
 METRICS = ("regret", "selected_regret", "loss", "grad_norm", "entropy", "suff_fail_freq")
 
-_PRESETS = ("quickstart", "fol", "nsmab", "mab", "mab-k2", "mab-k5", "mab-per-scenario", "mab-plain")
+# Presets that have changed since, as they were on the fixed day.
+_LISTED = {"arms": "one_hot", "step_size": 2e-3}
+_OF_THE_DAY: dict[str, Settings] = {
+    "nsmab": {
+        **_LISTED, "selection": "regret", "num_rollouts": 8, "k": 2, "entropy_weight": 0.01, "num_iterations": 400
+    },
+    "mab": {**_LISTED, "num_minibatches": 8},
+    "mab-k2": {**_LISTED, "num_minibatches": 4, "entropy_weight": 0.01, "num_iterations": 300},
+    "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
+}  # fmt: skip
+_PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
 _ALL_KEPT = {"k": 4}
 _BANDITS: dict[str, Settings] = {
     "plain": {},
@@ -164,7 +174,7 @@ _SINGLE_LAYER: dict[str, Settings] = {
     **{name: {"environment": name} for name in _ENVIRONMENTS},
 }
 ITERATIONS: dict[str, tuple[str, Settings]] = {
-    **{f"preset/{name}": (name, {**PRESET, "width": 8}) for name in _PRESETS},
+    **{f"preset/{name}": (name, {**PRESET, "width": 8, **_OF_THE_DAY.get(name, {})}) for name in _PRESETS},
     "preset/single-layer": ("single-layer", PRESET),
     **{f"bandit/{name}": ("quickstart", {**BANDIT, **settings}) for name, settings in _BANDITS.items()},
     **{f"full/{name}": ("fol", {**FULL, **settings}) for name, settings in _FULL_INFORMATION.items()},

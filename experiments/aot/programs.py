@@ -90,13 +90,23 @@ def _placed(tree: Any, devices: list[Any], mesh: Mesh | None) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
 
+_LARGE: _Change = {"arms": "one_hot", "width": 32, "num_scenarios": 2048, "num_minibatches": 8}
+"""Rollouts as many as a device is worth using for, of a network that is told of its arms in a list."""
+
+
+def _large(
+    make: Callable[..., Job], preset: str, own: _Change | None = None, **options: Any
+) -> Callable[[_Change], Job]:
+    return lambda change: make(preset, {**_LARGE, **(own or {}), **change}, **options)
+
+
 PROGRAMS: Mapping[str, Callable[[_Change], Job]] = {
-    "mab": functools.partial(chunk, "mab"),
-    "mab-k5": functools.partial(chunk, "mab-k5"),
+    "mab": _large(chunk, "mab"),
+    "mab-k5": _large(chunk, "mab-k5"),
     "fol": functools.partial(chunk, "fol"),
-    "mab-k5, caches in bfloat16": lambda change: chunk("mab-k5", {"cache_dtype": "bfloat16", **change}),
-    "mab, blocks of 4,096 and 64": functools.partial(chunk, "mab", blocks=(4096, 64)),
-    "mab, four devices": functools.partial(chunk, "mab", number=4),
-    "mab, four cells of a sweep": functools.partial(sweep, "mab"),
+    "mab-k5, caches in bfloat16": _large(chunk, "mab-k5", {"cache_dtype": "bfloat16"}),
+    "mab, blocks of 4,096 and 64": _large(chunk, "mab", blocks=(4096, 64)),
+    "mab, four devices": _large(chunk, "mab", number=4),
+    "mab, four cells of a sweep": _large(sweep, "mab"),
 }
 """By name; each takes settings to change."""

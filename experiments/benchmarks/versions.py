@@ -3,7 +3,7 @@
 Each version runs in a process of its own, from its own checkout, with the packages of this environment.
 
     git worktree add ../other 84925c8
-    python -m experiments.benchmarks.versions --other ../other [--json OUT] [--presets mab mab-k5] [--repeats 5]
+    python -m experiments.benchmarks.versions --other ../other [--json OUT] [--presets mab-per-scenario] [--repeats 5]
 """
 
 import dataclasses
@@ -32,9 +32,12 @@ except ModuleNotFoundError:
 use_cores()
 import rmft_jax
 from experiments.benchmarks.throughput import Package
-package = Package(rmft_jax.get_preset(sys.argv[1]).rmft)
+config = rmft_jax.get_preset(sys.argv[1]).rmft
+package = Package(config)
 package.rollout(), package.iteration()
-print("ready", flush=True)
+import jax
+size = sum(leaf.size for leaf in jax.tree.leaves(package.state.params))
+print("ready", config.num_scenarios, "x", config.num_rollouts, "rollouts,", size, "parameters", flush=True)
 for line in sys.stdin:
     started = time.perf_counter()
     getattr(package, line.strip())()
@@ -43,7 +46,11 @@ for line in sys.stdin:
 
 
 class Version:
-    """A checkout whose code times itself when asked."""
+    """A checkout whose code times itself when asked.
+
+    Attributes:
+      size: what its preset plays and trains, as text.
+    """
 
     def __init__(self, checkout: Path, preset: str):
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
@@ -51,7 +58,8 @@ class Version:
             [sys.executable, "-c", _SERVER, preset],
             cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        if self._read() != "ready":
+        ready, _, self.size = self._read().partition(" ")
+        if ready != "ready":
             raise ConfigError(f"got {checkout}, need a checkout of version 0.6 or later; try git worktree add")
 
     def seconds(self, part: str) -> float:
@@ -74,8 +82,16 @@ class Version:
 
 
 def measure_preset(preset: str, other: Path, repeats: int) -> dict[str, Any]:
-    """Seconds of both versions, and how many times faster this one is, turn by turn."""
+    """Seconds of both versions, and how many times faster this one is, turn by turn.
+
+    Raises:
+      ConfigError: if the preset is another one there.
+    """
     versions = {"this": Version(_HERE, preset), "other": Version(other, preset)}
+    here, there = (version.size for version in versions.values())
+    if here != there:
+        got = f"{preset} of {here} here and of {there} in {other}"
+        raise ConfigError(f"got {got}, need a preset that is the same in both; try --presets mab-plain")
     found: dict[str, Any] = {}
     for part in _PARTS:
         times: dict[str, list[float]] = {name: [] for name in versions}
@@ -90,7 +106,10 @@ def measure_preset(preset: str, other: Path, repeats: int) -> dict[str, Any]:
 
 
 def main(
-    other: Path, json: Path | None = None, presets: tuple[str, ...] = ("mab", "mab-k5", "mab-plain"), repeats: int = 5
+    other: Path,
+    json: Path | None = None,
+    presets: tuple[str, ...] = ("mab-per-scenario", "mab-plain"),
+    repeats: int = 5,
 ) -> None:
     """Measures and prints the ratios.
 

@@ -67,7 +67,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     ),
     "mab-k5": (
         "Bernoulli bandit, K=5, T=100: about eight minutes on two CPU cores",
-        _MAB.replace(horizon=100),
+        _MAB.replace(horizon=100, step_size=2e-3),
     ),
     "mab-per-scenario": (
         "the bandit of `mab` told as a list of arms, lowest regrets of each scenario kept, 2 of 8: about three minutes",
