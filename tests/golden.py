@@ -101,14 +101,11 @@ METRICS = ("regret", "selected_regret", "loss", "grad_norm", "entropy", "suff_fa
 # Presets that have changed since, as they were on the fixed day.
 _LISTED = {"arms": "one_hot", "step_size": 2e-3}
 _OF_THE_DAY: dict[str, Settings] = {
-    "nsmab": {
-        **_LISTED, "selection": "regret", "num_rollouts": 8, "k": 2, "entropy_weight": 0.01, "num_iterations": 400
-    },
     "mab": {**_LISTED, "num_minibatches": 8},
     "mab-k2": {**_LISTED, "num_minibatches": 4, "entropy_weight": 0.01, "num_iterations": 300},
     "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
-}  # fmt: skip
-_PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
+}
+_PRESETS = ("quickstart", "fol", "nsmab", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
 _ALL_KEPT = {"k": 4}
 _BANDITS: dict[str, Settings] = {
     "plain": {},

@@ -42,8 +42,8 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "nsmab": (
-        "Bernoulli bandit with three abrupt changes, K=3, T=100: about five minutes on two CPU cores",
-        _MAB.replace(environment=Abrupt(num_arms=3), horizon=100),
+        "Bernoulli bandit with three abrupt changes, K=3, T=100: about twelve minutes on two CPU cores",
+        _DEFAULT.replace(environment=Abrupt(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512),
     ),
     "single-layer": (
         "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
