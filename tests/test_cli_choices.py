@@ -6,6 +6,7 @@ import pytest
 
 from rmft_jax import cli
 from rmft_jax.config.choices import ChoiceRegister
+from rmft_jax.method.presets import get_preset
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Environment
 from rmft_jax.running import training
@@ -35,7 +36,7 @@ def test_every_setting_has_an_option_and_a_help_text(capsys):
     options = set(re.findall(r"--[a-z0-9-]+", out))
     assert {f"--{name.replace('_', '-')}" for name in RunConfig().flat()} <= options
     assert "Trajectories L played on each scenario." in " ".join(out.split())
-    assert "(default: 2048)" in out
+    assert f"(default: {get_preset('mab').flat()['step_size']})" in out
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_preset_is_shown_with_every_setting_and_what_differs(capsys):
     out, err = capsys.readouterr()
     rows = {line.split()[0]: line for line in out.splitlines() if line[:1].strip()}
     assert set(get_preset("mab").flat()) <= set(rows)
-    assert re.match(r"num_scenarios +\* 2048 +Scenarios M", rows["num_scenarios"])
+    assert re.match(r"num_rollouts +\* 16 +Trajectories L", rows["num_rollouts"])
     assert re.match(r"horizon +50 +Rounds T", rows["horizon"])
     assert "next: rmft train mab --out runs/mab" in err
     assert "got preset 'nope'" in refused(capsys, "presets", "nope")

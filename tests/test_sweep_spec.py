@@ -65,12 +65,12 @@ def test_cells_are_the_product_then_the_explicit_ones(tmp_path):
     assert [tuple(cell.coordinates.values()) for cell in cells[:-1]] == expected
     # What the last one does not name is the preset's.
     assert cells[-1].coordinates == {
-        "horizon": 100, "num_arms": 5, "step_size": 2e-3, "entropy_weight": 0.0, "seed": 7,
+        "horizon": 100, "num_arms": 5, "step_size": 4e-3, "entropy_weight": 0.0, "seed": 7,
     }  # fmt: skip
     assert cells[0].label == "horizon=25,num_arms=2,step_size=0.001,entropy_weight=0.0,seed=0"
     found = cells[5].config.flat()
     assert (found["horizon"], found["num_arms"], found["step_size"]) == (50, 2, 2.0)
-    assert (found["num_iterations"], found["chunk_size"]) == (30, 15)
+    assert (found["num_iterations"], found["chunk_size"]) == (30, 10)
     assert cells[-1].config.seed == 7
 
 
