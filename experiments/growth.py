@@ -1,6 +1,6 @@
 """Does regret grow without rate? Policies trained at every horizon, beside the strongest play that is known.
 
-Trains the bandit of `mab`, five arms with uniform prior, for every T by itself, equal iterations at each, and fits
+Trains on the bandit of `mab`, five arms with uniform prior, for every T by itself, equal iterations at each, and fits
 `c T^β` and `a + b log T` to regret at T, of the trained policies and of the agents beside them. The same policies also
 play arms of which one is better by `2 / sqrt(T)`: the hardest gaps, which they have not been trained on. An interrupted
 script goes on where it stopped, and horizons may be run one after the other, anywhere: what `growth.json` holds stays.
@@ -18,6 +18,7 @@ import xarray as xr
 
 from experiments.cells import SHARED, at_half, dataset_of, joined, kept_rows, rows_of
 from experiments.common import QUICK, Options, describe_seeds, provenance, run
+from experiments.comparison import LISTED
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_growth, save_figure
@@ -29,8 +30,15 @@ from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
 
 RIVALS = ("gittins", "posterior_index", "thompson", "ucb1", "uniform")
-BUDGET: dict[str, Value] = {"arms": "token", "width": 16, "num_iterations": 200, "num_scenarios": 512, "chunk_size": 10}
-"""Of every horizon: that of `mab` at T = 50."""
+BUDGET: dict[str, Value] = {
+    **LISTED,
+    "step_size": 2e-3,
+    "num_iterations": 400,
+    "num_scenarios": 512,
+    "num_minibatches": 4,
+    "chunk_size": 20,
+}
+"""Of every horizon: at T = 50 twice the env-steps of `mab`, of a network that is told of its arms in a list."""
 DIMS = ("horizon", "seed")
 
 

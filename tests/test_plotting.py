@@ -246,7 +246,7 @@ def test_the_axis_is_cut_above_every_curve_but_uniform_play():
 
 
 def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):
-    evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_plain", "sliding_window_ucb"])
+    evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_held_out", "sliding_window_ucb"])
     written = [one.path for one in plot_run(metrics, evaluation, tmp_path)]
     suffixes = ("png", "pdf", "csv")
     assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{suffix}" for n in FIGURES for suffix in suffixes}

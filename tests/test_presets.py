@@ -24,7 +24,7 @@ def test_quickstart_beats_the_classical_agents(tmp_path, seed):
 @pytest.mark.slow
 def test_mab_reaches_its_target(tmp_path):
     regret = {name: row["regret_mean"] for name, row in train(get_preset("mab"), tmp_path)["evaluation"].items()}
-    assert regret["rmft"] <= 1.06 * regret["gittins"]
+    assert regret["rmft"] <= 1.08 * regret["gittins"]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ step_size = [1e-3, 2]
 entropy_weight = [0, 0.1]
 
 [override]
-num_iterations = 30
+num_iterations = 24
 
 [[cell]]
 horizon = 100
@@ -48,7 +48,7 @@ def test_the_toml_form_maps_onto_the_python_form(tmp_path):
         baselines=["thompson", "ucb1"],
         grid={"horizon": [25, 50], "num_arms": [2, 3]},
         zip={"step_size": [1e-3, 2.0], "entropy_weight": [0.0, 0.1]},
-        override={"num_iterations": 30},
+        override={"num_iterations": 24},
         cells=[{"horizon": 100, "seed": 7}],
     )
     sweep = Sweep.from_toml(path)
@@ -70,7 +70,7 @@ def test_cells_are_the_product_then_the_explicit_ones(tmp_path):
     assert cells[0].label == "horizon=25,num_arms=2,step_size=0.001,entropy_weight=0.0,seed=0"
     found = cells[5].config.flat()
     assert (found["horizon"], found["num_arms"], found["step_size"]) == (50, 2, 2.0)
-    assert (found["num_iterations"], found["chunk_size"]) == (30, 10)
+    assert (found["num_iterations"], found["chunk_size"]) == (24, 8)
     assert cells[-1].config.seed == 7
 
 

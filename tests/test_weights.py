@@ -190,6 +190,18 @@ def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
     assert read_dataset(path, "").sizes["scenario"] == 16
 
 
+@pytest.mark.parametrize("num_arms", [3, 7])
+def test_whose_arms_share_weights_plays_fewer_and_more_of_them(num_arms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with few_baselines("thompson"):
+        words = ["--num-scenarios", "16", "--horizon", "9", "--num-arms", str(num_arms), "--out", "found"]
+        assert cli.main(["evaluate", "pretrained:mab", *words]) == 0
+    (path,) = (tmp_path / "found" / "evaluations").glob("*.nc")
+    found = read_dataset(path, "")
+    assert sorted(set(found["action"].sel(agent="rmft").to_numpy().ravel().tolist())) == list(range(num_arms))
+    assert (found["regret"] >= 0).all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -54,7 +54,7 @@ OTHER_COMMANDS = {
     "trian": "trian",
     "evaluate": "Directory of a run",
     "evaluate nowhere": "nowhere",
-    "evaluate pretrained:mab-k2 --num-arms 3": "num_arms=3",
+    "evaluate pretrained:mab-k2 --num-arms 1": "num_arms=1",
     "evaluate pretrained:mab-k2 --grid horizon": "--grid horizon",
     "evaluate pretrained:mab-k2 --grid colour=red": "colour",
     "evaluate pretrained:mab-k2 --cell 3": "cell 3",

@@ -43,7 +43,7 @@ class EvaluateArguments:
     horizon: int | None = None
     """Rounds to play, instead of the trained horizon. Laws that depend on it, such as trends, stretch with it."""
     num_arms: int | None = None
-    """Arms that exist, at most as many as were trained."""
+    """Arms that exist; more than were trained with policies that play any number, as with arms='token'."""
     num_scenarios: int | None = None
     """Test scenarios."""
     seed: int | None = None

@@ -60,13 +60,13 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
             chunk_size=10,
         ),
     ),
-    "mab": ("Bernoulli bandit, K=5, T=50: about four minutes on two CPU cores", _MAB),
+    "mab": ("Bernoulli bandit, K=5, T=50: about three minutes on two CPU cores", _MAB),
     "mab-k2": (
         "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about four minutes on two CPU cores",
         _MAB.replace(num_arms=2, num_scenarios=2048, num_minibatches=8),
     ),
     "mab-k5": (
-        "Bernoulli bandit, K=5, T=100: about eight minutes on two CPU cores",
+        "Bernoulli bandit, K=5, T=100: about seven minutes on two CPU cores",
         _MAB.replace(horizon=100, step_size=2e-3),
     ),
     "mab-per-scenario": (

@@ -41,7 +41,6 @@ _UNKNOWN = (0, (7, 1, 2, 1)), (0, (3, 1, 3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1, 1,
 # A colour is a family, a dash a member of it.
 _LOOKS: dict[str, tuple[str, Any]] = {
     "rmft": (_VERMILION, _SOLID),
-    "rmft_plain": (_VERMILION, _DASH),
     "rmft_held_out": (_VERMILION, _DASH_DOT),
     "rmft_start": (_VERMILION, _DOTS),
     "bayes_optimal": (_BLACK, _SOLID),

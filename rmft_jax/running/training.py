@@ -307,12 +307,15 @@ def evaluate_run(
       agent: the policy.
       key: determines scenarios and rewards.
       num_arms: of the arms, only the first ones exist. None: all do. An agent that is made anew for every size, as one
-        that is told of problems in words, plays as many.
+        that is told of problems in words, plays as many; and more than in training, whoever plays any number.
       reporter: where progress is shown. None: nowhere.
     """
+    more = num_arms is not None and num_arms > config.rmft.environment.num_arms and config.rmft.policy.any_num_arms
+    if num_arms is not None and (more or isinstance(agent, RefittedAgent)):
+        config, num_arms = config.replace(num_arms=num_arms), None
+        Problem.checked(config.rmft.environment, config.rmft.horizon)
     if isinstance(agent, RefittedAgent):
-        config = config if num_arms is None else config.replace(num_arms=num_arms)
-        agent, num_arms = agent.refitted(config.rmft.problem()), None
+        agent = agent.refitted(config.rmft.problem())
     problem = config.rmft.problem()
     if num_arms is not None:
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent

@@ -31,7 +31,7 @@ IntervalName = Literal["student", "hierarchical"]
 
 
 def is_trained(name: str) -> bool:
-    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_plain`."""
+    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_start`."""
     return name.startswith(TRAINED)
 
 
@@ -213,7 +213,7 @@ def estimate_of(mean: xr.DataArray, bounds: Interval, interval: str) -> xr.Datas
 
 
 def intervals_of(found: Iterable[tuple[str, xr.Dataset]]) -> str:
-    """What the intervals of agents are, as text, such as "Student-t over 3 seeds (rmft, rmft_plain)"."""
+    """What the intervals of agents are, as text, such as "Student-t over 3 seeds (rmft, rmft_start)"."""
     said: dict[str, dict[str, None]] = {}
     for name, one in found:
         for text in dict.fromkeys(map(str, one["interval"].values.flat)):

@@ -2,7 +2,6 @@
 
 AGENT_LABELS = {
     "rmft": "RMFT Transformer",
-    "rmft_plain": "RMFT, whole trajectories",
     "rmft_held_out": "RMFT, held-out words",
     "rmft_start": "before RMFT",
     "bayes_optimal": "Bayes-optimal",
