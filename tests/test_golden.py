@@ -1,7 +1,8 @@
 """What was computed on a fixed day is computed today, but for rounding.
 
 Bit for bit, two versions of the package can be compared by their arrays from `golden.py --full`. The golden results
-here must hold on other processors and with other programs, whose sums round differently.
+here must hold on other processors and with other programs, whose sums round differently. Stored anew since that day:
+what draws Beta posteriors, projects onto the simplex or has a token per arm, and evaluations, which have more agents.
 """
 
 from pathlib import Path
