@@ -1,9 +1,9 @@
 """RMFT on the stationary bandit: five arms over 50 and 100 rounds, and two arms beside the exact Bayes optimum.
 
 Trains a preset on three seeds and gathers the final evaluations, with the posterior index tuned in hindsight on the
-very scenarios of the comparison. The policies of `mab-k5` also play instances with a fixed gap, never seen in training.
-An interrupted script goes on where it stopped. Writes `mab_regret.json`, `.png` and `.pdf`, or those of the other
-presets, into `experiments/results`.
+very scenarios of the comparison, and the policies at other temperatures of play. Those of `mab-k5` also play instances
+with a fixed gap, never seen in training. An interrupted script goes on where it stopped. Writes `mab_regret.json`,
+`.png` and `.pdf`, or those of the other presets, into `experiments/results`.
 
     python -m experiments.bandit_regret mab|mab-k2|mab-k5 [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
@@ -17,6 +17,7 @@ import tyro
 from experiments.common import (
     HINDSIGHT,
     Options,
+    at_temperatures,
     curves_of,
     describe_seeds,
     final_regrets,
@@ -58,6 +59,7 @@ def main(
         "suff_fail_freq": {name: missed_best_arm(evaluations, name) for name in curves},
         "tuned_in_hindsight": tuned,
         "trained": {"ratio_to": ratios(evaluations, tuned), **trained.cost()},
+        "at_temperature": at_temperatures(policies),
         "instances": {name: instance(name, policies) for name in INSTANCES.get(preset, ())},
     }
     # What knows the rewards is in the numbers only: a figure holds eight curves.

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments.benchmarks.measure import env_steps
 from rmft_jax.agents import catalogue
 from rmft_jax.config import ConfigError, Value
-from rmft_jax.method.evaluation import evaluate
+from rmft_jax.method.evaluation import evaluate, final_regret
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import save_figure, scenario_curves
 from rmft_jax.running.benchmark import tune_agents
@@ -41,6 +41,8 @@ QUICK: dict[str, Value] = {
     "num_test_scenarios": 128,
 }
 """What makes a run one of seconds, to see that a script works."""
+TEMPERATURES = (1.0, 0.7, 0.5, 0.35, 0.2)
+"""Of play, that trained policies are measured at."""
 HINDSIGHT = ("best_arm", "best_fixed_arm")
 """References that know the rewards, and so no agents."""
 TUNED = "_tuned_in_hindsight"
@@ -210,6 +212,29 @@ def tuned_in_hindsight(config: RunConfig, names: Sequence[str]) -> dict[str, dic
         name: {"constant": next(iter(catalogue.constants(best[name], name).values()), None), "regret_mean": regret}
         for name, regret in regrets.items()
     }
+
+
+def at_temperatures(policies: Sequence[TrainedPolicy]) -> dict[str, dict[str, Any]]:
+    """Regret on its test scenarios of each policy at several temperatures of play, and what that changes.
+
+    Checkpoints are those that did best on validation scenarios at the run's own temperature.
+    """
+    found = {temperature: [regret_at(temperature, one) for one in policies] for temperature in TEMPERATURES}
+    return {
+        f"{temperature:g}": {
+            "regret": describe_seeds(regrets),
+            "minus_at_1": describe_seeds(list(np.subtract(regrets, found[1.0]))),
+        }
+        for temperature, regrets in found.items()
+    }
+
+
+def regret_at(temperature: float, policy: TrainedPolicy) -> float:
+    """Mean regret at the horizon on the test scenarios of the policy's run."""
+    config = policy.config.replace(play_temperature=temperature)
+    agent, key = config.rmft.agent(policy.agent.params), RunKeys.create(config.seed).test
+    regret = final_regret(agent, config.rmft.problem(), key, config.num_test_scenarios)
+    return float(np.mean(regret, dtype=np.float64))
 
 
 def ratios(evaluations: Sequence[xr.Dataset], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from experiments import beside, regret_by_round
 from experiments import comparison as comparisons
 from experiments.aot import compiled
 from experiments.beside import TUNED
-from experiments.common import HINDSIGHT, RESULTS, interval
+from experiments.common import HINDSIGHT, RESULTS, TEMPERATURES, interval
 from experiments.comparison import GROUPS, target_name
 from rmft_jax.method.presets import PRESETS
 from rmft_jax.plotting import plot_regret_curves, save_figure
@@ -148,6 +148,17 @@ def regret_parts(name: str) -> str:
     return markdown_table((*head, "missed", "by a gap of 0.05 or more", "by 0.1 or more", "median gap"), rows)
 
 
+def temperatures() -> str:
+    """By how much regret changes when trained policies play at lower temperatures, on the same scenarios."""
+    rows = []
+    for name in ("mab_k2", "mab", "mab_k5", "nsmab"):
+        found = result(f"{name}_regret")["at_temperature"]
+        others = [interval(one["minus_at_1"], sign="+") for at, one in found.items() if at != "1"]
+        rows.append([f"`{name.replace('_', '-')}`", interval(found["1"]["regret"]), *others])
+    lower = [f"at {temperature:g}" for temperature in TEMPERATURES if temperature != 1]
+    return markdown_table(("policies of", "regret at temperature 1", *lower), rows)
+
+
 def growth(place: str) -> str:
     """Regret at every horizon that policies were trained at, and the two laws fitted to it."""
     found, rows = result("growth")["places"][place], []
@@ -229,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gap_easy": lambda: agents("mab_k5", "fixed_gap_easy"),
     "fol": lambda: agents("fol", "fol", exponents=True),
     "nsmab": lambda: agents("nsmab", "nsmab", exponents=True),
+    "temperatures": temperatures,
     "growth": lambda: growth("uniform"),
     "growth_hard": lambda: growth("hard"),
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),

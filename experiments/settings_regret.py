@@ -1,7 +1,8 @@
 """RMFT beyond the stationary bandit: full-information online learning (`fol`) and the non-stationary bandit (`nsmab`).
 
 Trains the preset on three seeds and compares the policies with classical algorithms, as published and with their free
-constant tuned in hindsight, on the very scenarios of the comparison. An interrupted script goes on where it stopped.
+constant tuned in hindsight, on the very scenarios of the comparison; those of `nsmab` play at other temperatures as
+well. An interrupted script goes on where it stopped.
 Writes `fol_regret.json`, `.png` and `.pdf`, or the same for `nsmab`, into `experiments/results`.
 
     python -m experiments.settings_regret fol|nsmab [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
@@ -14,6 +15,7 @@ import xarray as xr
 
 from experiments.common import (
     Options,
+    at_temperatures,
     curves_of,
     final_regrets,
     provenance,
@@ -57,6 +59,8 @@ def main(preset: tyro.conf.Positional[Literal["fol", "nsmab"]], options: tyro.co
             **trained.cost(),
         },
     }
+    if not trained.config.rmft.has_scores:
+        result["at_temperature"] = at_temperatures(trained.policies)
     write(options.results / f"{preset}_regret", result, plot_regret_curves(curves, result["regret"]))
 
 

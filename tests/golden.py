@@ -99,13 +99,16 @@ PRESET = {"horizon": 12, "num_scenarios": 32}
 METRICS = ("regret", "selected_regret", "loss", "grad_norm", "entropy", "suff_fail_freq")
 
 # Presets that have changed since, as they were on the fixed day.
-_LISTED = {"arms": "one_hot", "step_size": 2e-3}
+_LISTED = {"arms": "one_hot", "step_size": 2e-3, "play_temperature": 1.0}
 _OF_THE_DAY: dict[str, Settings] = {
     "mab": {**_LISTED, "num_minibatches": 8},
     "mab-k2": {**_LISTED, "num_minibatches": 4, "entropy_weight": 0.01, "num_iterations": 300},
     "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
+    "nsmab": {
+        **_LISTED, "selection": "regret", "k": 2, "num_rollouts": 8, "entropy_weight": 0.01, "num_iterations": 400
+    },
 }
-_PRESETS = ("quickstart", "fol", "nsmab", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
+_PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
 _ALL_KEPT = {"k": 4}
 _BANDITS: dict[str, Settings] = {
     "plain": {},
@@ -193,7 +196,7 @@ EVALUATIONS: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
     "evaluation/full": ("fol", _EVALUATED, ()),
     "evaluation/abrupt": (
         "nsmab",
-        {"horizon": 12, "num_scenarios": 16},
+        {**_OF_THE_DAY["nsmab"], "width": 32, "horizon": 12, "num_scenarios": 16},
         ("rexp3", "sliding_window_ucb", "discounted_ucb", "discounted_thompson"),
     ),
     "evaluation/adversarial": (

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from typing import Any
 
@@ -15,6 +16,7 @@ from rmft_jax.method.judging import KeptBatch, judge, take_rollouts, training_da
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import IterationKeys, TrainState, init, make_agent
 from rmft_jax.problems import Abrupt, Alternating, Problem, Regret, Stationary, Trajectory
+from rmft_jax.running.trainer import RunKeys, RunStepper
 from worlds import TINY_RUN
 
 KEY = jax.random.key(0)
@@ -33,9 +35,28 @@ def test_one_compilation_serves_every_iteration():
     for _ in range(2):
         state, _ = rmft.iterate(state)
     assert int(state.iteration) == 3
-    state, _ = rmft.iterate(init(SMALL.replace(step_size=0.5, entropy_weight=0.0, temperature=2.0, gap=0.1), KEY))
+    other = SMALL.replace(step_size=0.5, entropy_weight=0.0, temperature=2.0, play_temperature=0.5, gap=0.1)
+    state, _ = rmft.iterate(init(other, KEY))
     assert int(state.iteration) == 1
     assert program._cache_size() == compiled
+
+
+def test_only_what_is_measured_is_played_at_its_own_temperature():
+    config = TINY_RUN.replace(play_temperature=0.25, temperature=2.0)
+    (plain, cold), keys = (
+        [RunStepper(one, init(one.rmft, KEY), None) for one in (config.replace(play_temperature=1.0), config)],
+        RunKeys.create(config.seed),
+    )
+    (metrics, regret, _), (same, colder, _) = (stepper.advance(run=True) for stepper in (plain, cold))
+    chex.assert_trees_all_equal(numbers(plain.state), numbers(cold.state))
+    chex.assert_trees_all_equal(metrics, same)
+    assert not np.array_equal(regret, colder)
+    agent: Any = make_agent(plain.state)
+    cooled = dataclasses.replace(agent, temperature=0.25)
+    expected = final_regret(cooled, config.rmft.problem(), keys.validation, config.num_validation_scenarios)
+    np.testing.assert_array_equal(colder[0], expected)
+    exploring: Any = make_agent(cold.state, explore=True)
+    assert exploring.temperature == 2.0
 
 
 @pytest.mark.accelerator

@@ -1,6 +1,8 @@
 """Files of weights: what is stored is what plays, wherever it is from, and damage is told from a wrong name."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from rmft_jax import (
 from rmft_jax.config import ConfigError
 from rmft_jax.running import weights
 from rmft_jax.running.files import RunError, read_dataset
+from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import (
     DamagedFileError,
     load_pretrained,
@@ -188,6 +191,27 @@ def test_the_command_plays_it_elsewhere(tmp_path, monkeypatch, capsys):
     assert "T=5, 16 test scenarios" in " ".join(capsys.readouterr().out.split())
     path = tmp_path / "runs" / "pretrained" / name / "evaluations" / "horizon=5,num_scenarios=16.nc"
     assert read_dataset(path, "").sizes["scenario"] == 16
+
+
+def test_the_command_plays_it_at_another_temperature(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--num-scenarios", "64", "--horizon", "9", "--out", "found", "--play-temperature"]
+    with few_baselines("thompson"):
+        for temperature in ("1e-3", "1.0", "1e3"):
+            assert cli.main(["evaluate", "pretrained:mab-k2", *words, temperature]) == 0
+    found = {
+        path.stem.split("play_temperature=")[1]: read_dataset(path, "")
+        for path in (tmp_path / "found" / "evaluations").glob("*.nc")
+    }
+    policy = load_pretrained("mab-k2")
+    agent: Any = policy.agent
+    problem = policy.config.replace(horizon=9).rmft.problem()
+    for temperature, dataset in found.items():
+        cooled = dataclasses.replace(agent, temperature=float(temperature))
+        key = RunKeys.create(policy.config.seed).test
+        played = evaluate({"rmft": cooled}, problem, num_scenarios=64, key=key)
+        np.testing.assert_array_equal(played["action"].sel(agent="rmft"), dataset["action"].sel(agent="rmft"))
+    assert sorted(float(name) for name in found) == [1e-3, 1.0, 1e3]
 
 
 @pytest.mark.parametrize("num_arms", [3, 7])

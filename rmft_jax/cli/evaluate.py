@@ -52,6 +52,8 @@ class EvaluateArguments:
     """Which checkpoint to load."""
     contexts: Literal["trained", "held-out"] | None = None
     """Of a language model: whether problems are told in the stories and words of training, or in those held out."""
+    play_temperature: float | None = None
+    """Temperature at which the policy plays, instead of the run's own."""
     out: Path | None = None
     """Directory for the results, instead of that of the policy."""
     grid: Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE,VALUE ...")] = ()
@@ -70,7 +72,7 @@ def evaluate(argv: list[str]) -> int:
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
         require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
-    policy = _retold(_opened(arguments), arguments.contexts)
+    policy = _changed(_opened(arguments), arguments)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
         num_test_scenarios=arguments.num_scenarios or policy.config.num_test_scenarios,
@@ -131,13 +133,14 @@ def _opened(arguments: EvaluateArguments) -> TrainedPolicy:
     return load_policy(source, arguments.cell, which=arguments.checkpoint)
 
 
-def _retold(policy: TrainedPolicy, contexts: str | None) -> TrainedPolicy:
-    """The policy, told of problems in these contexts."""
-    if contexts is None:
-        return policy
+def _changed(policy: TrainedPolicy, arguments: EvaluateArguments) -> TrainedPolicy:
+    """The policy, told of problems in other contexts, or playing at another temperature."""
+    changes = {name: getattr(arguments, name) for name in ("contexts", "play_temperature")}
+    changes = {name: value for name, value in changes.items() if value is not None}
     got, need = f"--contexts with policy={policy.config.rmft.policy.name!r}", "a policy that reads text"
-    require("contexts" in policy.config.flat(), got, need, "leaving it out")
-    config = policy.config.replace(contexts=contexts)
+    require("contexts" in policy.config.flat() or "contexts" not in changes, got, need, "leaving it out")
+    config = policy.config.replace(**changes)
+    config.validate()
     return dataclasses.replace(policy, agent=config.rmft.agent(policy.agent.params), config=config)
 
 

@@ -22,6 +22,8 @@ _MAB = _DEFAULT.replace(
     num_scenarios=512,
     step_size=4e-3,
     chunk_size=10,
+    num_validation_scenarios=4096,
+    play_temperature=0.5,
 )
 
 PRESETS: dict[str, tuple[str, RunConfig]] = {
@@ -42,8 +44,8 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
     "nsmab": (
-        "Bernoulli bandit with three abrupt changes, K=3, T=100: about twelve minutes on two CPU cores",
-        _DEFAULT.replace(environment=Abrupt(num_arms=3), horizon=100, num_iterations=400, num_scenarios=512),
+        "Bernoulli bandit with three abrupt changes, K=3, T=100: about six minutes on two CPU cores",
+        _MAB.replace(environment=Abrupt(num_arms=3), horizon=100, step_size=2e-3),
     ),
     "single-layer": (
         "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",

@@ -51,7 +51,10 @@ class RMFTConfig(Group):
     shared_reward_noise: bool = False
     """Whether the L trajectories of a scenario see the same reward noise (common random numbers)."""
     temperature: float = 1.0
-    """Rollout temperature where there are no scores: actions are drawn from softmax(logits / temperature)."""
+    """Of rollouts, where there are no scores: actions are drawn from softmax(logits / temperature)."""
+    play_temperature: float = 1.0
+    """Of play that is measured, in validation and evaluations: below 1 the policy plays what it prefers more often than
+    it was taught to, as rollouts need chance and play does not. Rollouts and fine-tuning know nothing of it."""
     rollout_block: int = 0
     """Trajectories stepped together; bounds memory. 0 chooses: up to 256 on CPU, that they stay in cache, else all."""
 
@@ -64,7 +67,10 @@ class RMFTConfig(Group):
         self.environment.validate(self.horizon)
         require_count(self.refresh_every, "refresh_every", 1, 1)
         require_count(self.rollout_block, "rollout_block", 0, 0)
-        require_number(self.temperature, "temperature", "above 0", self.temperature > 0, 1.0)
+        for name, value in (("temperature", self.temperature), ("play_temperature", self.play_temperature)):
+            require_number(value, name, "above 0", value > 0, 1.0)
+            got = f"{name}={value} with policy={self.policy.name!r} and feedback={self.environment.feedback!r}"
+            require(value == 1 or not self.has_scores, got, "logits, where this one has scores", f"{name}=1")
         self.selection.validate(self)
         if self.has_scores:
             self.decision_map.validate()
@@ -102,18 +108,19 @@ class RMFTConfig(Group):
         return self.policy.fixed_params(self.problem())
 
     def agent(self, params: Params, fixed: Fixed | None = None, *, explore: bool = False) -> TrainedAgent:
-        """The policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts.
+        """The policy as an agent that plays: at `play_temperature`, or as in rollouts.
 
         Where rollouts play the scores themselves, the policy without exploration is their projection onto the ball.
 
         Args:
           params: that are trained.
           fixed: those that are not. None: they are made, if there are any, which a compiled program cannot do.
-          explore: as in rollouts.
+          explore: as in rollouts, with their temperature or Gaussian noise.
         """
         decision_map = self.decision_map if explore else self.decision_map.still
         joined = self.policy.joined(params, self.fixed_params() if fixed is None else fixed)
-        return self.policy.make_agent(joined, self.problem(), decision_map, self.temperature if explore else 1.0)
+        temperature = self.temperature if explore else self.play_temperature
+        return self.policy.make_agent(joined, self.problem(), decision_map, temperature)
 
 
 class RunConfig(Group):

@@ -139,7 +139,7 @@ def abstract_state(config: RMFTConfig) -> TrainState:
 
 
 def make_agent(state: TrainState, *, explore: bool = False) -> TrainedAgent:
-    """The current policy as an agent; `explore` adds the temperature or the Gaussian noise of rollouts."""
+    """The current policy as an agent that plays, at `play_temperature` or, with `explore`, as in rollouts."""
     return state.config.agent(state.params, state.fixed, explore=explore)
 
 
