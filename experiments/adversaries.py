@@ -122,7 +122,7 @@ def described(curves: Mapping[str, Float[np.ndarray, "S T"]]) -> dict[str, Any]:
 
 
 def draw(places: Mapping[str, Mapping[str, Any]]) -> DataFigure:
-    """Regret at some rounds on logarithmic axes, a panel for each adversary, with intervals over training seeds."""
+    """Regret at some rounds on logarithmic axes, a panel for each adversary, with the range over training seeds."""
     shown = {place: places[place] for place in PLACES[:2]}
     names = [name for name in next(iter(shown.values())) if name != "uniform"]
     rounds = [int(t) for t in shown[PLACES[0]][names[0]]["regret"]]
@@ -131,10 +131,10 @@ def draw(places: Mapping[str, Mapping[str, Any]]) -> DataFigure:
         panels = grid_axes(figure, len(shown))
         for axes, (place, found) in zip(panels, shown.items(), strict=True):
             for name in names:
-                told = found[name]["regret"].values()
-                means, ends = np.array([one["mean"] for one in told]), np.array([one["ci95"] for one in told]).T
+                seeds = np.array([one["seeds"] for one in found[name]["regret"].values()])
                 # Of non-positive regret there is no logarithm.
-                means, spread = np.where(means > 0, means, np.nan), np.abs(ends - means)
+                means = np.where(seeds.mean(1) > 0, seeds.mean(1), np.nan)
+                spread = np.abs(np.stack([seeds.min(1), seeds.max(1)]) - means)
                 color, line = styles[name].color, styles[name].line
                 axes.errorbar(
                     rounds, means, spread, color=color, linestyle=line, elinewidth=0.7, label=styles[name].label
@@ -152,14 +152,14 @@ def draw(places: Mapping[str, Mapping[str, Any]]) -> DataFigure:
                 "player": name,
                 "round": int(t),
                 "mean": one["mean"],
-                "low": one["ci95"][0],
-                "high": one["ci95"][1],
+                "least": min(one["seeds"]),
+                "most": max(one["seeds"]),
             }
             for place, found in places.items()
             for name, row in found.items()
             for t, one in row["regret"].items()
         ]
-        figure.caption = f"95% Student-t over training seeds; grey upright: the horizon of training, {TRAINED_AT}."
+        figure.caption = f"Mean, least and most of the training seeds; grey upright: trained at T = {TRAINED_AT}."
         return figure
 
 

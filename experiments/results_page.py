@@ -9,15 +9,17 @@ end in a format such as `:.3f`. Trains nothing.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tyro
 
 from experiments import beside, regret_by_round
 from experiments import comparison as comparisons
+from experiments.adversaries import PLACES
 from experiments.aot import compiled
 from experiments.beside import TUNED
 from experiments.common import HINDSIGHT, RESULTS, TEMPERATURES, interval
@@ -171,6 +173,18 @@ def growth(place: str) -> str:
     return markdown_table(head, rows)
 
 
+def adversary(place: str) -> str:
+    """Regret at some rounds, far beyond the horizon of training, with its range over training seeds."""
+    found, rounds = result("adversaries")["places"][place], ("50", "400", "1600")
+    rows = [[label(name), *(_range(one["regret"][t]["seeds"]) for t in rounds)] for name, one in found.items()]
+    return markdown_table(("player", *(f"t = {int(t):,}" for t in rounds)), rows)
+
+
+def _range(seeds: Sequence[float]) -> str:
+    mean, least, most = (f"{number:.1f}" for number in (np.mean(seeds), min(seeds), max(seeds)))
+    return mean if least == most else f"{mean} ({least} to {most})"
+
+
 def comparison(group: str) -> str:
     """The table of `experiments.comparison`, with a star at what Holm's correction over all its tables leaves."""
     names = {name.removeprefix(f"{group}/") for name in surviving() if name.startswith(f"{group}/")}
@@ -243,6 +257,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "temperatures": temperatures,
     "growth": lambda: growth("uniform"),
     "growth_hard": lambda: growth("hard"),
+    **{f"against_{place}": lambda place=place: adversary(place) for place in PLACES},
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
     **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},

@@ -105,7 +105,12 @@ _OF_THE_DAY: dict[str, Settings] = {
     "mab-k2": {**_LISTED, "num_minibatches": 4, "entropy_weight": 0.01, "num_iterations": 300},
     "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
     "nsmab": {
-        **_LISTED, "selection": "regret", "k": 2, "num_rollouts": 8, "entropy_weight": 0.01, "num_iterations": 400
+        **_LISTED,
+        "selection": "regret",
+        "k": 2,
+        "num_rollouts": 8,
+        "entropy_weight": 0.01,
+        "num_iterations": 400,
     },
 }
 _PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
