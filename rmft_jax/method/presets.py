@@ -65,7 +65,10 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     "mab": ("Bernoulli bandit, K=5, T=50: about three minutes on two CPU cores", _MAB),
     "mab-k2": (
         "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about four minutes on two CPU cores",
-        _MAB.replace(num_arms=2, num_scenarios=2048, num_minibatches=8),
+        # Two arms gain nothing by play at a lower temperature.
+        _MAB.replace(
+            num_arms=2, num_scenarios=2048, num_minibatches=8, num_validation_scenarios=1024, play_temperature=1.0
+        ),
     ),
     "mab-k5": (
         "Bernoulli bandit, K=5, T=100: about seven minutes on two CPU cores",
