@@ -45,7 +45,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     ),
     "nsmab": (
         "Bernoulli bandit with three abrupt changes, K=3, T=100: about six minutes on two CPU cores",
-        _MAB.replace(environment=Abrupt(num_arms=3), horizon=100, step_size=2e-3),
+        _MAB.replace(environment=Abrupt(num_arms=3), horizon=100),
     ),
     "single-layer": (
         "the theory's model: full information, one layer of attention, exact least squares, K=3, T=50: about a minute",
