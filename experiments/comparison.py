@@ -43,8 +43,8 @@ COMMON: Changes = {
     "branching": "uniform",
     "chunk_size": 10,
 }
-# The network of the other presets; that of `mab` takes three times as long.
-LISTED: Changes = {"arms": "one_hot", "width": 32}
+# The network of the other presets, measured like theirs; that of `mab` takes three times as long.
+LISTED: Changes = {"arms": "one_hot", "width": 32, "play_temperature": 1.0, "num_validation_scenarios": 1024}
 
 
 class Group(NamedTuple):
