@@ -118,7 +118,7 @@ def _run(task: Task, programs: Programs, path: Path | None, watch: Watch) -> Ite
             continue
         started, compiled = time.perf_counter(), programs.compile_seconds
         padded, best = padded_config(cell, task.group), history.best_of(slot)
-        agent = jax.tree.map(np.float32, padded).agent(best)
+        agent = jax.device_put(jax.tree.map(np.float32, padded)).agent(best)
         agents = {"rmft": agent, **baselines_of(cell, task.group, task.baselines)}
         plays = programs.evaluate(agents, cell, np.asarray(batch.test_key)[slot])
         seconds = time.perf_counter() - started - (programs.compile_seconds - compiled)

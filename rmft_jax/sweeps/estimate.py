@@ -45,7 +45,7 @@ def estimate(groups: Sequence[Group], baselines: Sequence[str] | None, cells_per
             seconds.append(time.perf_counter() - begun)
     validation = seconds[1]
     iteration = max(seconds[3] - validation, 0.0)
-    cell, padded = cells[0], jax.tree.map(np.float32, padded_config(cells[0], group))
+    cell, padded = cells[0], jax.device_put(jax.tree.map(np.float32, padded_config(cells[0], group)))
     params = jax.tree.map(lambda leaf: leaf[0], jax.device_get(batch.state.params))
     agents = {"rmft": padded.agent(params), **baselines_of(cell, group, baselines)}
     programs.evaluate(agents, cell, np.asarray(batch.test_key)[0])  # Compiles.
