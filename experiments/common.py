@@ -234,7 +234,7 @@ def regret_at(temperature: float, policy: TrainedPolicy) -> float:
     config = policy.config.replace(play_temperature=temperature)
     agent, key = config.rmft.agent(policy.agent.params), RunKeys.create(config.seed).test
     regret = final_regret(agent, config.rmft.problem(), key, config.num_test_scenarios)
-    return float(np.mean(regret, dtype=np.float64))
+    return float(np.asarray(regret).mean(dtype=np.float64))
 
 
 def ratios(evaluations: Sequence[xr.Dataset], tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
