@@ -106,11 +106,11 @@ _OF_THE_DAY: dict[str, Settings] = {
     "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
     "nsmab": {
         **_LISTED,
+        "num_rollouts": 8,
         "selection": "regret",
         "k": 2,
-        "num_rollouts": 8,
-        "entropy_weight": 0.01,
         "num_iterations": 400,
+        "entropy_weight": 0.01,
     },
 }
 _PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")

@@ -137,6 +137,8 @@ def _changed(policy: TrainedPolicy, arguments: EvaluateArguments) -> TrainedPoli
     """The policy, told of problems in other contexts, or playing at another temperature."""
     changes = {name: getattr(arguments, name) for name in ("contexts", "play_temperature")}
     changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return policy  # Making it anew may mean to read a model's files again.
     got, need = f"--contexts with policy={policy.config.rmft.policy.name!r}", "a policy that reads text"
     require("contexts" in policy.config.flat() or "contexts" not in changes, got, need, "leaving it out")
     config = policy.config.replace(**changes)
