@@ -1,17 +1,19 @@
-"""Which way of fine-tuning is best where each has its own step size? RMFT, policy gradients, DPT and distillation.
+"""Which way of fine-tuning is best where each has its own constants? RMFT, policy gradients, DPT and distillation.
 
 Every method trains one network, told of its arms in a list, on the problem of `mab`, five Bernoulli arms over 50
-rounds, with L = 16 rollouts. In `tuning` each tries the same step sizes on three seeds of its own; the one of least
-regret stays. Then come fresh seeds: `steps` gives all 20 million environment steps, `seconds` the time that RMFT takes
-for those, by what `steps` measured, and `long` all steps of `mab`, to half of the seeds. Differences to RMFT are paired
-by seed, with intervals, and tested for being less than a twentieth of its regret (two one-sided t-tests; Schuirmann
-1987). An interrupted script goes on where it stopped. Writes `fair_rivals.json`, in which parts stay that are not asked
-for as long as tuning chose the same, and a figure for each part into `experiments/results`.
+rounds, with L = 16 rollouts. In `tuning` each tries the same step sizes, with and without a bonus for entropy, on two
+seeds of its own; what has the least regret stays. Then come fresh seeds: `steps` gives all 20 million environment
+steps, `seconds` the time that RMFT takes for those, by what `steps` measured, and `long` all steps of `mab`, to half of
+the seeds. Differences to RMFT are paired by seed, with intervals, and tested for being less than a twentieth of its
+regret (two one-sided t-tests; Schuirmann 1987). An interrupted script goes on where it stopped, with more seeds too.
+Writes `fair_rivals.json`, in which parts stay that are not asked for as long as tuning chose the same, a figure for
+each part and one of training into `experiments/results`.
 
     python -m experiments.fair_rivals [--parts steps seconds long] [--runs DIR] [--seeds 0 ... 9] [--quick] [--ray]
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,23 +23,27 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from experiments.common import QUICK, Options, Trained, describe_seeds, provenance, run
-from experiments.comparison import LISTED, Changes, Group, describe, draw, slug, table
+from experiments.common import QUICK, Options, Trained, describe_seeds, interval, provenance, run
+from experiments.comparison import LISTED, Changes, Group, describe, draw, p_value, slug
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
-from rmft_jax.plotting.style import DataFigure, column_figure, legend_above, value_styles
+from rmft_jax.plotting.style import DataFigure, Style, legend_above, sheet, style_of, value_styles
 from rmft_jax.running.files import write_json
+from rmft_jax.statistics.bootstrap import holm
+from rmft_jax.statistics.tables import markdown_table
 from rmft_jax.sweeps.spec import Sweep
 
 Part = Literal["steps", "seconds", "long"]
-STEP_SIZES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+STEP_SIZES = (1e-3, 2e-3, 4e-3, 8e-3)
+ENTROPY_WEIGHTS = (0.0, 0.01)
+TUNED = ("step_size", "entropy_weight")
 BUDGET: Changes = {**LISTED, "num_iterations": 100, "num_scenarios": 256, "num_minibatches": 4, "chunk_size": 10}
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"selection": "regret", "k": 16}
 _DISTILLED: Changes = {"objective": "distillation", **_WHOLE, **_ALL}
 METHODS: dict[str, Changes] = {
     "rmft": {},
-    "whole trajectories, 4 of 16": {"selection": "regret", "k": 4, **_WHOLE},
+    "whole trajectories, 8 of 16": {"selection": "regret", "k": 8, **_WHOLE},
     "GRPO": {"objective": "grpo", **_WHOLE, **_ALL},
     "REINFORCE, branching": {"objective": "reinforce", **_ALL},
     "DPT, own play": {"objective": "dpt", **_WHOLE, **_ALL},
@@ -45,7 +51,7 @@ METHODS: dict[str, Changes] = {
     "distillation of the posterior index": {**_DISTILLED, "behavior": "posterior_index"},
 }
 REFERENCES = ("gittins", "posterior_index", "thompson", "greedy", "uniform")
-TUNING_SEEDS = (100, 101, 102)
+TUNING_SEEDS = (100, 101)
 MARGIN = 0.05
 DEFAULTS = Options(seeds=tuple(range(10)))
 
@@ -65,7 +71,7 @@ def main(
     if shared := set(options.seeds) & set(TUNING_SEEDS):
         raise SystemExit(f"got --seeds {min(shared)}, need others than tuning's {TUNING_SEEDS}; try --seeds 0 1 2")
     tuned = {name: tune(name, options) for name in METHODS}
-    rows = {name: {**changes, "step_size": tuned[name]["step_size"]} for name, changes in METHODS.items()}
+    rows = {name: changes | {one: tuned[name][one] for one in TUNED} for name, changes in METHODS.items()}
     equal_steps, few = Group(rows, "mab", REFERENCES, BUDGET), options.seeds[: max(2, len(options.seeds) // 2)]
     target = options.results / "fair_rivals"
     result = earlier_parts(target.with_suffix(".json"), tuned) | {"budget": BUDGET, "margin": MARGIN, "tuning": tuned}
@@ -82,28 +88,35 @@ def main(
         made = {"seeds": list(seeds), **provenance(trained[part]["rmft"].sweep)}
         result[part] = made | found
         save_figure(draw(found), target.with_name(f"{target.name}_{part}"))
+        if part == "steps":
+            save_figure(draw_training(found["rows"]), target.with_name(f"{target.name}_training"))
         print(table(found))
     write_json(target.with_suffix(".json"), result)
 
 
 def earlier_parts(path: Path, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file holds of parts with the same step sizes; nothing if there is none."""
+    """What a file holds of parts with the same constants; nothing if there is none."""
     if not path.is_file():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    chosen, before = ({name: one["step_size"] for name, one in each.items()} for each in (tuned, earlier["tuning"]))
+    chosen, before = (
+        {name: [one[each] for each in TUNED] for name, one in found.items()} for found in (tuned, earlier["tuning"])
+    )
     return earlier if chosen == before else {}
 
 
 def tune(name: str, options: Options) -> dict[str, Any]:
-    """The step size with which a method has the least regret in the mean, and the regret with each."""
+    """The constants with which a method has the least regret in the mean, and the regret with each of them."""
     override = {**BUDGET, **METHODS[name], **(QUICK if options.quick else {})}
-    grid = {"step_size": list(STEP_SIZES), "seed": list(TUNING_SEEDS)}
+    grid = {"step_size": list(STEP_SIZES), "entropy_weight": list(ENTROPY_WEIGHTS), "seed": list(TUNING_SEEDS)}
     directory = options.runs / f"fair-{slug(name)}-tuning{'-quick' * options.quick}"
     regret = run(Sweep("mab", grid=grid, override=override), directory, options.ray)["final_regret"]
-    found = {size: describe_seeds(regret.sel(step_size=size).to_numpy().tolist()) for size in STEP_SIZES}
-    best = min(STEP_SIZES, key=lambda size: found[size]["mean"])
-    return {"step_size": best, "regret": {f"{size:g}": one for size, one in found.items()}}
+    tries: list[dict[str, Any]] = [
+        dict(zip(TUNED, each, strict=True)) for each in itertools.product(STEP_SIZES, ENTROPY_WEIGHTS)
+    ]
+    found = [each | {"regret": describe_seeds(regret.sel(each).to_numpy().tolist())} for each in tries]
+    best = min(found, key=lambda each: each["regret"]["mean"])
+    return {one: best[one] for one in TUNED} | {"tries": found}
 
 
 def train(part: Part, group: Group, options: Options) -> dict[str, Trained]:
@@ -130,8 +143,12 @@ def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
     found = describe(trained, group)
     margin = MARGIN * found["rows"]["rmft"]["regret"]["mean"]
     for name, row in found["rows"].items():
-        last = trained[name].sweep["validation_regret"].transpose("seed", ...).to_numpy()[:, -1]
-        row["last_on_validation"] = describe_seeds(last.tolist())
+        validation = trained[name].sweep["validation_regret"].transpose("seed", ...)
+        row["last_on_validation"] = describe_seeds(validation.to_numpy()[:, -1].tolist())
+        row["validation"] = {
+            "iteration": validation["validation_iteration"].to_numpy().tolist(),
+            "mean": validation.mean("seed").to_numpy().tolist(),
+        }
         if name != "rmft":
             row["equivalence_p_value"] = equivalence_p_value(row["minus_first"]["seeds"], margin)
     return found
@@ -146,25 +163,91 @@ def equivalence_p_value(differences: Sequence[float], margin: float) -> float:
     return max(float(side.pvalue) for side in sides)
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """The methods of a part in Markdown, with a star at the differences that Holm's correction over it leaves."""
+    rows = found["rows"]
+    stars = holm({name: p_value(row) for name, row in rows.items() if name != "rmft"})
+    head = (
+        "method",
+        "step size, entropy weight",
+        "regret",
+        "minus RMFT",
+        "level within a twentieth, p",
+        "SuffFailFreq(T/2)",
+    )
+    cells = [
+        [
+            "RMFT" if name == "rmft" else name,
+            ", ".join(f"{row['changes'][one]:g}" for one in TUNED),
+            interval(row["regret"]),
+            "" if name == "rmft" else interval(row["minus_first"], sign="+") + "*" * (name in stars),
+            "" if name == "rmft" else f"{row['equivalence_p_value']:.2g}",
+            f"{row['suff_fail_freq']:.2f}",
+            f"{row['env_steps'] / 1e6:.0f}",
+            f"{np.mean(row['wall_seconds']):.0f}",
+        ]
+        for name, row in rows.items()
+    ]
+    beside = (f"{style_of(name).label} {interval(one)}" for name, one in found["references"].items())
+    return f"{markdown_table((*head, 'million steps', 'seconds per run'), cells)}\n\nBeside: {', '.join(beside)}."
+
+
+def method_styles(names: Sequence[str]) -> dict[str, Style]:
+    """RMFT as in all figures, the other methods from dark to light."""
+    others = value_styles([name for name in names if name != "rmft"])
+    return {name: others[name] if name in others else style_of("rmft")._replace(label="RMFT") for name in names}
+
+
 def draw_tuning(tuned: Mapping[str, Mapping[str, Any]]) -> DataFigure:
-    """Regret of each method over its step sizes, the chosen one filled."""
-    styles, written = value_styles(list(tuned)), []
-    with column_figure(3.8) as (figure, axes):
+    """Regret of each method over its step sizes, without and with a bonus for entropy, the chosen one filled."""
+    styles, written = method_styles(list(tuned)), []
+    with sheet("paper", 2.9) as figure:
+        panels = dict(zip(ENTROPY_WEIGHTS, figure.subplots(1, 2, sharey=True), strict=True))
         for name, found in tuned.items():
             label, color, line = styles[name]
-            means = [one["mean"] for one in found["regret"].values()]
-            axes.plot(STEP_SIZES, means, color=color, linestyle=line, label="RMFT" if name == "rmft" else label)
-            axes.plot(found["step_size"], min(means), "o", color=color, markersize=4)
+            for weight, axes in panels.items():
+                tries = [each for each in found["tries"] if each["entropy_weight"] == weight]
+                means = [each["regret"]["mean"] for each in tries]
+                axes.plot(STEP_SIZES, means, color=color, linestyle=line, label=label)
+                written += [
+                    {"method": name, **{one: each[one] for one in TUNED}, "mean": mean}
+                    for each, mean in zip(tries, means, strict=True)
+                ]
+            least = min(each["regret"]["mean"] for each in found["tries"])
+            panels[found["entropy_weight"]].plot(found["step_size"], least, "o", color=color, markersize=4)
+        for weight, axes in panels.items():
+            axes.set(xscale="log", yscale="log", title=f"entropy weight {weight:g}", xlabel="step size")
+            axes.set_xticks(STEP_SIZES, [f"{1000 * size:g}e-3" for size in STEP_SIZES])
+            axes.set_yticks(ticks := [4, 5, 6, 8, 12, 16], [str(tick) for tick in ticks])
+            axes.minorticks_off()
+        panels[0.0].set(ylabel="regret at T\n(reward units, log scale)")
+        legend_above(figure, list(panels.values()), columns=1)
+        figure.rows, figure.caption = written, "Means over two training seeds; points: what stays."
+        return figure
+
+
+def draw_training(rows: Mapping[str, Mapping[str, Any]]) -> DataFigure:
+    """Regret on validation scenarios as training goes on, over steps of the environment and over time."""
+    styles, written = method_styles(list(rows)), []
+    with sheet("paper", 2.9) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for name, row in rows.items():
+            label, color, line = styles[name]
+            done = np.asarray(row["validation"]["iteration"]) / row["validation"]["iteration"][-1]
+            steps, seconds = done * row["env_steps"] / 1e6, done * np.mean(row["wall_seconds"])
+            for axes, x in zip(panels, (steps, seconds), strict=True):
+                axes.plot(x, row["validation"]["mean"], color=color, linestyle=line, label=label)
             written += [
-                {"method": name, "step_size": size, "mean": one["mean"], "low": one["ci95"][0], "high": one["ci95"][1]}
-                for size, one in found["regret"].items()
+                {"method": name, "million_steps": one, "seconds": time, "mean": mean}
+                for one, time, mean in zip(steps, seconds, row["validation"]["mean"], strict=True)
             ]
-        axes.set(xscale="log", yscale="log", xlabel="step size", ylabel="regret at T\n(reward units, log scale)")
-        axes.set_xticks(STEP_SIZES, [f"{size:g}" for size in STEP_SIZES])
-        axes.set_yticks(ticks := [4, 5, 6, 8, 12, 16], [str(tick) for tick in ticks])
-        axes.minorticks_off()
-        legend_above(figure, [axes], columns=1)
-        figure.rows, figure.caption = written, "Means over three training seeds; points: the step size that stays."
+        panels[0].set(xlabel="million steps", yscale="log", ylabel="validation regret\n(reward units, log scale)")
+        panels[0].set_yticks(ticks := [4, 5, 6, 8, 12, 16], [str(tick) for tick in ticks])
+        panels[1].set(xlabel="seconds", xlim=(0, 4 * np.mean(rows["rmft"]["wall_seconds"])))
+        for axes in panels:
+            axes.minorticks_off()
+        legend_above(figure, list(panels), columns=1)
+        figure.rows, figure.caption = written, "Means over training seeds."
         return figure
 
 

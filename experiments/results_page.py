@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from experiments import beside, regret_by_round
+from experiments import beside, fair_rivals, regret_by_round
 from experiments import comparison as comparisons
 from experiments.adversaries import PLACES
 from experiments.aot import compiled
@@ -261,6 +261,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts_k2": lambda: regret_parts("regret_by_round_mab_k2"),
     "parts_k5": lambda: regret_parts("regret_by_round_mab_k5"),
     **{target_name(group): lambda group=group: comparison(group) for group in GROUPS},
+    **{
+        f"fair_rivals_{part}": lambda part=part: fair_rivals.table(result("fair_rivals")[part])
+        for part in ("steps", "seconds", "long")
+    },
     "pretrained": pretrained,
     "accelerators": lambda: compiled.table(result("accelerators")),
 }

@@ -68,7 +68,13 @@ def trained(seconds: float, changes: dict[str, Any]) -> Trained:
         "wall_seconds": ("seed", [seconds] * 2),
         "baseline_final_regret": (("seed", "agent"), [[6.0], [6.0]]),
     }
-    sweep = xr.Dataset(per_seed, {"seed": [0, 1], "round": np.arange(1, 51), "agent": ["thompson"]})
+    coordinates = {
+        "seed": [0, 1],
+        "round": np.arange(1, 51),
+        "agent": ["thompson"],
+        "validation_iteration": [0, 50, 100],
+    }
+    sweep = xr.Dataset(per_seed, coordinates)
     agent: Any = None
     return Trained(sweep, [TrainedPolicy(agent, config_of({**fair_rivals.BUDGET, **changes}), "mab", {})] * 2)
 
@@ -92,6 +98,29 @@ def test_the_last_iterate_is_not_the_chosen_checkpoint():
     found = fair_rivals.described({name: trained(60.0, group.rows[name]) for name in group.rows}, group)
     assert found["rows"]["GRPO"]["last_on_validation"]["seeds"] == [6.0, 7.0]
     assert found["rows"]["GRPO"]["regret"]["seeds"] == [4.0, 5.0]
+    assert found["rows"]["GRPO"]["validation"] == {"iteration": [0, 50, 100], "mean": [9.0, 4.5, 6.5]}
+
+
+def test_a_table_tells_who_differs_and_who_is_level():
+    def row(differences: list[float], p: float) -> dict[str, Any]:
+        mean = float(np.mean(differences))
+        return {
+            "changes": {"step_size": 2e-3, "entropy_weight": 0.0},
+            "regret": {"mean": 4 + mean, "ci95": [3 + mean, 5 + mean]},
+            "minus_first": {"mean": mean, "ci95": [mean - 1, mean + 1], "seeds": differences},
+            "equivalence_p_value": p,
+            "suff_fail_freq": 0.25,
+            "env_steps": 20_480_000,
+            "wall_seconds": [30.0, 40.0, 50.0],
+        }
+
+    rows = {"rmft": row([0.0] * 3, 1.0), "GRPO": row([2.0, 2.01, 1.99], 0.9), "DPT": row([0.1, -0.1, 0.02], 0.012)}
+    found = fair_rivals.table({"rows": rows, "references": {"gittins": {"mean": 3.5, "ci95": [3.4, 3.6]}}})
+    lines = found.splitlines()
+    assert lines[2] == "| RMFT | 0.002, 0 | 4.00 [3.00, 5.00] |  |  | 0.25 | 20 | 40 |"
+    assert lines[3] == "| GRPO | 0.002, 0 | 6.00 [5.00, 7.00] | +2.00 [+1.00, +3.00]* | 0.9 | 0.25 | 20 | 40 |"
+    assert lines[4] == "| DPT | 0.002, 0 | 4.01 [3.01, 5.01] | +0.01 [-0.99, +1.01] | 0.012 | 0.25 | 20 | 40 |"
+    assert lines[-1] == "Beside: Gittins index 3.50 [3.40, 3.60]."
 
 
 def test_equal_time_needs_the_seconds_of_equal_steps():
@@ -105,11 +134,12 @@ def test_fresh_seeds_are_not_those_of_tuning():
 
 
 def test_parts_stay_while_tuning_says_the_same(tmp_path):
-    path, tuned = tmp_path / "fair_rivals.json", {"rmft": {"step_size": 0.002}}
+    path, tuned = tmp_path / "fair_rivals.json", {"rmft": {"step_size": 0.002, "entropy_weight": 0.0}}
     assert fair_rivals.earlier_parts(path, tuned) == {}
     path.write_text(json.dumps({"tuning": tuned, "steps": {"rows": {}}}))
     assert "steps" in fair_rivals.earlier_parts(path, tuned)
-    assert fair_rivals.earlier_parts(path, {"rmft": {"step_size": 0.004}}) == {}
+    for changed in ({"step_size": 0.004}, {"entropy_weight": 0.01}):
+        assert fair_rivals.earlier_parts(path, {"rmft": tuned["rmft"] | changed}) == {}
 
 
 @pytest.mark.slow
@@ -119,4 +149,10 @@ def test_it_runs(tmp_path):
     for part in ("steps", "seconds", "long"):
         assert set(found[part]["rows"]) == set(fair_rivals.METHODS)
         assert (tmp_path / "quick" / f"fair_rivals_{part}.png").exists()
-    assert set(found["tuning"]["rmft"]["regret"]) == {"0.0005", "0.001", "0.002", "0.004", "0.008"}
+    assert (tmp_path / "quick" / "fair_rivals_training.png").exists()
+    tries = found["tuning"]["rmft"]["tries"]
+    assert len(tries) == len(fair_rivals.STEP_SIZES) * len(fair_rivals.ENTROPY_WEIGHTS)
+    assert (
+        found["steps"]["rows"]["rmft"]["changes"].items()
+        >= {one: min(tries, key=lambda each: each["regret"]["mean"])[one] for one in fair_rivals.TUNED}.items()
+    )
