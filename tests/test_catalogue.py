@@ -26,6 +26,7 @@ from rmft_jax.agents import (
 from rmft_jax.agents.catalogue import constants, tuning_grid, with_constants
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
+from rmft_jax.method.contract import require_agents_of_users
 from rmft_jax.method.evaluation import final_regret, play_scenarios
 from rmft_jax.plotting import STYLES
 from rmft_jax.problems import Abrupt, Adaptive, Environment, Problem, Stationary, get_environment
@@ -298,3 +299,58 @@ def test_a_name_is_given_once_but_a_class_may_be_defined_again():
         assert agent.bonus == start
     with pytest.raises(ConfigError, match=r"got agent 'stubborn' from .*, which .*Stubborn has taken, need .* own"):
         AGENTS("stubborn")(type("Other", (UCB,), {}))
+
+
+def test_agents_know_how_many_arms_exist():
+    """In arrays for more arms, as where a policy plays fewer than it was trained on."""
+    three = Stationary(num_arms=3)
+    two = Problem.checked(dataclasses.replace(three, num_arms=2), 12)
+    masked = Problem.checked(three, 12, 2)
+    assert masked.existing == two
+    assert two.existing is two
+    for make in (make_agents, make_baselines):
+        assert make(two).keys() - make(masked).keys() == {"bayes_optimal"}, "it is solved for just its arms"
+    assert "bayes_optimal" in make_baselines(Problem.checked(three, 12, 3))
+    with pytest.raises(ConfigError, match=r"got agent 'bayes_optimal' for Stationary .* with K=2, T=12"):
+        make_agents(masked, ["bayes_optimal"])
+    gap = Stationary(num_arms=4, prior="fixed_gap", gap=0.3, noise="gaussian")
+    own = make_agents(Problem.checked(dataclasses.replace(gap, num_arms=2), 12), ["thompson"])
+    assert make_agents(Problem.checked(gap, 12, 2), ["thompson"]) == own, "prior moments depend on the number of arms"
+    ball = Stationary(num_arms=4, feedback="full")
+    wide = dataclasses.replace(Problem.checked(ball, 12, 2), radius=1.0)
+    narrow = Problem(dataclasses.replace(ball, num_arms=2), 12, radius=1.0)
+    jax.tree.map(np.testing.assert_array_equal, make_baselines(wide), make_baselines(narrow, size=4))
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_no_agent_may_be_taken_for_the_trained_policy():
+    for name in ("rmft", "rmft_v2"):
+        with pytest.raises(ConfigError, match=f"got agent '{name}', need a name that does not begin with rmft"):
+            AGENTS(name)(lambda problem: UCB())
+
+
+@pytest.mark.parametrize("kind", ["swap", "realized"])
+def test_every_regret_has_agents_to_compare_with(kind):
+    world: Any = type("World", (Stationary,), {"bandit_regret": kind})
+    problem = Problem(world(), 20)
+    assert reference_agent(problem) in make_baselines(problem)
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_an_agent_of_a_user_that_fails_is_told_before_anything_is_trained():
+    problem = Problem(Stationary(), 20)
+    define_stubborn()
+    require_agents_of_users(problem)
+
+    @AGENTS("broken")
+    class Broken(StatisticsAgent):
+        def _index(self, key, state, context):
+            return state.pulls[:-1]
+
+    with pytest.raises(ConfigError, match=r"got agent 'broken' \(.*\), need what the docstrings of its base class say"):
+        require_agents_of_users(problem)
+    require_agents_of_users(problem, ["stubborn", "ucb1"])
+    require_agents_of_users(dataclasses.replace(problem, radius=1.0))
+    AGENTS("unbuilt")(lambda problem: {}["nothing"])
+    with pytest.raises(ConfigError, match=r"got agent 'unbuilt' \(KeyError: 'nothing'\)"):
+        require_agents_of_users(problem, ["unbuilt"])

@@ -12,7 +12,7 @@ from rmft_jax.method.state import TrainState, abstract_state, init
 from rmft_jax.running import checkpoints, weights
 from rmft_jax.running.checkpoints import Checkpoints, stored
 from rmft_jax.running.files import RunError
-from rmft_jax.running.history import History
+from rmft_jax.running.history import History, least
 from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
@@ -153,3 +153,14 @@ def test_a_network_of_another_shape_is_told_as_damage(copy):
         Checkpoints(copy / "checkpoints", RunDirectory(copy).identity(), warnings.append).restore(like)
     assert "is damaged (got shape (" in warnings[0]
     assert ", need shape (" in warnings[0]
+
+
+def test_what_is_no_number_is_never_the_lowest():
+    assert least(np.asarray([3.0, np.nan, 2.0, 2.0])) == 2
+    assert least(np.asarray([np.nan, np.nan])) == 0
+    past, params = History.fresh(1), {"weight": np.zeros((1, 1))}
+    for iteration, regret in enumerate([3.0, np.nan, 2.0]):
+        past.add_validation(iteration, np.asarray([[regret, regret]]), {"weight": params["weight"] + iteration})
+    assert past.best_iteration.tolist() == [2], "one that is no number is not in the way of later ones"
+    assert past.best is not None
+    assert past.best_of()["weight"].item() == 2.0

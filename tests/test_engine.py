@@ -13,6 +13,7 @@ import xarray as xr
 from rmft_jax import Sweep, load_policy
 from rmft_jax.agents import make_agents
 from rmft_jax.config import ConfigError
+from rmft_jax.config.choices import RESULTS
 from rmft_jax.method.evaluation import evaluate
 from rmft_jax.running import training
 from rmft_jax.running.checkpoints import Checkpoints
@@ -63,6 +64,13 @@ def batched(tmp_path_factory, programs, compiled):
 
 def test_three_programs_serve_all_cells_and_nothing_else_compiles(batched, compiled):
     assert compiled == ["jit(_start)", "jit(_advance)", "jit(_evaluate)"]
+
+
+def test_no_setting_may_have_the_name_of_a_result(batched):
+    dataset, _ = batched
+    settings = {field for columns in SWEEP.dimensions().values() for field in columns}
+    names = {str(name) for name in (*dataset.variables, *dataset.dims)} - settings
+    assert {name for name in names if not name.startswith("baseline_")} <= set(RESULTS)
 
 
 def test_the_dataset_has_what_it_promises(batched):

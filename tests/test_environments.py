@@ -332,3 +332,12 @@ def test_crowded_arms_earn_less():
 def test_settings_that_cannot_work(config, message):
     with pytest.raises(ConfigError, match=message):
         config.validate(10)
+
+
+@pytest.mark.parametrize("spending", ["even", "first_third"])
+def test_besbes_can_spend_as_much_as_it_says(spending):
+    share = 0.3 if spending == "even" else 0.1
+    for horizon in range(1, 400):
+        Besbes(variation=float(f"{share * horizon:g}"), spending=spending).validate(horizon)
+        with pytest.raises(ConfigError, match="got variation="):
+            Besbes(variation=share * horizon + 0.01, spending=spending).validate(horizon)

@@ -81,3 +81,8 @@ def test_means_that_depend_on_the_agent_are_not_stated():
     assert np.isnan(dataset["mean_rewards"]).any()
     alone = evaluate({"hedge": agents["hedge"]}, problem, num_scenarios=20, key=KEY)
     np.testing.assert_array_equal(alone["mean_rewards"], np.tile([0.0, 1.0, 1.0], (20, 1)))
+
+
+def test_nobody_who_plays_is_refused():
+    with pytest.raises(ConfigError, match=r"got no agents, need one at least; try make_baselines\(problem\)"):
+        evaluate({}, Problem(Stationary(), 5), num_scenarios=4, key=jax.random.key(0))

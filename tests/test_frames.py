@@ -52,3 +52,11 @@ def test_a_sweep_has_a_row_per_cell_and_agent_and_nothing_beyond_a_horizon():
 def test_what_is_along_nothing_is_refused():
     with pytest.raises(ConfigError, match="got over='week', need none, or one of round, arm"):
         to_dataframe(made_evaluation(), "week")
+
+
+def test_cells_without_numbers_have_no_rows():
+    whole, partial = made_sweep(GRID), made_sweep(GRID, failed=[1, 5])
+    table: Any = to_dataframe(partial)
+    assert len(table) == len(to_dataframe(whole)) // 8 * 6
+    assert table["final_regret"].notna().all()
+    assert set(table["status"].dropna()) == {"finished"}

@@ -93,6 +93,12 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         lambda: made(Stationary, {"step_size": float}, step_size=0.5),
         "got step_size in environment 'mine' (Mine), which update 'gradient' has, need a name that no other kind of",
     ),
+    "of every result": (
+        "environment",
+        "mine",
+        lambda: made(Stationary, {"exponent": float}, exponent=1.0),
+        "got exponent in environment 'mine' (Mine), which the dataset of every sweep has, need a name that no",
+    ),
     "of every choice": ("environment", "mine", lambda: made(Stationary, {"name": str}, name="x"), "which every choice"),
     "another type": (
         "environment",

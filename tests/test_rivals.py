@@ -130,7 +130,7 @@ def test_advantages_equal_their_slow_twins():
     regret = np.cumsum(np.random.default_rng(1).uniform(0, 1, (4, 3, HORIZON)), axis=-1)
     final = regret[..., -1]
     slow = slow_advantages(regret)
-    found = reinforce_advantages(jnp.asarray(regret), jnp.asarray(final))
+    found = reinforce_advantages(jnp.asarray(regret), jnp.asarray(final), jnp.ones(regret.shape, bool))
     np.testing.assert_allclose(found, slow / np.sqrt((slow**2).mean()), rtol=1e-4, atol=1e-5)
     z = -(final - final.mean(1, keepdims=True)) / final.std(1, keepdims=True)
     expected = np.repeat(z[..., None], HORIZON, axis=-1)
@@ -140,10 +140,24 @@ def test_advantages_equal_their_slow_twins():
     np.testing.assert_allclose(ahead[..., -1], regret[..., -1] - regret[..., -2], rtol=1e-4)
 
 
-def test_rollouts_that_fared_alike_teach_nothing():
-    regret = jnp.ones((2, 3, HORIZON))
-    for advantages in (reinforce_advantages(regret, regret[..., -1]), grpo_advantages(regret, regret[..., -1])):
-        np.testing.assert_array_equal(advantages, 0.0)
+def test_rounds_that_are_not_played_change_no_advantage():
+    regret = jnp.asarray(np.cumsum(np.random.default_rng(2).uniform(0, 1, (4, 3, HORIZON)), axis=-1), jnp.float32)
+    played = jnp.broadcast_to(jnp.arange(HORIZON) < HORIZON - 2, regret.shape)
+    part, final = regret[..., :-2], regret[..., -3]
+    alone = reinforce_advantages(part, final, jnp.ones(part.shape, bool))
+    np.testing.assert_allclose(reinforce_advantages(regret, final, played)[..., :-2], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_rollouts", [3, 5, 6, 7, 10, 16])
+def test_rollouts_that_fared_alike_teach_nothing(num_rollouts):
+    """The mean of equal numbers may be rounded to another one, and the same pulls be summed in another order."""
+    final = jnp.asarray(np.random.default_rng(0).uniform(0, 20, (200, 1)), jnp.float32)
+    regret = jnp.broadcast_to(final[..., None], (200, num_rollouts, HORIZON))
+    np.testing.assert_array_equal(grpo_advantages(regret, regret[..., -1]), 0.0)
+    played = jnp.ones(regret.shape, bool)
+    assert float(jnp.abs(reinforce_advantages(0.0 * regret, 0.0 * regret[..., -1], played)).max()) == 0.0
+    rounded = regret[..., -1] * (1 + 1e-7 * jnp.arange(num_rollouts)[None, :])
+    assert float(jnp.abs(grpo_advantages(regret, rounded)).max()) < 0.2
 
 
 def test_the_policy_gradient_is_that_of_the_expected_regret():
@@ -155,7 +169,7 @@ def test_the_policy_gradient_is_that_of_the_expected_regret():
     draws = 40_000
     actions = jax.random.bernoulli(jax.random.key(3), 1 - p, (draws, 2, 1)).astype(jnp.int32)
     regret = actions.astype(jnp.float32) * 0.5  # Arm 1 loses half a unit.
-    scaled = reinforce_advantages(regret, regret[..., -1])
+    scaled = reinforce_advantages(regret, regret[..., -1], jnp.ones(regret.shape, bool))
     plain = (jnp.mean(regret, 1, keepdims=True) - regret) * 2
     scale = float(jnp.sqrt(jnp.mean(plain**2)))
 

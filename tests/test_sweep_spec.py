@@ -280,6 +280,14 @@ def test_dimensions_keep_the_order_of_the_spec():
     assert list(pairs.dimensions()) == ["zip"]
 
 
+def test_what_varies_with_the_seed_is_no_seed():
+    """Means are taken over `seed`: over other settings they would be those of nothing."""
+    together = {"seed": [0, 1, 2], "step_size": [1e-3, 2e-3, 4e-3]}
+    assert list(Sweep(zip=together).dimensions()) == ["step_size"]
+    assert list(Sweep(zip={**together, "step_size": [1e-3, 1e-3, 4e-3]}).dimensions()) == ["zip"]
+    assert list(Sweep(zip={"seed": [0, 1]}).dimensions()) == ["seed"]
+
+
 def test_dimensions_do_not_depend_on_the_order_of_the_cells():
     """Which are in the order in which they came, where a sweep has grown."""
     sweep = Sweep(grid={"horizon": [30, 40, 50]}, zip={"branching": ["uniform", "none"]}, cells=[{"horizon": 35}])

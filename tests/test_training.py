@@ -18,7 +18,7 @@ import xarray as xr
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.problems import Ball, Stationary
-from rmft_jax.running import history
+from rmft_jax.running import history, training
 from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.files import RunError
 from rmft_jax.running.interruption import InterruptedRunError, StopSignals
@@ -77,8 +77,8 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["00000004.npz", "00000006.npz"]
 
 
-def test_the_best_checkpoint_is_the_one_of_lowest_validation_regret(finished):
-    config, path, summary = finished
+def test_the_best_checkpoint_is_the_one_of_lowest_validation_regret(finished, monkeypatch):
+    (config, path, summary), asked = finished, []
     metrics = RunDirectory(path).read_dataset("metrics.nc")
     regret = metrics["validation_regret"].to_numpy()
     best = [i for i in range(len(regret)) if regret[i] <= regret[: i + 1].min()][-1]
@@ -88,6 +88,9 @@ def test_the_best_checkpoint_is_the_one_of_lowest_validation_regret(finished):
     assert (policy.config, policy.preset) == (config, "tiny")
     again = evaluate_run(config, policy.agent, RunKeys.create(config.seed).test)
     xr.testing.assert_identical(again, RunDirectory(path).read_dataset("evaluation.nc"))
+    monkeypatch.setattr(training, "make_baselines", lambda problem: asked.append(problem) or {})
+    evaluate_run(config, policy.agent, RunKeys.create(config.seed).test, num_arms=2)
+    assert [problem.existing.num_arms for problem in asked] == [2], "rivals know how many arms there are"
     assert load_run(path, "last").provenance == {"iteration": 6}
     state, _ = last(config, path)
     jax.tree.map(np.testing.assert_array_equal, load_run(path, "last").agent.params, state.params)

@@ -16,7 +16,7 @@ from experiments.ablations import arm_count, exploration, horizon, kept, rounds,
 from experiments.ablations.common import Question
 from experiments.common import RESULTS
 from rmft_jax.plotting import DataFigure, plot_kind, save_figure
-from rmft_jax.statistics.estimates import TRAINED
+from rmft_jax.statistics.labels import TRAINED
 
 QUESTIONS = (
     selection.QUESTION, rounds.QUESTION, kept.QUESTION, exploration.BANDIT, exploration.FULL_INFORMATION,

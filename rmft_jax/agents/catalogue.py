@@ -213,7 +213,7 @@ def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[st
     Raises:
       ConfigError: if a named agent does not exist, or does not fit.
     """
-    built = ((name, AGENTS[name].build(problem)) for name in fitting(problem, names))
+    built = ((name, AGENTS[name].build(problem.existing)) for name in fitting(problem, names))
     return {name: agent for name, agent in built if agent is not None}
 
 
@@ -227,14 +227,21 @@ def fitting(problem: Problem, names: Iterable[str] | None = None) -> list[str]:
     Raises:
       ConfigError: if a named agent does not exist, or does not fit.
     """
-    known = [name for name, entry in AGENTS.items() if entry.fits(problem)]
+    own = problem.existing
+    known = [name for name, entry in AGENTS.items() if entry.fits(own) and not _needs_all(name, problem)]
     for name in known if names is None else names:
-        if name not in known and not AGENTS[name].fits(problem):
+        if name not in known and (_needs_all(name, problem) or not AGENTS[name].fits(own)):
             raise ConfigError(
                 f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} "
-                f"feedback with K={problem.num_arms}, T={problem.horizon}, need one that fits; try {', '.join(known)}"
+                f"feedback with K={own.num_arms}, T={own.horizon}, need one that fits; try {', '.join(known)}"
             )
     return known if names is None else list(names)
+
+
+def _needs_all(name: str, problem: Problem, size: int | None = None) -> bool:
+    """Whether an agent, which is solved for arrays of just its arms and rounds, would get others."""
+    own = problem.existing
+    return name == "bayes_optimal" and (size or problem.num_arms, problem.horizon) != (own.num_arms, own.horizon)
 
 
 def make_baselines(
@@ -249,26 +256,33 @@ def make_baselines(
     Args:
       problem: the world and how long it is played.
       among: names of this package's agents beyond which none is made. None: there is no such limit.
-      size: of arrays with arms that are only there to be masked. None: there are none.
+      size: of arrays with arms that are only there to be masked. None: those of the problem.
     """
+    size, given, problem = size or problem.num_arms, problem, problem.existing
     if problem.radius is not None:
         norm = math.sqrt(problem.num_arms) * max(map(abs, problem.environment.reward_range))
         step = problem.radius / (norm * math.sqrt(problem.horizon))
         radius: Any = problem.radius  # A number that may be traced.
-        size = size or problem.num_arms
         steps = {"ftrl": step, "follow_the_leader": 1e6}
         return {name: FullInformationSingleLayer.ftrl(size, step, Ball(0.0, radius)) for name, step in steps.items()}
-    known = (*_BASELINES[problem.environment.standard_regret], "uniform", "best_fixed_arm", "best_arm")
-    names = [*(name for name in known if among is None or name in among), *AGENTS.of_users()]
+    known = (*_BASELINES[_compared(problem)], "uniform", "best_fixed_arm", "best_arm")
+    known = [name for name in known if (among is None or name in among) and not _needs_all(name, given, size)]
+    names = [*known, *AGENTS.of_users()]
     built = ((name, AGENTS[name].build(problem)) for name in names)
     return {name: agent for name, agent in built if agent is not None}
+
+
+def _compared(problem: Problem) -> str:
+    """The regret by whose agents play is compared: without agents of its own, that of the best fixed arm."""
+    regret = problem.environment.standard_regret
+    return regret if regret in _BASELINES else "static"
 
 
 def reference_agent(problem: Problem) -> str:
     """The name of the baseline against which differences are taken in this setting."""
     if problem.radius is not None:
         return "ftrl"
-    regret = problem.environment.standard_regret
+    regret = _compared(problem)
     if regret == "static" and problem.feedback == "bandit":
         return "exp3"
     name = _REFERENCES[regret]

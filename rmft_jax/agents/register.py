@@ -10,6 +10,7 @@ from rmft_jax.agents.base import Agent
 from rmft_jax.config import ConfigError, Register, pytree
 from rmft_jax.config.checks import require
 from rmft_jax.problems import Problem
+from rmft_jax.statistics.labels import TRAINED, is_trained
 
 Build = Callable[[Problem], Agent | None]
 Grids = Mapping[str, tuple[float, ...]]
@@ -49,9 +50,10 @@ class AgentRegister(Register[CatalogueEntry]):
           with the methods of `Agent` and defaults for all fields, which fits wherever its `feedback` is given.
 
         Raises:
-          ConfigError: if the class lacks a method, or the name is taken.
+          ConfigError: if the class lacks a method, or the name is taken or that of a trained policy.
         """
         self.require_name(name)
+        require(not is_trained(name), f"agent {name!r}", f"a name that does not begin with {TRAINED}", "my_agent")
         values = {field: tuple(map(float, grid)) for field, grid in (grids or {}).items()}
 
         def register(made: M) -> M:

@@ -311,5 +311,15 @@ def _require_setting(kind: str, name: str, what: str, field: dataclasses.Field[A
     require(not taken, f"{named}, which {taken} has", need, f"{name}_{field.name}")
 
 
+RESULTS = (
+    "agent", "arm", "best_iteration", "cell", "entropy", "exponent", "exponent_high", "exponent_low", "final_regret",
+    "final_regret_sem", "grad_norm", "greedy_frac", "invalid", "iteration", "loss", "mean_rewards", "min_frac",
+    "minus_reference", "minus_reference_sem", "rank", "rank_frequency", "regret", "regret_sem", "regret_spread",
+    "round", "run", "scenario", "selected_regret", "status", "sublinear_p", "suff_fail_freq", "suff_fail_freq_sem",
+    "training_invalid", "training_regret", "training_suff_fail_freq", "trend_p", "validation_iteration",
+    "validation_regret", "validation_regret_sem", "wall_seconds", "zip",
+)  # fmt: skip
+"""What the dataset of a sweep calls its results and their dimensions, beside those that begin with `baseline_`."""
 RESERVED: dict[str, str] = dict.fromkeys(("kind", "name", "carries", "register"), "every choice")
+RESERVED |= dict.fromkeys(RESULTS, "the dataset of every sweep")
 """Names that no setting of a choice may have, by what has them."""

@@ -1,16 +1,22 @@
 """Whether all parts of a configuration fit together, found out by tracing small shapes, before anything compiles."""
 
+import contextlib
 import dataclasses
+import functools
 import textwrap
+from collections.abc import Container, Iterator
 
 import jax
 
+from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import Choice, is_built_in
+from rmft_jax.method.evaluation import measure
 from rmft_jax.method.rmft import iteration
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import init
 from rmft_jax.problems.contract import require_environment
+from rmft_jax.problems.problem import Problem
 
 
 def require_contract(config: RMFTConfig) -> None:
@@ -26,17 +32,41 @@ def require_contract(config: RMFTConfig) -> None:
         return
     require_environment(config.problem())
     names = " and ".join(f"{part.kind} {part.name or type(part).__name__!r}" for part in foreign)
-    try:
+    with _told(names, "jax.eval_shape(rmft_jax.iterate, state), which shows where"):
         state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
         before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.params)
         after = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(iteration, state)[0].params)
+    if before != after:
+        raise ConfigError(f"got {names}, after which the parameters have other shapes; try parameters of float32")
+
+
+def require_agents_of_users(problem: Problem, names: Container[str] | None = None) -> None:
+    """Makes the agents that users brought, and traces their play of a problem where they fit.
+
+    Args:
+      problem: what training ends with the play of; in a ball none of them plays.
+      names: which of them, among others. None: all.
+
+    Raises:
+      ConfigError: if one of them fails.
+    """
+    for name in AGENTS.of_users():
+        if problem.points or (names is not None and name not in names):
+            continue
+        with _told(f"agent {name!r}", f"rmft_jax.evaluate of it alone, with rmft_jax.make_agents(problem, [{name!r}])"):
+            agent = AGENTS[name].build(problem)
+            if agent is not None:
+                jax.eval_shape(functools.partial(measure, agent, problem, num_scenarios=2), jax.random.key(0))
+
+
+@contextlib.contextmanager
+def _told(names: str, advice: str) -> Iterator[None]:
+    """What fails within is told as a mistake of the named parts."""
+    try:
+        yield
     except ConfigError:
         raise
     except Exception as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
-        raise ConfigError(
-            f"got {names} ({reason}), need what the docstrings of its base class say; "
-            "try jax.eval_shape(rmft_jax.iterate, state), which shows where"
-        ) from error
-    if before != after:
-        raise ConfigError(f"got {names}, after which the parameters have other shapes; try parameters of float32")
+        need = "what the docstrings of its base class say"
+        raise ConfigError(f"got {names} ({reason}), need {need}; try {advice}") from error

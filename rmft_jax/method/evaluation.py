@@ -194,6 +194,7 @@ def evaluate(
 
     got = type(agents).__name__
     require(isinstance(agents, Mapping), f"agents={got}", "agents by name", f"{{'mine': {got.lower()}}}")
+    require(bool(agents) or bool(given), "no agents", "one at least", "make_baselines(problem)")
     require_environment(problem)
     for agent in agents.values():  # Refused here, before anything compiles.
         require_feedback(agent, problem.feedback)

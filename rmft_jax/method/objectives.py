@@ -285,7 +285,7 @@ class Reinforce(_PolicyGradient):
 
     def advantages(self, judged: Judged) -> Float[Array, "M L T"]:
         """By regret to go."""
-        return reinforce_advantages(judged.regret, judged.final)
+        return reinforce_advantages(judged.regret, judged.final, judged.trajectory.played)
 
     def losses(self, outputs: Float[Array, "T K"], kept: KeptBatch, config: "RMFTConfig") -> Float[Array, "T"]:
         assert kept.advantages is not None

@@ -16,9 +16,9 @@ from rmft_jax.plotting.panels import closed, fixed_of, named_agents, not_drawn
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import TRAINED, is_numeric, open_dims, rows_of, sweep_dims, text_of
+from rmft_jax.statistics.estimates import is_numeric, open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.horizons import horizon_growth
-from rmft_jax.statistics.labels import field_label
+from rmft_jax.statistics.labels import TRAINED, field_label
 from rmft_jax.statistics.report import estimate_text, regret_of
 from rmft_jax.statistics.tables import NO_RIVALS
 

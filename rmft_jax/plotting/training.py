@@ -11,7 +11,8 @@ from rmft_jax.plotting.curves import draw
 from rmft_jax.plotting.panels import closed, final_regrets, fixed_of, parts, points_of
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
-from rmft_jax.statistics.estimates import NO_INTERVAL, TRAINED, estimate, is_sweep
+from rmft_jax.statistics.estimates import NO_INTERVAL, estimate, is_sweep
+from rmft_jax.statistics.labels import TRAINED
 
 _VARIABLES = ("training_regret", "selected_regret", "validation_regret", "entropy")
 _Lines = dict[str, xr.Dataset]

@@ -37,7 +37,7 @@ class Besbes(ObliviousEnvironment):
         limit = (0.3 if self.spending == "even" else 0.1) * horizon
         require_number(self.variation, "variation", "of at least 0", self.variation >= 0, 3.0)
         require(
-            self.variation <= limit,
+            self.variation <= limit * (1 + 1e-5),  # As it is printed, which may round upwards.
             f"variation={self.variation} with spending={self.spending!r} and horizon={horizon}",
             f"a budget that can be spent, at most {limit:g}",
             f"variation={min(3.0, limit):g}",

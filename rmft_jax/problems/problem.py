@@ -68,6 +68,16 @@ class Problem:
         return self._used.round_mask(self.horizon)
 
     @property
+    def existing(self) -> "Problem":
+        """The same in arrays without the arms and rounds that are not in use, of which the number must be known."""
+        if self.extent is None:
+            return self
+        num_arms, environment = int(self.extent.num_arms), self.environment
+        if num_arms != self.num_arms:
+            environment = dataclasses.replace(environment, num_arms=num_arms)
+        return dataclasses.replace(self, environment=environment, horizon=int(self.extent.horizon), extent=None)
+
+    @property
     def _used(self) -> Extent:
         return self.extent or Extent(self.num_arms, self.horizon)
 

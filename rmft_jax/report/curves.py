@@ -17,8 +17,8 @@ from rmft_jax.plotting.training import training_lines
 from rmft_jax.report.sources import Source
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import percentiles, resample
-from rmft_jax.statistics.estimates import TRAINED, estimate_of, is_sweep, text_of
-from rmft_jax.statistics.labels import field_label, value_label
+from rmft_jax.statistics.estimates import estimate_of, is_sweep, text_of
+from rmft_jax.statistics.labels import TRAINED, field_label, is_trained, value_label
 from rmft_jax.statistics.report import regret_of
 
 MOST_NUMBERS = 420_000
@@ -31,7 +31,7 @@ Curves = dict[str, xr.Dataset]
 def agents_of(dataset: xr.Dataset) -> list[str]:
     """The agents of an evaluation or a sweep, the trained policy first."""
     named = [str(name) for name in dataset["agent"].values] if "agent" in dataset else []
-    trained = [TRAINED] if is_sweep(dataset) else [name for name in named if estimates.is_trained(name)]
+    trained = [TRAINED] if is_sweep(dataset) else [name for name in named if is_trained(name)]
     return [*trained, *(name for name in named if name not in trained)]
 
 

@@ -21,7 +21,8 @@ from rmft_jax.report.sources import Source, open_sources
 from rmft_jax.report.tables import results_table, settings_table
 from rmft_jax.report.talks import dialogues_of
 from rmft_jax.running.files import not_written, replacing, writable
-from rmft_jax.statistics.estimates import IntervalName, is_trained
+from rmft_jax.statistics.estimates import IntervalName
+from rmft_jax.statistics.labels import is_trained
 
 # Of lines, in pixels; dashes are multiples of it. The trained policy's is wider: in grey its colour is that of others.
 _WIDTH, _WIDE = 1.8, 3.0

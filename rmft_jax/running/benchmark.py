@@ -95,6 +95,6 @@ def tune_agents(
 
         values = {field: jnp.asarray([point[field] for point in grid]) for field in grid[0]}
         means = jax.jit(functools.partial(jax.lax.map, mean_regret))(values)
-        return catalogue.with_constants(agent, grid[int(jnp.argmin(means))])
+        return catalogue.with_constants(agent, grid[int(jnp.argmin(jnp.where(jnp.isnan(means), jnp.inf, means)))])
 
     return dict(zip(agents, in_threads(tuned, agents, lambda name, agent: watch(name)), strict=True))

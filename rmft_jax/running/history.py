@@ -14,6 +14,15 @@ from rmft_jax.method.rmft import IterationMetrics
 METRICS = tuple(field.name for field in dataclasses.fields(IterationMetrics))
 
 
+def least(values: Float[np.ndarray, "n"]) -> int:
+    """The place of the first lowest number; what is no number is never the lowest."""
+    return int(np.argmin(_last_if_nan(values)))
+
+
+def _last_if_nan(values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    return np.where(np.isnan(values), np.inf, values)
+
+
 @dataclasses.dataclass
 class History:
     """How far training is: `[B]` runs, `[n]` iterations, `[v]` validations so far.
@@ -81,7 +90,7 @@ class History:
         """Adds the regrets of the validation scenarios, and keeps the parameters where they are the best so far."""
         mean = regret.mean(axis=1, dtype=np.float64)
         sem = regret.std(axis=1, ddof=1, dtype=np.float64) / regret.shape[1] ** 0.5
-        lowest = self.validation.min(axis=1) if self.validated else np.full(len(mean), np.inf)
+        lowest = _last_if_nan(self.validation).min(axis=1) if self.validated else np.full(len(mean), np.inf)
         better = mean < lowest
         # Copies: what is donated to the next chunk may share its memory with a view.
         best = params if self.best is None else self.best
@@ -110,7 +119,7 @@ class History:
             "validation_regret": self.validation[run, number],
             "validation_regret_sem": self.validation_sem[run, number],
         }
-        best = self.iterations[self.validation[run, : number + 1].argmin()]
+        best = self.iterations[least(self.validation[run, : number + 1])]
         rounded = {name: float(f"{value:.7g}") for name, value in (means | validation).items()}
         return {"iteration": int(end)} | rounded | {"best_iteration": int(best)}
 

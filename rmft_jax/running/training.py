@@ -18,7 +18,7 @@ from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
 from rmft_jax.config.checks import either
 from rmft_jax.method import evaluation
-from rmft_jax.method.contract import require_contract
+from rmft_jax.method.contract import require_agents_of_users, require_contract
 from rmft_jax.method.devices import device_name, local, make_mesh, use_cores
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig, differing_settings
@@ -44,6 +44,7 @@ from rmft_jax.running.weights import (
     require_same_foundation,
     write_policy,
 )
+from rmft_jax.statistics.labels import TRAINED
 from rmft_jax.statistics.report import summarize
 
 
@@ -99,6 +100,7 @@ def train(
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
     require_contract(config.rmft)
+    require_agents_of_users(config.rmft.problem())
     beginning = beginning_of(config, start)
     reporter = reporter or ProgressReporter()
     if not processes.is_first():
@@ -320,7 +322,7 @@ def evaluate_run(
     if num_arms is not None:
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent
         problem = dataclasses.replace(problem, extent=extent)
-    agents = {"rmft": agent, **make_baselines(config.rmft.problem())}
+    agents = {TRAINED: agent, **make_baselines(problem)}
     with (reporter or ProgressReporter.silent()).bar("agent", len(agents), 0) as bar:
         return evaluation.evaluate(agents, problem, num_scenarios=config.num_test_scenarios, key=key, watch=bar.add)
 

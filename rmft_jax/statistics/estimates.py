@@ -20,19 +20,13 @@ import xarray as xr
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either, require
 from rmft_jax.statistics.bootstrap import Interval, hierarchical_interval, t_interval
+from rmft_jax.statistics.labels import TRAINED, is_trained
 
-TRAINED = "rmft"
-"""Name of the trained policy among the agents."""
 _SEED, NO_INTERVAL = "seed", "none"
 _TOO_FEW = "Student-t over 2 seeds, which are too few: 12.7 standard errors to each side"
 _NEVER_NEGATIVE = ("pseudo", "dynamic", "swap")
 IntervalName = Literal["student", "hierarchical"]
 """How the interval of a trained policy over seeds is made."""
-
-
-def is_trained(name: str) -> bool:
-    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_start`."""
-    return name.startswith(TRAINED)
 
 
 def agents_among(known: Sequence[str], baselines: Sequence[str] | None) -> list[str]:

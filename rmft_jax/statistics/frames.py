@@ -4,7 +4,8 @@ import pandas as pd
 import xarray as xr
 
 from rmft_jax.config.checks import require
-from rmft_jax.statistics.estimates import TRAINED, is_sweep
+from rmft_jax.statistics.estimates import is_sweep
+from rmft_jax.statistics.labels import TRAINED
 
 _BASELINE = "baseline_"
 
@@ -56,6 +57,6 @@ def _frame(dataset: xr.Dataset, base: set[str], over: str | None) -> pd.DataFram
     if not names:
         return pd.DataFrame()
     table = kept.to_dataframe() if kept.dims else pd.DataFrame({name: [one.item()] for name, one in kept.items()})
-    numbers = [name for name in names if kept[name].dtype.kind != "O"] or names
+    numbers = [name for name in names if kept[name].dtype.kind not in "OUS"] or names
     table = table.dropna(how="all", subset=numbers)
     return table.reset_index() if kept.dims else table

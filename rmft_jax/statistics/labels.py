@@ -1,7 +1,9 @@
 """What tables and figures call agents and settings."""
 
+TRAINED = "rmft"
+"""Name of the trained policy among the agents."""
 AGENT_LABELS = {
-    "rmft": "RMFT Transformer",
+    TRAINED: "RMFT Transformer",
     "rmft_held_out": "RMFT, held-out words",
     "rmft_start": "before RMFT",
     "bayes_optimal": "Bayes-optimal",
@@ -46,6 +48,11 @@ _FIELDS = {
     "width": ("width of the network", "width"),
     "num_layers": ("layers", "layers"),
 }
+
+
+def is_trained(name: str) -> bool:
+    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_start`."""
+    return name.startswith(TRAINED)
 
 
 def agent_label(name: str) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from rmft_jax.config.checks import require
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import Interval, mean_interval, t_interval
-from rmft_jax.statistics.labels import agent_label, field_label, value_label
+from rmft_jax.statistics.labels import agent_label, field_label, is_trained, value_label
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
 Format = Literal["text", "markdown", "latex", "csv"]
@@ -169,7 +169,7 @@ def _by_seed(dataset: xr.Dataset, names: Sequence[str], dims: Sequence[str]) -> 
     """By agent the regrets `[C, S]` of all settings and seeds, in the order of `estimates.rows_of`."""
     found = {}
     for name in names:
-        classical = not estimates.is_trained(name)
+        classical = not is_trained(name)
         values = dataset["baseline_final_regret"].sel(agent=name) if classical else dataset["final_regret"]
         values = values if "seed" in values.dims else values.expand_dims(seed=dataset.sizes.get("seed", 1))
         flat = values.transpose(*dims, "seed").to_numpy()

@@ -12,6 +12,7 @@ from rmft_jax.agents import reference_agent
 from rmft_jax.config.checks import require
 from rmft_jax.method.evaluation import Play
 from rmft_jax.running.files import RunError
+from rmft_jax.running.history import least
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.assembly import assemble, content_of
 from rmft_jax.sweeps.results import PLAYED_TOO, played_dataset
@@ -51,7 +52,7 @@ def compare_runs(directories: Sequence[str | Path]) -> xr.Dataset:
 def _dataset(run: RunDirectory, coordinates: dict[str, Any]) -> xr.Dataset:
     """What the cell of a sweep with the settings of this run would hold, as far as it is there."""
     trained = run.read_dataset("metrics.nc").rename({name: f"training_{name}" for name in PLAYED_TOO}).drop_attrs()
-    best = np.argmin(trained["validation_regret"].to_numpy())
+    best = least(trained["validation_regret"].to_numpy())
     trained = trained.assign(best_iteration=((), trained["validation_iteration"].to_numpy()[best]))
     config, _ = run.read_config()
     if not (run.path / "evaluation.nc").is_file():

@@ -11,7 +11,7 @@ import jax
 
 from rmft_jax.config.checks import either, require_count
 from rmft_jax.config.platforms import platform
-from rmft_jax.method.contract import require_contract
+from rmft_jax.method.contract import require_agents_of_users, require_contract
 from rmft_jax.method.numerics import pinned
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.files import RunError, remove
@@ -160,6 +160,7 @@ def checked_plan(cells: Sequence[Cell], baselines: Sequence[str] | None, pad: bo
     for group in groups:
         require_contract(group.config.rmft)
         require_filled_up(group)
+        require_agents_of_users(group.cells[0].config.rmft.problem(), baselines)
         for cell in group.cells:
             problem = (cell.config.rmft.environment, cell.config.rmft.horizon)
             if problem not in seen:

@@ -258,7 +258,9 @@ class Sweep:
         dimensions = {}
         for group, rows in spans.items():
             columns = _columns(group, rows)
-            distinct = (field for field, values in columns.items() if len(set(values)) == len(values))
+            # Means are taken over `seed`, so that what varies with it must have another name.
+            names = [field for field in columns if field != "seed"] or columns
+            distinct = (field for field in names if len(set(columns[field])) == len(columns[field]))
             dimensions[next(distinct, "zip")] = columns
         return dimensions
 
