@@ -30,6 +30,7 @@ from experiments.common import (
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_regret_curves
 from rmft_jax.running.weights import TrainedPolicy
+from rmft_jax.statistics.growth import half_horizon
 from rmft_jax.sweeps.generalization import evaluate_grid
 
 TUNED = ("posterior_index",)
@@ -58,7 +59,7 @@ def main(
         "agents": final_regrets(curves),
         "suff_fail_freq": {name: missed_best_arm(evaluations, name) for name in curves},
         "tuned_in_hindsight": tuned,
-        "trained": {"ratio_to": ratios(evaluations, tuned), **trained.cost()},
+        "trained": {"ratio_to": ratios(evaluations, tuned), **trained.cost(), "validation": trained.validation()},
         "at_temperature": at_temperatures(policies),
         "instances": {name: instance(name, policies) for name in INSTANCES.get(preset, ())},
     }
@@ -74,9 +75,11 @@ def instance(environment: str, policies: Sequence[TrainedPolicy]) -> dict[str, A
     paired.
     """
     finals: dict[str, list[float]] = {}
+    missed: list[float] = []
     for policy in policies:
         played = evaluate_grid(policy.config, policy.agent, {"environment": [environment]}).squeeze("environment")
         finals.setdefault("rmft", []).append(float(played["final_regret"]))
+        missed.append(float(played["suff_fail_freq"].sel(round=half_horizon(policy.config.rmft.horizon))))
         for name, regret in played["baseline_final_regret"].groupby("agent"):
             finals.setdefault(str(name), []).append(regret.item())
     own = np.asarray(finals["rmft"])
@@ -84,6 +87,7 @@ def instance(environment: str, policies: Sequence[TrainedPolicy]) -> dict[str, A
     return {
         "agents": {name: describe_seeds(values) for name, values in finals.items()},
         "ratio_to": {name: describe_seeds(list(own / values)) for name, values in others.items()},
+        "suff_fail_freq": {"rmft": describe_seeds(missed)},
         "rmft_minus_thompson": describe_seeds(list(own - others["thompson"])),
     }
 

@@ -76,6 +76,11 @@ class Trained(NamedTuple):
             "env_steps": env_steps(self.config.rmft) * self.config.rmft.num_iterations,
         }
 
+    def validation(self) -> dict[str, Any]:
+        """Regret on validation scenarios of the checkpoint that was chosen by it, and of the last iterate."""
+        regret = self.sweep["validation_regret"].transpose("seed", ...).to_numpy()
+        return {"chosen": describe_seeds(regret.min(axis=1).tolist()), "last": describe_seeds(regret[:, -1].tolist())}
+
     def evaluations(self) -> list[xr.Dataset]:
         """Per seed the policy, named `rmft`, and the classical agents on its test scenarios, one by one."""
         return [evaluate_run(one.config, one.agent, RunKeys.create(one.config.seed).test) for one in self.policies]
@@ -148,9 +153,12 @@ def run(sweep: Sweep, directory: Path, ray: bool = False) -> xr.Dataset:
     return load_sweep(directory)
 
 
+PROVENANCE = ("device", "git_commit", "created", "versions")
+
+
 def provenance(sweep: xr.Dataset) -> dict[str, Any]:
-    """Where the numbers of a sweep come from."""
-    found = {name: sweep.attrs[name] for name in ("device", "git_commit", "created")}
+    """Where the numbers of a sweep come from: all of `PROVENANCE`."""
+    found = {name: sweep.attrs[name] for name in PROVENANCE[:3]}
     return found | {"versions": json.loads(sweep.attrs["versions"])}
 
 

@@ -166,7 +166,7 @@ def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
     margin = MARGIN * found["rows"]["rmft"]["regret"]["mean"]
     for name, row in found["rows"].items():
         validation = trained[name].sweep["validation_regret"].transpose("seed", ...)
-        row["last_on_validation"] = describe_seeds(validation.to_numpy()[:, -1].tolist())
+        row["on_validation"] = trained[name].validation()
         row["validation"] = {
             "iteration": validation["validation_iteration"].to_numpy().tolist(),
             "mean": validation.mean("seed").to_numpy().tolist(),

@@ -9,15 +9,16 @@ Writes that file and figures into `experiments/results`.
     python -m experiments.growth [--horizons 25 50 100 200 400] [--runs DIR] [--seeds 0 1 2] [--quick] [--ray]
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tyro
 import xarray as xr
 
-from experiments.cells import SHARED, at_half, dataset_of, joined, kept_rows, rows_of
-from experiments.common import QUICK, Options, describe_seeds, provenance, run
+from experiments.cells import SHARED, Row, at_half, dataset_of, joined, kept_rows, rows_of
+from experiments.common import PROVENANCE, QUICK, Options, describe_seeds, provenance, run
 from experiments.comparison import LISTED
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
@@ -40,6 +41,7 @@ BUDGET: dict[str, Value] = {
 }
 """Of every horizon: at T = 50 twice the env-steps of `mab`, of a network that is told of its arms in a list."""
 DIMS = ("horizon", "seed")
+PLACES = ("uniform", "hard")
 
 
 @pinned()
@@ -48,28 +50,41 @@ def main(options: tyro.conf.OmitArgPrefixes[Options], horizons: tuple[int, ...] 
 
     Args:
       options: those of every script.
-      horizons: T. Those that stand in the results already, of the same budget, stay there and in the figures.
+      horizons: T. Those that stand in the results already, of the same budget, stay there and in the figures. None, a
+        bare `--horizons`: what stands there is described and drawn anew.
     """
     changes = BUDGET | ({name: value for name, value in QUICK.items() if name != "horizon"} if options.quick else {})
-    directory, path = options.runs / ("growth" + "-quick" * options.quick), options.results / "growth.json"
-    earlier = kept_rows(path, changes)
+    path = options.results / "growth.json"
+    rows = kept_rows(path, changes)
+    if horizons or not rows:
+        new, made = trained_rows(horizons, changes, options)
+        rows = joined(rows, new, ["place", *DIMS, "agent"])
+    else:
+        made = {name: json.loads(path.read_text(encoding="utf-8"))[name] for name in PROVENANCE}
+    # A horizon is in figures and fits once all of its seeds are there.
+    found = {place: dataset_of([row for row in rows if row["place"] == place], DIMS) for place in PLACES}
+    places = {place: dataset.dropna("horizon", subset=["final_regret"]) for place, dataset in found.items()}
+    places = {place: dataset for place, dataset in places.items() if dataset.sizes["horizon"] > 1}
+    described_places = {place: described(dataset) for place, dataset in places.items()}
+    write_json(path, {"budget": changes, **made, "places": described_places, "cells": rows})
+    for place, dataset in places.items():
+        figure = plot_growth(dataset, baselines=RIVALS[:4])
+        save_figure(figure, options.results / ("growth" if place == "uniform" else f"growth_{place}"))
+
+
+def trained_rows(
+    horizons: Sequence[int], changes: Mapping[str, Value], options: Options
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of every horizon, trained where that is missing, and where they come from."""
+    directory = options.runs / ("growth" + "-quick" * options.quick)
     if SweepDirectory(directory).exists():
         begun = SweepDirectory.open(directory).sweep.grid
         horizons = tuple(dict.fromkeys((*(int(T) for T in begun["horizon"]), *horizons)))
     grid = {"horizon": list(horizons), "seed": list(options.seeds)}
     trained = run(Sweep("mab", grid=grid, override=changes, baselines=RIVALS), directory, options.ray)
-    played = {"uniform": at_half(trained), "hard": beside_small_gaps(directory, grid)}
-    new = [row for place, dataset in played.items() for row in rows_of(dataset, trained, DIMS, place=place)]
-    rows = joined(earlier, new, ["place", *DIMS, "agent"])
-    # A horizon is in figures and fits once all of its seeds are there.
-    found = {place: dataset_of([row for row in rows if row["place"] == place], DIMS) for place in played}
-    places = {place: dataset.dropna("horizon", subset=["final_regret"]) for place, dataset in found.items()}
-    places = {place: dataset for place, dataset in places.items() if dataset.sizes["horizon"] > 1}
-    described_places = {place: described(dataset) for place, dataset in places.items()}
-    write_json(path, {"budget": changes, **provenance(trained), "places": described_places, "cells": rows})
-    for place, dataset in places.items():
-        figure = plot_growth(dataset, baselines=RIVALS[:4])
-        save_figure(figure, options.results / ("growth" if place == "uniform" else f"growth_{place}"))
+    played = dict(zip(PLACES, (at_half(trained), beside_small_gaps(directory, grid)), strict=True))
+    rows = [row for place, dataset in played.items() for row in rows_of(dataset, trained, DIMS, place=place)]
+    return rows, provenance(trained)
 
 
 def beside_small_gaps(directory: Any, grid: dict[str, Any]) -> xr.Dataset:
@@ -103,6 +118,10 @@ def described(dataset: xr.Dataset) -> dict[str, Any]:
             "misfit": {"power": law.power_misfit, "log": law.log_misfit},
         }
     found["rmft"]["suff_fail_freq"] = _per_horizon(dataset["missed"])
+    # Of a ratio the exponent is the difference of two, seed by seed.
+    found["rmft"]["exponent_minus"] = {
+        name: horizon_growth(agents["rmft"] / agents[name]).exponent._asdict() for name in RIVALS
+    }
     found["rmft"]["ratio_to_gittins"] = _per_horizon(agents["rmft"] / agents["gittins"])
     return found
 

@@ -131,7 +131,9 @@ def agents(file: str, problem: str, exponents: bool = False) -> str:
             betas = recorded["trained"]["exponent"]
             last = "; ".join(interval({"mean": one["exponent"], "ci95": one["ci95"]}) for one in betas)
         else:
-            last = f"{recorded['suff_fail_freq'][name]['mean']:.2f}"
+            # Of another problem than that of training it stands with what was played there.
+            there = recorded.get("instances", {}).get(problem, recorded)
+            last = f"{there['suff_fail_freq'][name]['mean']:.2f}"
         rows.append((policy["regret"]["mean"], [label(name), interval(policy["regret"]), "", last]))
     head = ("agent", "regret at T", "RMFT / it", "β, `regret ~ t^β`" if exponents else "SuffFailFreq(T/2)")
     return markdown_table(head, [cells for _, cells in sorted(rows, key=lambda row: row[0])])

@@ -57,6 +57,7 @@ def main(preset: tyro.conf.Positional[Literal["fol", "nsmab"]], options: tyro.co
             "exponent": [_exponent(evaluation, "rmft") for evaluation in evaluations],
             "ratio_to": ratios(evaluations, tuned),
             **trained.cost(),
+            "validation": trained.validation(),
         },
     }
     if not trained.config.rmft.has_scores:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import rmft_jax
@@ -125,11 +126,26 @@ class AcceptedError(Exception):
     """A command whose words are in order; it would begin now."""
 
 
+def started_from(source: str, cell: str | None) -> rmft_jax.RunConfig:
+    """The settings of whose weights are taken up, by the name that the pages give it."""
+    if cell is not None:
+        with as_before():
+            return Sweep.from_toml(Path("experiments/grid.toml")).expand()[int(cell)].config
+    of_package = source.startswith("pretrained:")
+    return rmft_jax.load_policy(source).config if of_package else RunDirectory.open(Path(source)).read_config()[0]
+
+
+def shapes_of(config: rmft_jax.RunConfig) -> Any:
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(config.rmft.init_params, jax.random.key(0)))
+
+
 def accepting(parse: Callable[..., Any]) -> Callable[..., Any]:
     def parse_alone(*words: Any, **options: Any) -> Any:
         arguments = parse(*words, **options)
         if isinstance(config := getattr(arguments, "config", None), rmft_jax.RunConfig):
             config.validate()
+            if source := getattr(arguments, "start", None):
+                assert shapes_of(config) == shapes_of(started_from(source, arguments.from_cell)), source
         raise AcceptedError
 
     return parse_alone
@@ -198,6 +214,9 @@ def test_a_wrong_command_is_found(place):
         check_rmft(["train", "mab", "--out", "runs/x", "--horizons", "5"])
     with pytest.raises(AssertionError):
         check_rmft(["train", "mab", "--out", "runs/x", "--k", "99"])
+    for source in (["--from", "runs/quickstart"], ["--from", "runs/grid", "--from-cell", "3"]):
+        with pytest.raises(AssertionError, match="runs/"):
+            check_rmft(["train", "mab", "--out", "runs/x", *source])
     with pytest.raises(ConfigError, match="preset"):
         Sweep.from_dict({"preset": "nowhere"}).expand()
     with pytest.raises(AssertionError):

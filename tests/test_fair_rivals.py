@@ -96,7 +96,8 @@ def test_who_is_slow_has_fewer_iterations_in_equal_time():
 def test_the_last_iterate_is_not_the_chosen_checkpoint():
     group = Group({"rmft": {}, "GRPO": fair_rivals.METHODS["GRPO"]}, "mab", ("thompson",), fair_rivals.BUDGET)
     found = fair_rivals.described({name: trained(60.0, group.rows[name]) for name in group.rows}, group)
-    assert found["rows"]["GRPO"]["last_on_validation"]["seeds"] == [6.0, 7.0]
+    assert found["rows"]["GRPO"]["on_validation"]["last"]["seeds"] == [6.0, 7.0]
+    assert found["rows"]["GRPO"]["on_validation"]["chosen"]["seeds"] == [4.0, 5.0]
     assert found["rows"]["GRPO"]["regret"]["seeds"] == [4.0, 5.0]
     assert found["rows"]["GRPO"]["validation"] == {
         "iteration": [0, 50, 100],

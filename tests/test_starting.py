@@ -141,17 +141,17 @@ def test_a_policy_of_the_package_goes_on_in_another_world(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--from", "pretrained:mab-k2"], "got weights of another network than policy='transformer' with num_arms=3"),
+        (["--from", "pretrained:mab-k2"], "than policy=Transformer(num_layers=1, width=8) with num_arms=3"),
         (
             ["--from", "pretrained:mab-k2", "--num-arms", "2"],
-            "got weights of another network than policy='transformer'",
+            "got weights of another network (at ['",
         ),
         (
             ["--from", "SOURCE", "--num-arms", "4"],
-            "with num_arms=4, need those of this very one; try the policy and num",
+            "with num_arms=4, need those of this very one; try the settings of the policy and the num_arms that",
         ),
         (["--from", "SOURCE", "--width", "16"], "got weights of another network"),
-        (["--from", "SOURCE", "--policy", "single_layer", "--entropy-weight", "0"], "than policy='single_layer' with"),
+        (["--from", "SOURCE", "--policy", "single_layer", "--entropy-weight", "0"], "than policy=SingleLayer("),
         (["--from", "pretrained:mab-k99"], "got pretrained policy 'mab-k99', need one of"),
         (["--from", "SOURCE/none"], "none is not a run directory"),
         (["--from", "SOURCE/config.json"], "cannot use the policy"),

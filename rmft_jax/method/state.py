@@ -98,11 +98,14 @@ def starting_from(config: RMFTConfig, key: ScalarKey, params: Params) -> TrainSt
     start = init(config, key)
     leaves = map(jax.tree_util.tree_leaves_with_path, (start.params, params))
     shapes = [{jax.tree_util.keystr(at): leaf.shape for at, leaf in of_one} for of_one in leaves]
+    own, given = shapes
+    other = next((at for at in [*own, *given] if own.get(at) != given.get(at)), "")
     require(
-        shapes[0] == shapes[1],
-        f"weights of another network than policy={config.policy.name!r} with num_arms={config.environment.num_arms}",
+        own == given,
+        f"weights of another network (at {other} {given.get(other, 'nothing')}, not {own.get(other, 'nothing')}) than "
+        f"policy={config.policy} with num_arms={config.environment.num_arms}",
         "those of this very one",
-        "the policy and num_arms that they were trained with",
+        "the settings of the policy and the num_arms that they were trained with",
     )
     return state_of(config, jax.tree.map(jnp.asarray, params), start.key)
 
