@@ -266,6 +266,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{
         f"fair_rivals_{part}": lambda part=part: fair_rivals.table(result("fair_rivals")[part])
         for part in ("steps", "seconds", "long")
+        if (RESULTS / f"fair_rivals_{part}.png").is_file()
     },
     "pretrained": pretrained,
     "accelerators": lambda: compiled.table(result("accelerators")),
