@@ -140,16 +140,25 @@ def train_seeds(
     return Trained(dataset.sel(seed=list(seeds)), [files.read_weights({"seed": seed}) for seed in seeds])
 
 
-def run(sweep: Sweep, directory: Path, ray: bool = False) -> xr.Dataset:
-    """Trains what is missing of a sweep and keeps its policies; its dataset. Programs are kept in `compiled` beside."""
+def run(sweep: Sweep, directory: Path, ray: bool = False, *, may_fail: bool = False) -> xr.Dataset:
+    """Trains what is missing of a sweep and keeps its policies; its dataset. Programs are kept in `compiled` beside.
+
+    Args:
+      sweep: what is trained.
+      directory: of the sweep.
+      ray: whether cells are trained side by side.
+      may_fail: whether a cell that diverges is told and stays without numbers, instead of ending the script.
+    """
     jax.config.update("jax_compilation_cache_dir", str((directory.parent / "compiled").absolute()))
     executor = run_on_ray if ray else run_locally
     try:
         outcome = run_sweep(sweep, directory, resume=True, keep_weights=True, executor=executor)
     except (ConfigError, RunError) as error:
         raise SystemExit(str(error)) from None
-    if outcome.failures:
-        raise SystemExit("\n".join(f"{label}: {message}" for label, message in outcome.failures.items()))
+    failures = "\n".join(f"{label}: {message}" for label, message in outcome.failures.items())
+    if failures and not may_fail:
+        raise SystemExit(failures)
+    print(failures, end="\n" * bool(failures))
     return load_sweep(directory)
 
 

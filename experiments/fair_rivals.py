@@ -16,6 +16,7 @@ are not asked for as long as tuning chose the same, a figure for each part and o
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -119,10 +120,13 @@ def tune(name: str, changes: Changes, grid: Mapping[str, Sequence[float]], optio
     override = {**changes, **(QUICK if options.quick else {})}
     axes = {**{one: list(values) for one, values in grid.items()}, "seed": list(TUNING_SEEDS)}
     directory = options.runs / f"fair-{name}{'-quick' * options.quick}"
-    regret = run(Sweep("mab", grid=axes, override=override), directory, options.ray)["final_regret"]
+    regret = run(Sweep("mab", grid=axes, override=override), directory, options.ray, may_fail=True)["final_regret"]
     tries: list[dict[str, Any]] = [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
     found = [each | {"regret": describe_seeds(regret.sel(each).to_numpy().tolist())} for each in tries]
-    best = min(found, key=lambda each: each["regret"]["mean"])
+    for each in found:
+        if not math.isfinite(each["regret"]["mean"]):
+            each["regret"] = None  # A seed of it diverged, which no one would choose.
+    best = min((each for each in found if each["regret"]), key=lambda each: each["regret"]["mean"])
     return {one: best[one] for one in grid} | {"tries": found}
 
 
@@ -228,13 +232,13 @@ def draw_tuning(tuned: Mapping[str, Mapping[str, Any]]) -> DataFigure:
             label, color, line = styles[name]
             for weight, axes in panels.items():
                 tries = [each for each in found["tries"] if each["entropy_weight"] == weight]
-                means = [each["regret"]["mean"] for each in tries]
+                means = [each["regret"]["mean"] if each["regret"] else math.nan for each in tries]
                 axes.plot(STEP_SIZES, means, color=color, linestyle=line, label=label)
                 written += [
                     {"method": name, **{one: each[one] for one in GRID}, "mean": mean}
                     for each, mean in zip(tries, means, strict=True)
                 ]
-            least = min(each["regret"]["mean"] for each in found["tries"])
+            least = min(each["regret"]["mean"] for each in found["tries"] if each["regret"])
             panels[found["entropy_weight"]].plot(found["step_size"], least, "o", color=color, markersize=4)
         for weight, axes in panels.items():
             axes.set(xscale="log", yscale="log", title=f"entropy weight {weight:g}", xlabel="step size")

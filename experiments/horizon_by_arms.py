@@ -51,7 +51,7 @@ def main(
     if SweepDirectory(directory).exists():
         points = [*SweepDirectory.open(directory).sweep.cells, *points]
     points = [point for number, point in enumerate(points) if point not in points[:number]]
-    trained = run(dataclasses.replace(whole, grid={}, cells=points), directory, options.ray)
+    trained = run(dataclasses.replace(whole, grid={}, cells=points), directory, options.ray, may_fail=True)
     rows = joined(earlier, rows_of(at_half(trained), trained, DIMS), [*DIMS, "agent"])
     dataset = dataset_of(rows, DIMS)
     complete = dataset.where(dataset["final_regret"].notnull().all("seed"))

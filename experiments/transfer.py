@@ -1,7 +1,7 @@
-"""How well does a policy play what it was not trained on? Trained on each of some problems, played on all of them.
+"""How well does a policy play what it was not trained on? Trained on some problems each, played on more.
 
-A row is what a policy was trained on, a column what it plays; numbers are its regret over that of the policy that was
-trained on the column's problem, seed by seed on the same scenarios. The last row was trained on a mixture of laws
+A row is what a policy was trained on, a column what it plays; numbers are its regret over that of the strongest agent
+that is known there, seed by seed on the same scenarios. The last row was trained on a mixture of laws
 (`experiments.mixture`). Weights that all arms share play any number of them. An interrupted script goes on where it
 stopped. Writes `transfer.json` and a figure into `experiments/results`.
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import tyro
+from matplotlib.patches import Rectangle
 
 from experiments import mixture
 from experiments.common import Options, Trained, describe_seeds, provenance
+from experiments.comparison import slug
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
@@ -23,7 +25,15 @@ from rmft_jax.plotting.style import DataFigure, column_figure
 from rmft_jax.running.files import write_json
 from rmft_jax.sweeps.generalization import evaluate_grid
 
-BUDGET: dict[str, Value] = {"num_iterations": 200, "num_scenarios": 512, "num_minibatches": 4, "chunk_size": 20}
+BUDGET: dict[str, Value] = {
+    "step_size": 2e-3,
+    "num_iterations": 200,
+    "num_scenarios": 256,
+    "num_minibatches": 4,
+    "chunk_size": 20,
+    "num_validation_scenarios": 1024,
+}
+"""Half of the env-steps of `mab`; with its step size policies of T = 100 fail."""
 PROBLEMS: dict[str, dict[str, Value]] = {
     "K = 5, T = 50": {},
     "T = 25": {"horizon": 25},
@@ -31,11 +41,20 @@ PROBLEMS: dict[str, dict[str, Value]] = {
     "K = 2": {"num_arms": 2},
     "K = 10": {"num_arms": 10},
     "Beta rewards": {"noise": "beta"},
-    "Gaussian rewards": {"noise": "gaussian"},
+    "Gaussian rewards": {"noise": "gaussian", "noise_std": 0.5},
     "gap 0.2": {"prior": "fixed_gap", "gap": 0.2},
     "gap 0.5": {"prior": "fixed_gap", "gap": 0.5},
     "three changes": {"environment": "abrupt"},
 }
+MIXTURE = "mixture"
+ROWS: dict[str, dict[str, Value]] = {
+    **{
+        name: PROBLEMS[name]
+        for name in ("K = 5, T = 50", "T = 25", "K = 2", "K = 10", "Gaussian rewards", "gap 0.2", "three changes")
+    },
+    MIXTURE: {"environment": mixture.Mixture.name},
+}
+"""What policies are trained on; the others are only played."""
 # All that a problem of the matrix names, since what is not named stays as it was trained.
 _NAMED: dict[str, Value] = {
     "environment": "stationary",
@@ -44,9 +63,14 @@ _NAMED: dict[str, Value] = {
     "prior": "uniform",
     "gap": 0.2,
     "noise": "bernoulli",
+    "noise_std": 1.0,
 }
-MIXED: dict[str, Value] = {"environment": mixture.Mixture.name}
-RIVALS = ("thompson", "uniform")
+_OF_ALL = ("environment", "num_arms", "horizon", "noise", "noise_std")
+RIVALS = {
+    "stationary": ("gittins", "posterior_index", "thompson", "uniform"),
+    "abrupt": ("change_point_index", "discounted_index", "thompson", "uniform"),
+}
+Regrets = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @pinned()
@@ -57,66 +81,63 @@ def main(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
       options: those of every script.
     """
     trained = {
-        name: options.train(f"transfer-{number}", "mab", {**changes, **BUDGET})
-        for number, (name, changes) in enumerate((PROBLEMS | {"mixture": MIXED}).items())
+        name: options.train(f"transfer-{slug(name)}", "mab", {**changes, **BUDGET}) for name, changes in ROWS.items()
     }
     regrets = {target: on_target(target, trained) for target in PROBLEMS}
-    result = {
-        "seeds": list(options.seeds),
-        "budget": BUDGET,
-        **provenance(next(iter(trained.values())).sweep),
-        "regret": {
-            target: {name: describe_seeds(values) for name, values in found.items()}
-            for target, found in regrets.items()
-        },
-        "ratio": {
-            target: {
-                name: describe_seeds(list(np.asarray(values) / np.asarray(found[target])))
-                for name, values in found.items()
-            }
-            for target, found in regrets.items()
-        },
-        "cost": {name: one.cost() for name, one in trained.items()},
-    }
+    made = {"seeds": list(options.seeds), "budget": BUDGET, **provenance(next(iter(trained.values())).sweep)}
+    result = made | described(regrets) | {"cost": {name: one.cost() for name, one in trained.items()}}
     write_json(options.results / "transfer.json", result)
-    save_figure(draw(result["ratio"], list(trained)), options.results / "transfer")
+    save_figure(draw(result["ratio"]), options.results / "transfer")
 
 
 def on_target(target: str, trained: Mapping[str, Trained]) -> dict[str, list[float]]:
-    """Per seed the regret on a problem of every policy that can play it, and of the agents beside them."""
-    settings = {**_NAMED, **PROBLEMS[target]}
+    """Per seed the regret on a problem of every policy, and of the agents beside them."""
+    settings, found = {**_NAMED, **PROBLEMS[target]}, {}
+    rivals = RIVALS[str(settings["environment"])]
     if settings["environment"] != "stationary":
-        settings = {name: settings[name] for name in ("environment", "num_arms", "horizon", "noise")}
-    found: dict[str, list[float]] = {}
-    for name, one in trained.items():
+        settings = {name: settings[name] for name in _OF_ALL}
+    axes = {field: [value] for field, value in settings.items()}
+    for number, (name, one) in enumerate(trained.items()):
         for policy in one.policies:
-            axes = {field: [value] for field, value in settings.items()}
-            played = evaluate_grid(policy.config, policy.agent, axes, baselines=RIVALS if name == target else ())
+            # All policies of a seed meet the same scenarios.
+            played = evaluate_grid(policy.config, policy.agent, axes, baselines=rivals if number == 0 else ())
             found.setdefault(name, []).append(played["final_regret"].item())
-            for rival in RIVALS if name == target else ():
-                regret = played["baseline_final_regret"].sel(agent=rival).item()
-                found.setdefault(rival, []).append(regret)
+            for rival in rivals if number == 0 else ():
+                found.setdefault(rival, []).append(played["baseline_final_regret"].sel(agent=rival).item())
     return found
 
 
-def draw(ratios: Mapping[str, Mapping[str, Any]], rows: Sequence[str]) -> DataFigure:
-    """The matrix, in shades of the ratio's logarithm; 1 is the policy of the problem itself."""
-    targets, rows = list(ratios), [*rows, "thompson"]
-    values = np.full((len(rows), len(targets)), np.nan)
-    for column, target in enumerate(targets):
-        for row, name in enumerate(rows):
-            if name in ratios[target]:
-                values[row, column] = ratios[target][name]["mean"]
+def described(regrets: Regrets) -> dict[str, Any]:
+    """By problem the strongest agent, all regrets, over that agent's, and what the mixture has beside the first row."""
+    agents = {name for names in RIVALS.values() for name in names}
+    found: dict[str, Any] = {"strongest": {}, "regret": {}, "ratio": {}, "mixture_minus_first": {}}
+    for target, rows in regrets.items():
+        best = min(agents & set(rows), key=lambda name: float(np.mean(rows[name])))
+        found["strongest"][target] = best
+        found["regret"][target] = {name: describe_seeds(values) for name, values in rows.items()}
+        found["ratio"][target] = {
+            name: describe_seeds(list(np.asarray(values) / np.asarray(rows[best]))) for name, values in rows.items()
+        }
+        less = np.asarray(rows[MIXTURE]) - np.asarray(rows[next(iter(ROWS))])
+        found["mixture_minus_first"][target] = describe_seeds(less.tolist())
+    return found
+
+
+def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
+    """The matrix, in shades of the ratio's logarithm; a frame around what a policy was trained on."""
+    targets, rows = list(ratios), [*ROWS, "thompson"]
+    values = np.asarray([[ratios[target][name]["mean"] for target in targets] for name in rows])
     with column_figure(3.4) as (figure, axes):
         axes.imshow(np.log(values), cmap="cividis_r", aspect="auto", vmin=0.0, vmax=np.log(4))
         axes.grid(visible=False)
         for row, column in np.ndindex(values.shape):
-            value = values[row, column]
-            dark = np.isfinite(value) and value > 2
+            value, own = values[row, column], rows[row] == targets[column]
             axes.text(
-                column, row, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=4.6,
-                color="white" if dark else "black",
+                column, row, f"{value:.2f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=4.6,
+                color="white" if value > 2 else "black", fontweight="bold" if own else "normal",
             )  # fmt: skip
+            if own:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
         axes.set_xticks(range(len(targets)), targets, rotation=45, ha="right", fontsize=6)
         axes.set_yticks(range(len(rows)), ["Thompson" if name == "thompson" else name for name in rows], fontsize=6)
         axes.set(xlabel="played on", ylabel="trained on")
@@ -124,9 +145,8 @@ def draw(ratios: Mapping[str, Mapping[str, Any]], rows: Sequence[str]) -> DataFi
             {"trained": name, "played": target, **{key: found[name][key] for key in ("mean", "ci95")}}
             for target, found in ratios.items()
             for name in rows
-            if name in found
         ]
-        figure.caption = "Regret over that of the policy trained on the column's problem; means over training seeds."
+        figure.caption = "Regret over that of the strongest agent of the column; means over training seeds."
         return figure
 
 

@@ -323,6 +323,9 @@ def test_regret_over_trained_horizons_runs(tmp_path):
     assert all(row in found["cells"] for row in first["cells"])
     assert set(found["places"]["hard"]["rmft"]["regret"]) == {"4", "8"}
     assert all((tmp_path / "quick" / f"{name}.png").exists() for name in ("growth", "growth_hard"))
+    shutil.rmtree(tmp_path / "growth-quick")
+    growth.main(Options(tmp_path, (0, 1), quick=True), horizons=())
+    assert json.loads(path.read_text()) == found, "described anew, not trained"
 
 
 @pytest.mark.slow
@@ -367,10 +370,32 @@ def test_adversaries_beyond_the_horizon_of_training(tmp_path):
     assert places["alternating"]["hedge_anytime"]["exponent_beyond"]["mean"] < 0.6
 
 
+def test_transfer_is_told_relative_to_the_strongest_agent_of_each_problem():
+    rivals = {"gittins": [2.0, 3.0], "posterior_index": [3.0, 3.0], "thompson": [4.0, 6.0], "uniform": [8.0, 9.0]}
+    rows = {name: [3.0, 4.5] for name in transfer.ROWS} | {transfer.MIXTURE: [2.5, 4.5]}
+    drifting = {
+        "change_point_index": [5.0, 5.0],
+        "discounted_index": [4.0, 4.0],
+        "thompson": [6.0, 6.0],
+        "uniform": [9.0, 9.0],
+    }
+    found = transfer.described({"T = 25": rows | rivals, "three changes": rows | drifting})
+    assert found["strongest"] == {"T = 25": "gittins", "three changes": "discounted_index"}
+    assert found["ratio"]["T = 25"]["K = 2"]["seeds"] == [1.5, 1.5]
+    assert found["ratio"]["T = 25"]["gittins"]["seeds"] == [1.0, 1.0]
+    assert found["mixture_minus_first"]["T = 25"]["seeds"] == [-0.5, 0.0]
+    figure = transfer.draw(found["ratio"])
+    assert len(figure.rows) == 2 * (len(transfer.ROWS) + 1)
+    assert len(figure.axes[0].patches) == 2, "policies at home are framed"
+
+
 @pytest.mark.slow
 def test_policies_are_played_where_they_were_not_trained(tmp_path):
     transfer.main(Options(tmp_path, (0, 1), quick=True))
-    ratios = json.loads((tmp_path / "quick" / "transfer.json").read_text())["ratio"]
-    assert set(ratios) == set(transfer.PROBLEMS)
-    assert all(found[target]["mean"] == 1.0 for target, found in ratios.items())
-    assert {"mixture", "thompson"} <= set(ratios["three changes"])
+    found = json.loads((tmp_path / "quick" / "transfer.json").read_text())
+    assert set(found["ratio"]) == set(transfer.PROBLEMS)
+    assert all({*transfer.ROWS, "thompson", "uniform"} < set(rows) for rows in found["ratio"].values())
+    for target, best in found["strongest"].items():
+        rows, kind = found["ratio"][target], "abrupt" if target == "three changes" else "stationary"
+        assert rows[best]["mean"] == 1.0
+        assert all(rows[name]["mean"] >= 1.0 - 0.5 * (name not in transfer.RIVALS[kind]) for name in rows)

@@ -79,6 +79,21 @@ def trained(seconds: float, changes: dict[str, Any]) -> Trained:
     return Trained(sweep, [TrainedPolicy(agent, config_of({**fair_rivals.BUDGET, **changes}), "mab", {})] * 2)
 
 
+def test_a_step_that_diverges_is_never_chosen(monkeypatch, tmp_path):
+    sizes = {"step_size": (1e-3, 2e-3, 4e-3)}
+    coords = {"step_size": list(sizes["step_size"]), "seed": list(fair_rivals.TUNING_SEEDS)}
+    regret = xr.DataArray([[5.0, 5.0], [4.0, 5.0], [3.0, np.nan]], coords, ["step_size", "seed"])
+    monkeypatch.setattr(fair_rivals, "run", lambda *_, **__: {"final_regret": regret})
+    found = fair_rivals.tune("x", {}, sizes, Options(tmp_path))
+    assert found["step_size"] == 2e-3
+    assert [each["regret"] and each["regret"]["mean"] for each in found["tries"]] == [5.0, 4.5, None]
+    drawn = {**found, "entropy_weight": 0.0, "tries": [each | {"entropy_weight": 0.0} for each in found["tries"]]}
+    monkeypatch.setattr(fair_rivals, "STEP_SIZES", sizes["step_size"])
+    monkeypatch.setattr(fair_rivals, "ENTROPY_WEIGHTS", (0.0, 0.01))
+    drawn["tries"] += [each | {"entropy_weight": 0.01} for each in drawn["tries"]]
+    assert len(fair_rivals.draw_tuning({"rmft": drawn}).rows) == 6
+
+
 def test_who_is_slow_has_fewer_iterations_in_equal_time():
     rows = {name: fair_rivals.METHODS[name] for name in ("rmft", "GRPO", "DPT, own play")}
     measured = {"rmft": trained(60.0, {}), "GRPO": trained(125.0, {}), "DPT, own play": trained(40.0, {})}
