@@ -220,3 +220,32 @@ def test_directories_and_files_without_regret_are_refused(tmp_path, capsys):
     assert "holds no regret" in refused(capsys, "table", path)
     (tmp_path / "damaged.nc").write_bytes(b"no")
     assert "is damaged" in refused(capsys, "table", tmp_path / "damaged.nc")
+
+
+def test_figures_of_evaluations_under_other_settings_stay_apart(run, capsys):
+    for name in ("seed=1", "horizon=9"):
+        RunDirectory(run).write_dataset(f"evaluations/{name}.nc", made_evaluation())
+        assert cli.main(["plot", str(run / "evaluations" / f"{name}.nc"), "--kind", "final_regret"]) == 0
+        assert (run / "evaluations" / "figures" / name / "final_regret.png").is_file()
+    assert cli.main(["plot", str(run / "evaluation.nc"), "--kind", "final_regret"]) == 0
+    assert (run / "figures" / "final_regret.png").is_file()
+
+
+def test_the_file_of_metrics_is_drawn_but_has_no_table(run, capsys):
+    assert cli.main(["plot", str(run / "metrics.nc")]) == 0
+    assert (run / "figures" / "training.png").is_file()
+    assert "in training" not in capsys.readouterr().err
+    assert "holds the training of a run, not how it plays" in refused(capsys, "table", run / "metrics.nc")
+    assert "holds the training of a run" in refused(capsys, "plot", run / "metrics.nc", "--kind", "regret")
+
+
+def test_values_that_figures_have_no_room_for_are_told(tmp_path, monkeypatch, capsys):
+    grid = {"num_arms": [2, 3, 4, 5, 6, 7, 8, 9, 10, 11], "step_size": [1e-3, 2e-3]}
+    write_dataset(tmp_path / "sweep.nc", made_sweep(grid))
+    drawn: list[Any] = []
+    monkeypatch.setattr(SAVE, lambda figure, path: drawn.append(figure) or unwritten(figure, path))
+    assert cli.main(["plot", str(tmp_path / "sweep.nc")]) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "no room for num_arms" in line]
+    assert told.startswith("no room for num_arms = 4, 9, which --select shows: regret, ")
+    kinds = told.partition(": ")[2].split(", ")
+    assert sum("Not shown: num_arms = 4, 9." in figure.caption for figure in drawn) >= len(kinds)

@@ -5,7 +5,7 @@ from scipy import stats
 
 from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
-from rmft_jax.statistics import estimates
+from rmft_jax.statistics import estimates, tables
 from rmft_jax.statistics.bootstrap import t_interval
 from sweep_data import made_sweep
 
@@ -128,3 +128,38 @@ def test_open_dimensions_are_named_with_their_values():
     with pytest.raises(ConfigError, match="got dimension 'k', need one of horizon, num_arms"):
         estimates.require_closed(SWEEP, ["k"])
     assert estimates.sweep_dims(estimates.require_closed(made_sweep({"horizon": [9], "seed": [0, 1]}), [])) == []
+
+
+def test_whole_numbers_are_no_other_ones_and_no_place_is_taken_twice():
+    """Dates are seeds that differ in their last digits only."""
+    seeds = [20250101, 20250102, 20250103]
+    dataset = made_sweep({"seed": seeds})
+    assert estimates.select(dataset, {"seed": "20250101"})["final_regret"].shape == ()
+    assert estimates.select(dataset, {"seed": ["20250101", 20250102, 20250101]})["seed"].values.tolist() == seeds[:2]
+    with pytest.raises(ConfigError, match="got seed=20250104, need one of"):
+        estimates.select(dataset, {"seed": 20250104})
+
+
+def test_a_value_is_selected_as_it_is_printed():
+    sizes = np.logspace(-3, -2, 4)
+    dataset = made_sweep({"step_size": sizes, "seed": [0, 1]})
+    for size in sizes:
+        for wanted in (size, estimates.text_of(size), str(size)):
+            assert estimates.select(dataset, {"step_size": wanted})["step_size"].item() == size
+
+
+def test_seeds_that_vary_with_something_else_are_not_averaged():
+    """As in a search at random, or where columns of a `[zip]` walk together."""
+    dataset = made_sweep({"step_size": [1e-3, 2e-3, 4e-3]}).assign_coords(seed=("step_size", [5, 6, 7]))
+    found = estimates.estimate(dataset, "final_regret")
+    assert found["mean"].dims == ("step_size",)
+    assert (found["num_seeds"] == 1).all()
+    text = tables.table(dataset, "step_size", format="markdown")
+    assert "over scenarios" in text
+    assert "Student" not in text
+
+
+def test_labels_of_scattered_cells_are_proposed_in_words_that_can_be_given():
+    assert estimates.selection_of("zip", "environment=b,num_arms=5") == "environment=b,num_arms=5"
+    assert estimates.selection_of("run", "lr=3") == "run=lr=3"
+    assert estimates.selection_of("horizon", np.int64(25)) == "horizon=25"

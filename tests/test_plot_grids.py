@@ -287,3 +287,17 @@ def test_several_panels_do_not_fit_in_one_axes(draw, dataset, options, panels):
         draw(dataset, **options, ax=axes)
     assert not axes.has_data()
     plt.close(figure)
+
+
+def test_a_ratio_without_an_interval_is_not_called_undecided():
+    """A single policy on a grid, or a sweep of one seed."""
+    figure: Any = plot_heatmap(made_sweep({"horizon": [25, 50], "num_arms": [2, 5]}), relative_to="thompson")
+    assert {row["interval"] for row in figure.rows} == {"none"}
+    assert "Dotted" not in figure.caption
+
+
+def test_a_mean_of_the_seeds_that_are_left_says_so():
+    grid = {"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1, 2]}
+    figure: Any = plot_heatmap(made_sweep(grid, failed=[0, 1]))
+    assert "4 cells, all finished, 2 of 12 runs failed or missing;" in figure.caption
+    assert "4 cells, all finished;" in plot_heatmap(made_sweep(grid)).caption

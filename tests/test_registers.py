@@ -93,6 +93,12 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         lambda: made(Stationary, {"step_size": float}, step_size=0.5),
         "got step_size in environment 'mine' (Mine), which update 'gradient' has, need a name that no other kind of",
     ),
+    "of every estimate": (
+        "environment",
+        "mine",
+        lambda: made(Stationary, {"high": float}, high=1.0),
+        "got high in environment 'mine' (Mine), which every table of results has, need a name that no",
+    ),
     "of every result": (
         "environment",
         "mine",

@@ -171,9 +171,9 @@ def table_text(
     if estimates.is_sweep(dataset) and not rows and not columns:
         chosen = estimates.select(dataset, select or {})
         rows, columns, *others = [*estimates.open_dims(chosen), None, None]
-        fixed = {dim: estimates.text_of(chosen[dim].values[-1]) for dim in others if dim}
+        fixed = {dim: chosen[dim].values[-1] for dim in others if dim}
         if fixed:
-            words = " ".join(f"{dim}={value}" for dim, value in fixed.items())
+            words = " ".join(estimates.selection_of(dim, value) for dim, value in fixed.items())
             print(f"of more than two dimensions the last value: --select {words}", file=sys.stderr)
         select = {**(select or {}), **fixed}
     width = terminal_width()

@@ -11,7 +11,7 @@ import tyro
 from rmft_jax.agents import SingleLayer
 from rmft_jax.cli.common import API, Groups, parse, print_summary, short_name, suggest, table_text, values_by_name
 from rmft_jax.config import ConfigError, Value
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import require, require_seed
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running import training
 from rmft_jax.running.files import writable
@@ -72,6 +72,7 @@ def evaluate(argv: list[str]) -> int:
     for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
         value = getattr(arguments, name)
         require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
+    require_seed(arguments.seed or 0)
     policy = _changed(_opened(arguments), arguments)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
@@ -104,7 +105,8 @@ def evaluate(argv: list[str]) -> int:
     if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
         print(f"guarantee: {_guarantee(policy, config.rmft.horizon)}")
     print(f"dataset: {path}")
-    suggest(["plot", path if name else run.path], ["table", path, "--format", "latex"])
+    whole = not name and (run.path / "config.json").is_file()
+    suggest(["plot", run.path if whole else path], ["table", path, "--format", "latex"])
     return 0
 
 
@@ -171,5 +173,5 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
         figure = plot_heatmap(dataset, by=by, relative_to=compared or None)
         for written in save_figure(figure, run.figures / name)[:1]:
             print(f"figure: {written} (and .pdf, .csv)")
-    suggest(*[["plot", path, "--kind", "heatmap"]] * (len(axes) == 2), ["table", path, "--rows", next(iter(axes))])
+    suggest(*[["plot", path, "--kind", "heatmap"]] * (len(axes) == 2), ["table", path])
     return 0

@@ -27,11 +27,13 @@ from rmft_jax.running.files import RunError, read_dataset, replacing
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics import estimates, tables
-from rmft_jax.statistics.estimates import is_sweep
+from rmft_jax.statistics.estimates import is_sweep, selection_of
 from rmft_jax.sweeps.compare import DIMENSION, compare_runs
 from rmft_jax.sweeps.store import load_sweep
 
 _Selection = Annotated[Groups, tyro.conf.arg(metavar="NAME=VALUE[,VALUE] ...")]
+_ALONE = ("evaluation.nc", "sweep.nc", "agents.nc", "metrics.nc")
+"""Names of files of which a directory has one."""
 _Names = Annotated[Groups, tyro.conf.arg(metavar="NAME ...")]
 
 
@@ -104,7 +106,7 @@ def plot(argv: list[str]) -> int:
     tell_figures(written, arguments.directories, arguments.select)
     if dataset:
         suggest(["table", *arguments.directories, "--format", "latex"])
-    else:
+    elif arguments.directories[0].is_dir():
         print(f"{figures.parent} is in training; its other figures need its end", file=sys.stderr)
     return 0
 
@@ -120,25 +122,32 @@ def tell_figures(written: Sequence[plotting.Written], sources: Sequence[Path], s
     for one in written:
         beside = (suffix for suffix in (".pdf", ".csv") if one.path.with_name(f"{one.path.stem}{suffix}").is_file())
         print(f"figure: {one.path} (and {', '.join(beside)})")
-    taken: dict[str, dict[str, None]] = {}
-    for one in written:
-        if one.fixed:
-            words = ",".join(f"{dim}={value}" for dim, value in one.fixed.items())
-            taken.setdefault(f"--select {words}", {})[one.kind] = None
-    for words, kinds in taken.items():
-        print(f"the last value is shown, as with {words}: {', '.join(kinds)}")
+    fixed = [(",".join(selection_of(dim, value) for dim, value in one.fixed.items()), one.kind) for one in written]
+    for words, kinds in _gathered(fixed):
+        print(f"the last value is shown, as with --select {words}: {kinds}")
+    thinned = [(f"{dim} = {', '.join(gone)}", one.kind) for one in written for dim, gone in one.thinned.items()]
+    for words, kinds in _gathered(thinned):
+        print(f"no room for {words}, which --select shows: {kinds}")
     crowded: dict[tuple[str, ...], list[plotting.Written]] = {}
     for one in written:
         if one.left_out:
             crowded.setdefault((*one.left_out,), []).append(one)
     for left_out, alike in crowded.items():
         first, kinds = alike[0], ", ".join(one.kind for one in alike)
-        fixed = [*itertools.chain(*select), *(f"{dim}={value}" for dim, value in first.fixed.items())]
+        fixed = [*itertools.chain(*select), *(selection_of(dim, value) for dim, value in first.fixed.items())]
         words = ["plot", *map(str, sources), *imports(), "--kind", first.kind]
         words += [*(["--by", first.by] if first.by else []), *(["--select", *fixed] if fixed else [])]
         named = "baselines" if "baselines" in plotting.FIGURES[first.kind].options else "relative_to"
         command = shlex.join([*words, f"--{named.replace('_', '-')}", *left_out[: max(len(first.shown) - 1, 1)]])
         print(f"{kinds}: {len(left_out)} agents have no room; to see them: `{program()} {command}`")
+
+
+def _gathered(told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is told of figures, each once, with all kinds that it is told of; nothing of empty words."""
+    kinds: dict[str, dict[str, None]] = {}
+    for words, kind in told:
+        kinds.setdefault(words, {})[kind] = None
+    return [(words, ", ".join(names)) for words, names in kinds.items() if words]
 
 
 def _drawn(
@@ -217,9 +226,15 @@ def _read(paths: tuple[Path, ...], training: bool = False) -> tuple[xr.Dataset, 
 def _read_one(path: Path, training: bool) -> tuple[xr.Dataset, xr.Dataset | None, Path]:
     if path.is_file():
         dataset = read_dataset(path, "a netCDF file that rmft made")
+        # Evaluations of one run under other settings are side by side, and so are their figures.
+        figures = path.parent / "figures" / ("" if path.name in _ALONE else path.stem)
+        if "regret" in dataset and "iteration" in dataset["regret"].dims:
+            if not training:
+                raise RunError(f"{path} holds the training of a run, not how it plays; try its directory")
+            return xr.Dataset(), dataset, figures
         if not {"regret", "final_regret"} & set(dataset):
             raise RunError(f"{path} holds no regret; try the evaluation.nc of a run, or the sweep.nc of a sweep")
-        return dataset, None, path.parent / "figures"
+        return dataset, None, figures
     if (path / "sweep.json").is_file():
         dataset = load_sweep(path)
         if "final_regret" not in dataset:

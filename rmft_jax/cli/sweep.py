@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 import xarray as xr
 
-from rmft_jax.cli.common import duration, fail, free_place, parse, suggest, table_text
+from rmft_jax.cli.common import duration, fail, free_place, imports, parse, suggest, table_text
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import require_count
 from rmft_jax.running.progress import ProgressReporter
@@ -75,7 +75,9 @@ def sweep(argv: list[str]) -> int:
             f"{duration(expected.compiling)} compilation, if nothing else runs (by a trial of "
             f"{duration(expected.trial)})"
         )
-        suggest(["sweep", arguments.spec, "--out", arguments.out or free_place(arguments.spec.stem)])
+        words = [*imports(), *["--executor", "ray"] * (arguments.executor == "ray")]
+        words += ["--keep-weights"] * arguments.keep_weights
+        suggest(["sweep", arguments.spec, "--out", arguments.out or free_place(arguments.spec.stem), *words])
         return 0
     assert arguments.out is not None
     names = ("resume", "overwrite", "max_failures", "cells_per_batch", "keep_weights")

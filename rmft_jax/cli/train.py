@@ -152,7 +152,7 @@ def train(argv: list[str]) -> int:
         f"on {summary['device']}"
     )
     code, told = plot([str(arguments.out)]), config.rmft.policy.name == "text"
-    longer = config.flat().get("position") != "learned"
+    longer = config.rmft.policy.any_horizon
     other = ("--horizon", 2 * config.rmft.horizon) if longer else ("--seed", config.seed + 1)
     other = ("--contexts", "held-out") if told else other
     suggest(*[["show", arguments.out]] * told, ["evaluate", arguments.out, *other])

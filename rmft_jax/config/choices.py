@@ -320,6 +320,7 @@ RESULTS = (
     "validation_regret", "validation_regret_sem", "wall_seconds", "zip",
 )  # fmt: skip
 """What the dataset of a sweep calls its results and their dimensions, beside those that begin with `baseline_`."""
+_TOLD = ("mean", "low", "high", "interval", "num_seeds", "column", "variable", "share", "relative_to")
 RESERVED: dict[str, str] = dict.fromkeys(("kind", "name", "carries", "register"), "every choice")
-RESERVED |= dict.fromkeys(RESULTS, "the dataset of every sweep")
+RESERVED |= dict.fromkeys(RESULTS, "the dataset of every sweep") | dict.fromkeys(_TOLD, "every table of results")
 """Names that no setting of a choice may have, by what has them."""

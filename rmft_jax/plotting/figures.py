@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import either, require
+from rmft_jax.plotting.panels import MAX_PANELS
 from rmft_jax.plotting.register import FIGURES, FigureKind
 from rmft_jax.plotting.style import DataFigure, StyleName, house_style
 from rmft_jax.plotting.sweep import default_axis
@@ -88,6 +89,7 @@ class Written(NamedTuple):
     fixed: the values of a sweep's further dimensions that were chosen for it, as texts.
     shown: the agents that it shows, by name.
     left_out: those that it has no room for.
+    thinned: by dimension the values that it has no room for, as texts.
     """
 
     path: Path
@@ -96,15 +98,22 @@ class Written(NamedTuple):
     fixed: Mapping[str, str] = MappingProxyType({})
     shown: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    thinned: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def write_figure(
-    figure: Figure, path: str | Path, kind: str, by: str | None = None, fixed: Mapping[str, str] = MappingProxyType({})
+    figure: Figure,
+    path: str | Path,
+    kind: str,
+    by: str | None = None,
+    fixed: Mapping[str, str] = MappingProxyType({}),
+    thinned: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Written:
-    """Saves a figure of a kind, and says which agents it shows."""
+    """Saves a figure of a kind, and says which agents and values it shows."""
     known = figure if isinstance(figure, DataFigure) else DataFigure()
+    known.caption += "".join(f" Not shown: {dim} = {', '.join(values)}." for dim, values in thinned.items())
     shown = dict.fromkeys(str(row["agent"]) for row in known.rows if "agent" in row)
-    return Written(save_figure(figure, path)[0], kind, by, fixed, [*shown], known.left_out)
+    return Written(save_figure(figure, path)[0], kind, by, fixed, [*shown], known.left_out, thinned)
 
 
 def plot_run(
@@ -130,8 +139,9 @@ def plot_all(
 ) -> list[Written]:
     """All figures of a sweep that its dimensions and variables allow, in files of a directory, that of regret first.
 
-    Panels are at most 6 values of the first dimension other than the horizon. What a figure has no room for is fixed
-    at the last value, which its file name then says. `select` has values to fix beforehand
+    Panels are at most 8 values of the first dimension other than the horizon; captions name those that are left out.
+    What a figure has no room for is fixed at the last value, which its file name then says. `select` has values to fix
+    beforehand
     (`rmft_jax.statistics.estimates.select`).
     """
     sweep = estimates.select(sweep, select or {})
@@ -147,6 +157,9 @@ def plot_all(
         kept = [kind.along] if kind.along else kept
         fixed = {dim: sweep[dim].values[-1] for dim in dims if dim not in kept}
         few = {dim: _few(sweep[dim].values) for dim in kept[kind.axes :]}
+        thinned = {
+            dim: gone for dim, some in few.items() if (gone := [text_of(x) for x in sweep[dim].values if x not in some])
+        }
         by = kept[0] if kept and kind.axes < 2 and "by" in kind.options else None
         reference = sweep.attrs.get("reference") if "relative_to" in kind.options else None
         chosen = {dim: text_of(value) for dim, value in fixed.items()}
@@ -154,7 +167,7 @@ def plot_all(
             options = {"by": by, "relative_to": relative}
             figure = plot_kind(name, estimates.select(sweep, fixed | few), style=style, **options)
             words = [name, *(["relative"] if relative else []), *(f"{dim}={text}" for dim, text in chosen.items())]
-            written.append(write_figure(figure, Path(directory) / "_".join(words), name, by, chosen))
+            written.append(write_figure(figure, Path(directory) / "_".join(words), name, by, chosen, thinned))
     return written
 
 
@@ -169,5 +182,5 @@ def _draws_training(kind: FigureKind, metrics: xr.Dataset) -> bool:
 
 
 def _few(values: np.ndarray) -> list[Any]:
-    """At most 6 of the values, evenly among them."""
-    return list(values[np.linspace(0, len(values) - 1, min(len(values), 6)).round().astype(int)])
+    """As many of the values as there may be panels, evenly among them."""
+    return list(values[np.linspace(0, len(values) - 1, min(len(values), MAX_PANELS)).round().astype(int)])

@@ -27,7 +27,7 @@ from rmft_jax.plotting.style import (
     title_of,
 )
 from rmft_jax.statistics import estimates
-from rmft_jax.statistics.estimates import open_dims, rows_of, sweep_dims, text_of
+from rmft_jax.statistics.estimates import open_dims, rows_of, selection_of, sweep_dims, text_of
 from rmft_jax.statistics.labels import field_label
 from rmft_jax.statistics.report import regret_of
 
@@ -121,10 +121,20 @@ def plot_heatmap(
     cells = [status for one in maps for status in one.status.flat]
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
     dotted = " Dotted: the 95% interval contains 1." * any(one.undecided.any() for one in maps)
-    told = f"{len(cells)} cells, {gone or 'all finished'}; lower is better"
+    told = f"{len(cells)} cells, {gone or 'all finished'}{_lost_seeds(dataset, dims)}; lower is better"
     outlined = " Outlined: as trained." * any(one.trained is not None for one in maps)
     figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{fixed_of(dataset)}"
     return figure
+
+
+def _lost_seeds(dataset: xr.Dataset, dims: tuple[str, str]) -> str:
+    """How many runs have failed or are missing in cells that others have a mean in: it is that of those alone."""
+    if "status" not in dataset:
+        return ""
+    status = dataset["status"].transpose(*dims, ...).to_numpy()
+    done = status.reshape(status.shape[0] * status.shape[1], -1) == "finished"
+    lost = int((~done[done.any(axis=1)]).sum())
+    return f", {lost} of {done.size} runs failed or missing" * bool(lost)
 
 
 def _two_dims(dataset: xr.Dataset, by: str | None) -> tuple[str, str]:
@@ -135,7 +145,7 @@ def _two_dims(dataset: xr.Dataset, by: str | None) -> tuple[str, str]:
     got, tried = f"open dimensions {', '.join(dims) or 'none'}", either("--kind sweep", "plot_sweep")
     if len(dims) > 2:
         value = dataset[dims[-1]].values[-1].item()
-        words = f"--select {dims[-1]}={text_of(value)} or --by {dims[-1]}"
+        words = f"--select {selection_of(dims[-1], value)} or --by {dims[-1]}"
         tried = either(words, f"select={ {dims[-1]: value} } or by={dims[-1]!r}")
     require(len(dims) == 2, got, "two", tried)
     return (dims[0], dims[1]) if dims[1] == "horizon" else (dims[1], dims[0])
@@ -159,8 +169,9 @@ def _maps(
         head |= {} if reference is None else {"relative_to": reference}
         one = found[name].transpose(*dims)
         became = np.where(one["num_seeds"] > 0, "finished", status)
-        certain = ((one["low"] > 1) | (one["high"] < 1)).to_numpy()
-        undecided = (became == "finished") & ~certain & (reference is not None)
+        # Without an interval, as of one seed, nothing is said.
+        contained = ((one["low"] <= 1) & (one["high"] >= 1)).to_numpy()
+        undecided = (became == "finished") & contained & (reference is not None)
         maps.append(_Map("\n".join(filter(None, labels)), head, one, became, undecided, _trained(part, dims)))
     return maps
 

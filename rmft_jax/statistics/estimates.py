@@ -95,9 +95,9 @@ def select(dataset: xr.Dataset, choice: Mapping[str, Any]) -> xr.Dataset:
         known = ", ".join(dict.fromkeys(map(text_of, values)))
         places: list[int] = []
         for one in wanted if several else [wanted]:
-            found = [i for i, value in enumerate(values) if _same(value, one)]
+            found = _places(values, one)
             require(bool(found), f"{name}={one}", f"one of {known}", f"{name}={text_of(values[-1])}")
-            places += found
+            places += [place for place in found if place not in places]
         dataset = dataset.isel({dim: places[0] if not several and len(places) == 1 else places})
     return dataset
 
@@ -114,11 +114,31 @@ def _labelled(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def _same(value: Any, wanted: Any) -> bool:
+def _places(values: np.ndarray, wanted: Any) -> list[int]:
+    """Where a value is: as a number, else as it is printed, else but for rounding, which whole numbers have none of."""
+    number, text = _number(wanted), text_of(wanted).lower()
+    close = [np.nan if isinstance(value, int | np.integer) else _number(value) for value in values]
+    for same in (
+        [_number(value) == number for value in values],
+        [text_of(value).lower() == text for value in values],
+        np.isclose(close, number, rtol=1e-6, atol=0),
+    ):
+        if found := [place for place, ok in enumerate(same) if ok]:
+            return found
+    return []
+
+
+def _number(value: Any) -> float:
+    """As a number; NaN, which equals nothing, if it is none."""
     try:
-        return bool(np.isclose(float(value), float(wanted), rtol=1e-6, atol=0))
+        return float(value)
     except (TypeError, ValueError):
-        return text_of(value).lower() == text_of(wanted).lower()
+        return np.nan
+
+
+def selection_of(dim: str, value: Any) -> str:
+    """What selects a value of a dimension on the command line: of the label of scattered cells, what it is made of."""
+    return text_of(value) if dim in ("cell", "zip") else f"{dim}={text_of(value)}"
 
 
 def require_closed(dataset: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
@@ -135,7 +155,7 @@ def require_closed(dataset: xr.Dataset, kept: Sequence[str]) -> xr.Dataset:
     if left:
         known = "; ".join(f"{dim} ({', '.join(map(text_of, dataset[dim].values))})" for dim in left)
         last = {dim: dataset[dim].values[-1].item() for dim in left}
-        words = " ".join(f"--select {dim}={text_of(value)}" for dim, value in last.items())
+        words = " ".join(f"--select {selection_of(dim, value)}" for dim, value in last.items())
         tried = either(words, f"select={last}")
         raise ConfigError(f"got several values of {known}, need one of each; try {tried}")
     return dataset.squeeze([dim for dim in dims if dim not in kept])
@@ -188,7 +208,11 @@ def _student(count: float) -> str:
 
 
 def _with_seeds(array: xr.DataArray) -> xr.DataArray:
-    return array if _SEED in array.dims else array.expand_dims(_SEED)
+    if _SEED in array.dims:
+        return array
+    # Along another dimension, whose cells differ in their seeds too, it says nothing of what is averaged.
+    alone = _SEED in array.coords and array[_SEED].ndim == 0
+    return (array if alone else array.drop_vars(_SEED, errors="ignore")).expand_dims(_SEED)
 
 
 def estimates(dataset: xr.Dataset, name: str) -> dict[str, xr.Dataset]:

@@ -171,7 +171,8 @@ def _by_seed(dataset: xr.Dataset, names: Sequence[str], dims: Sequence[str]) -> 
     for name in names:
         classical = not is_trained(name)
         values = dataset["baseline_final_regret"].sel(agent=name) if classical else dataset["final_regret"]
-        values = values if "seed" in values.dims else values.expand_dims(seed=dataset.sizes.get("seed", 1))
+        if "seed" not in values.dims:
+            values = values.drop_vars("seed", errors="ignore").expand_dims(seed=dataset.sizes.get("seed", 1))
         flat = values.transpose(*dims, "seed").to_numpy()
         found[name] = flat.reshape(-1, flat.shape[-1])
     return found
