@@ -141,7 +141,7 @@ def test_whole_numbers_are_no_other_ones_and_no_place_is_taken_twice():
 
 
 def test_a_value_is_selected_as_it_is_printed():
-    sizes = np.logspace(-3, -2, 4)
+    sizes = np.logspace(-3, -2, 4).tolist()
     dataset = made_sweep({"step_size": sizes, "seed": [0, 1]})
     for size in sizes:
         for wanted in (size, estimates.text_of(size), str(size)):

@@ -273,6 +273,7 @@ def test_dialogues_that_are_too_long_are_refused():
 def test_names_that_share_a_token_are_refused():
     class Letters:
         vocab_size, pad, eos = 300, 0, 1
+        start = ends = ()
 
         def encode(self, text):
             return [ord(letter) for letter in text]

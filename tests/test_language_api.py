@@ -1,9 +1,12 @@
 import asyncio
 import contextlib
 import dataclasses
+import http.server
 import json
+import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any, ClassVar
 
@@ -16,6 +19,7 @@ import talking
 from rmft_jax.agents import Uniform
 from rmft_jax.config import ConfigError, pytree
 from rmft_jax.language.api.client import ChatClient
+from rmft_jax.language.api.connection import Connection, all_of, finished
 from rmft_jax.language.api.faults import asked_wait
 from rmft_jax.language.api.ledger import Ledger
 from rmft_jax.language.api.messages import Script, bare_text, named_arm, said
@@ -304,6 +308,7 @@ def test_a_server_that_takes_no_connection_is_refused_at_once(tmp_path):
         ({"base_url": "localhost:80"}, "base_url"),
         ({"base_url": "ftp://a/v1"}, "base_url"),
         ({"base_url": "http://user:pass@a/v1"}, "got base_url='a/v1'"),
+        ({"base_url": "http://:pass@a/v1"}, "got base_url='a/v1'"),
         ({"model": " "}, "model"),
         ({"temperature": -1.0}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -353,3 +358,101 @@ def test_a_notebook_can_play(server, tmp_path):
         return talking.play(server.url, tmp_path)
 
     assert summary(asyncio.run(cell())) == summary(talking.play(server.url, tmp_path / "b"))
+
+
+def test_an_answer_that_was_cut_off_decides_nothing(tmp_path):
+    """A model that thinks names arms on its way, and may not come to an end."""
+
+    def wordy(messages: Any, temperature: float, max_tokens: int, seed: int | None, model: str) -> str:
+        names = names_of(messages)
+        return f"{names[0]}, or rather" if round_of(messages) else names[0]
+
+    with serve(wordy, tuned, api_key=SECRET, count_tokens=lambda text: 9 if "rather" in text else 1) as server:
+        played = talking.play(server.url, tmp_path / "cut", max_tokens=9)
+        whole = talking.play(server.url, tmp_path / "whole", max_tokens=10)
+    assert played.cut.tolist() == played.invalid.tolist() == [ROUNDS - 1] * SCENARIOS
+    assert whole.cut.tolist() == whole.invalid.tolist() == [0] * SCENARIOS
+
+
+def test_a_play_of_nothing_but_beginnings_is_stopped(tmp_path):
+    count = iter(range(10_000))
+
+    def silent(messages: Any, temperature: float, max_tokens: int, seed: int | None, model: str) -> str:
+        next(count)
+        return ""
+
+    with serve(silent, tuned, api_key=SECRET, count_tokens=lambda text: 99) as server:
+        told = refusal(server.url, tmp_path, num_rollouts=4)
+    assert "the first 20 answers cut off at max_tokens=64, need whole ones; try a larger max_tokens" in told
+    assert next(count) < 30
+
+
+class Heard(http.server.BaseHTTPRequestHandler):
+    """Keeps the headers of requests, and answers an error that looks like a success before it answers."""
+
+    heard: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.heard.append({name.lower(): value for name, value in self.headers.items()})
+        message = {"role": "assistant", "content": "none"}
+        answer: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        if len(self.heard) == 1:
+            answer = {"error": {"message": "upstream is overloaded", "code": 502}}
+        body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "toy", **answer}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *args):
+        """Nothing."""
+
+
+def test_a_server_learns_nothing_of_this_machine_and_its_failures_are_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-secret")
+    monkeypatch.setattr(Heard, "heard", [])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heard) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        talking.play(f"http://127.0.0.1:{server.server_port}/v1", tmp_path, concurrency=1)
+        server.shutdown()
+    assert len(Heard.heard) == TOTAL + 1
+    for headers in Heard.heard:
+        assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & headers.keys()
+        assert not [value for value in headers.values() if "secret" in value and SECRET not in value]
+
+
+def test_a_notebook_that_is_interrupted_sends_nothing_more():
+    """In a loop of events that runs already the work is in a thread of its own."""
+    sent: list[int] = []
+
+    async def work() -> None:
+        connection = Connection("http://127.0.0.1:9/v1")
+
+        async def job(number: int) -> None:
+            connection.check()
+            sent.append(number)
+            await asyncio.sleep(0.2)
+
+        async def one_by_one() -> None:
+            for number in range(100):
+                await job(number)
+
+        await all_of([one_by_one()], connection)
+
+    async def cell() -> None:
+        finished(work)
+
+    threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(cell())
+    finally:
+        loop.close()
+    number = len(sent)
+    assert number < 20
+    time.sleep(0.5)
+    assert len(sent) == number

@@ -239,7 +239,9 @@ def test_choices_are_said_as_the_policy_decides(own):
 
 def test_replies_end_where_others_speak_and_come_again_with_their_seed(own):
     tokenizer = texts.tiny_model().tokenizer
-    answer, thought = ends_of(tokenizer)
+    answer, thought = ends_of(tokenizer, tokenizer.vocab_size + 2)
+    assert answer[-2:].all(), "rows of an embedding beyond the tokens say nothing"
+    assert thought[-2:].all()
     for text, ends in (("\n", (1, 1)), (":", (1, 0)), (".", (1, 0)), ("gave", (1, 0)), ("red", (0, 0)), (",", (0, 0))):
         token = tokenizer.encode(text)[0]
         assert (bool(answer[token]), bool(thought[token])) == (bool(ends[0]), bool(ends[1])), text

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from rmft_jax.config import ConfigError
 from rmft_jax.language import models
 from rmft_jax.language.decoder import DecoderConfig, logits_of, run
 from rmft_jax.language.from_gguf import llama3_factors
+from rmft_jax.language.library import make_library
 from rmft_jax.language.models import load_model
+from rmft_jax.language.tokenizers import text_ends
+from rmft_jax.problems import Problem, Stationary
 
 for package in ("gguf", "safetensors", "tokenizers"):
     pytest.importorskip(package)
@@ -183,6 +187,67 @@ def test_special_tokens_of_a_folder(tmp_path: Path):
     models._read.cache_clear()
     tokenizer = load_model(str(folder)).tokenizer
     assert (tokenizer.eos, tokenizer.decode([tokenizer.pad])) == (0, "!")
+    assert {5, 6} <= set(np.flatnonzero(text_ends(tokenizer, tokenizer.vocab_size))), "all that end a text"
+
+
+def test_a_line_break_ends_a_text_whatever_it_shares_a_token_with(tmp_path: Path):
+    tokenizer = load_model(str(tiny_folder(tmp_path))).tokenizer
+    found = text_ends(tokenizer, tokenizer.vocab_size + 3)
+    assert found[-3:].all()
+    for token in range(tokenizer.vocab_size):
+        breaks = "\n" in tokenizer.decode([token])
+        assert found[token] == (breaks or token in (tokenizer.eos, tokenizer.pad)), token
+
+    class Sentences:
+        """As Llama 3 and Qwen write the end of a sentence."""
+
+        vocab_size, pad, eos = 4, 0, 0
+        start = ends = ()
+
+        def encode(self, text):
+            raise NotImplementedError
+
+        def decode(self, ids):
+            return "".join(["", ".\n", ".", " red"][token] for token in ids)
+
+    assert text_ends(Sentences(), 4).tolist() == [True, True, False, False]
+
+
+def test_what_a_tokenizer_puts_before_a_text_stands_before_every_dialogue(tmp_path: Path):
+    folder = tiny_folder(tmp_path)
+    assert load_model(str(folder)).tokenizer.start == ()
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "!", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"!": {"id": "!", "ids": [1], "tokens": ["!"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    models._read.cache_clear()
+    model = load_model(str(folder))
+    assert model.tokenizer.start == (1,)
+    options: Any = {"contexts": "trained", "num_tellings": 3, "history": "full", "free": 12, "reasoning": 0}
+    library = make_library(Problem(Stationary(num_arms=2), 3), model.tokenizer, **options)
+    first = [row[row >= 0][0] for row in library.intro]
+    assert first == [1, 1, 1]
+    prefix, ids = "tokenizer.ggml.", {"tokenizer.ggml.bos_token_id": 7}
+    for number, (more, start) in enumerate([({}, ()), ({prefix + "add_bos_token": True}, (7,))]):
+        (place := tmp_path / str(number)).mkdir()
+        assert load_model(str(tiny_gguf(place, values=ids | more))).tokenizer.start == start
+
+
+def test_a_folder_is_known_by_all_of_its_files(tmp_path: Path):
+    folder = tiny_folder(tmp_path)
+    before = load_model(str(folder)).digest
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"rope_theta": 7.0}))
+    models._read.cache_clear()
+    assert load_model(str(folder)).digest != before
+    shutil.copy(folder / "model.safetensors", folder / "model_ema.safetensors")
+    models._read.cache_clear()
+    with pytest.raises(ConfigError, match=r"in two files of .*, need each tensor once"):
+        load_model(str(folder))
 
 
 def test_text_that_the_vocabulary_cannot_write_is_refused(tmp_path: Path):

@@ -44,8 +44,9 @@ class Endpoint:
     """Rounds T, instead of the preset's. Every round is a request."""
     contexts: Literal["trained", "held-out"] = "trained"
     """Which stories and words problems are told in: those for training, or those held out."""
-    num_tellings: int = 64
-    """Different ways in which problems are told; each scenario has one of them."""
+    num_tellings: int | None = None
+    """Different ways in which problems are told; each scenario has one of them. If not given as many as runs of the
+    preset have, so that words are the same, or 64."""
     reasoning: tyro.conf.FlagCreatePairsOff[bool] = False
     """The model is asked to think before it answers."""
     wording: Literal["chat", "bare"] = "chat"
@@ -105,7 +106,8 @@ class Endpoint:
 
     def tellings(self, problem: Problem) -> list[Telling]:
         """The words."""
-        return tellings_of(problem, self.contexts, self.num_tellings)
+        usual: Any = get_preset(self.preset).flat().get("num_tellings", 64)
+        return tellings_of(problem, self.contexts, usual if self.num_tellings is None else self.num_tellings)
 
 
 _Endpoint = Annotated[Endpoint, tyro.conf.arg(name="")]
@@ -202,6 +204,8 @@ def evaluate(argv: list[str]) -> int:
     print_summary(summarize(done.dataset), title, done.dataset.attrs)
     answers = done.played.invalid.size * problem.horizon
     print(f"answers that named no arm: {done.played.num_invalid} of {answers}")
+    if cut := int(done.played.cut.sum()):
+        print(f"{cut} of these were cut off at --max-tokens {endpoint.max_tokens}: what they begin with does not count")
     print(f"spent in {out}: {_spent(done.played.totals)}")
     print(f"dataset: {done.path}")
     if arguments.export is not None:
@@ -245,7 +249,8 @@ def _print_history(state: LoopState, title: str) -> None:
     columns = {"iteration": "d", "model": "", "regret": ".3f", "kept_regret": ".3f", "kept": "d", "invalid": "d"}
     columns |= {"requests": "d", "tokens": "d"}
     for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name == "model" else "right")
+        told = {"requests": "requests so far", "tokens": "tokens so far"}.get(name, name.replace("_", " "))
+        table.add_column(told, justify="left" if name == "model" else "right")
     for row in state.history:
         table.add_row(*(f"{row[name]:{form}}" for name, form in columns.items()))
     Console(highlight=False, width=120).print(table, soft_wrap=True, markup=False)

@@ -7,6 +7,8 @@ each token is computed once. Where the past is summarized, the slots of a round 
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -21,12 +23,11 @@ from rmft_jax.language.library import EMPTY, Library, Row, counted
 from rmft_jax.language.settings import TextSettings
 from rmft_jax.language.transcript import (
     Layout,
-    answer_ends,
     arm_logits,
     arm_named,
-    is_any,
+    ends_answer,
+    ends_thought,
     log_probs_of,
-    thought_ends,
     visible_slots,
 )
 from rmft_jax.problems import Feedback, Problem
@@ -74,7 +75,6 @@ class LanguageAgent:
     """Plays a language model.
 
     shapes: of the model.
-    end: the token that ends a text.
     form: how it is told and answers.
     params: that are trained: weights or adapters.
     model, library: weights and tables.
@@ -86,7 +86,6 @@ class LanguageAgent:
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
     shapes: DecoderConfig = static_field()
-    end: int = static_field()
     form: TextSettings
     params: Params
     model: Fixed
@@ -162,16 +161,14 @@ class LanguageAgent:
         written = []
         if thinks:
             room = base + layout.thought_at + jnp.arange(layout.thought)
-            state, *thought = self._write(
-                weights, think_key, state, hidden, room, thought_ends(library, telling, self.end)
-            )
+            ended = functools.partial(ends_thought, library)
+            state, *thought = self._write(weights, think_key, state, hidden, room, ended)
             written.append(thought)
             hidden, state = self._feed(weights, state, library.ask[telling], base + layout.answer_at - layout.ask)
         if self.form.num_free:
             room = base + layout.answer_at + jnp.arange(layout.answer)
-            state, *answer = self._write(
-                weights, answer_key, state, hidden, room, answer_ends(library, telling, self.end)
-            )
+            ended = functools.partial(ends_answer, library, telling)
+            state, *answer = self._write(weights, answer_key, state, hidden, room, ended)
             written.append(answer)
             action, probabilities, invalid = self._named(arm_key, answer[0], telling, context.arm_mask)
         else:
@@ -238,12 +235,11 @@ class LanguageAgent:
             parts = [library.past(telling, pulls, sums)] if form.history == "summary" else []
             if reasoning:
                 thought = written[:reasoning]
-                ended = is_any(thought, thought_ends(library, telling, self.end))
-                parts += [library.think[telling], jnp.where(ended, EMPTY, thought)]
+                parts += [library.think[telling], jnp.where(ends_thought(library, thought), EMPTY, thought)]
             parts.append(library.ask[telling])
             if form.num_free:
                 answer = written[reasoning:]
-                parts.append(jnp.where(is_any(answer, answer_ends(library, telling, self.end)), EMPTY, answer))
+                parts.append(jnp.where(ends_answer(library, telling, answer), EMPTY, answer))
             else:
                 parts.append(library.answers[telling, action])
             return jnp.concatenate([*parts, library.outcome(telling, action, reward)])
@@ -336,7 +332,7 @@ class LanguageAgent:
         state: DialogueState,
         hidden: Float[Array, "D"],
         room: Row,
-        ends: Int[Array, "E"],
+        ended: Callable[[Int[Array, ""]], Bool[Array, ""]],
     ) -> tuple[DialogueState, Row, Float[Array, "N"]]:
         """Draws tokens into slots until one of them ends the text: the state, tokens, and their log-probabilities."""
 
@@ -346,7 +342,7 @@ class LanguageAgent:
             # One uniform number, where `categorical` draws noise for every token of the vocabulary.
             token = jax.random.choice(jax.random.fold_in(key, slot), len(probs), p=probs)
             drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, jnp.log(probs[token]))
-            over = over | is_any(token, ends)
+            over = over | ended(token)
             hidden, state = self._feed(weights, state, jnp.where(over, EMPTY, token)[None], slot)
             return (state, hidden, over), drawn
 

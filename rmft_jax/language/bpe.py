@@ -24,8 +24,12 @@ class ByteBPETokenizer:
     vocab_size: int
     pad: int
     eos: int
+    start: tuple[int, ...]
+    ends: tuple[int, ...]
 
-    def __init__(self, tokenizer: Any, *, eos: int, pad: int, source: str) -> None:
+    def __init__(
+        self, tokenizer: Any, *, eos: int, pad: int, source: str, start: Sequence[int] = (), ends: Sequence[int] = ()
+    ) -> None:
         """Wraps a `tokenizers.Tokenizer`.
 
         Args:
@@ -33,17 +37,25 @@ class ByteBPETokenizer:
           eos: the token that ends a text.
           pad: the token that fills up; may be the same.
           source: where it comes from, for messages.
+          start: tokens that stand before every text.
+          ends: further tokens that end one.
 
         Raises:
           ConfigError: if it lacks a token for a printable ASCII character, or `eos` or `pad` are none of its tokens.
         """
         self._tokenizer, self._source, self.eos, self.pad = tokenizer, source, eos, pad
+        self.start, self.ends = (*start,), (*ends,)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        for name, token in (("eos", eos), ("pad", pad)):
+        for name, token in (
+            ("eos", eos),
+            ("pad", pad),
+            *(("start", one) for one in start),
+            *(("eos", one) for one in ends),
+        ):
             ok = 0 <= token < self.vocab_size
             require(ok, f"{name}={token} in {source}", f"a token below {self.vocab_size}", "the files of one model")
         self._writable = {byte for byte, character in _byte_characters().items() if character in vocabulary}
@@ -52,13 +64,16 @@ class ByteBPETokenizer:
         require(not missing, got, "a byte-level BPE with all of ASCII", "another model")
 
     @classmethod
-    def from_json(cls, path: Path, *, eos: int | str, pad: int | str | None = None) -> "ByteBPETokenizer":
-        """Reads a `tokenizer.json`.
+    def from_json(
+        cls, path: Path, *, eos: int | str, pad: int | str | None = None, ends: Sequence[int] = ()
+    ) -> "ByteBPETokenizer":
+        """Reads a `tokenizer.json`. What it puts before every text stands before every dialogue.
 
         Args:
           path: of the file.
           eos: the token that ends a text, or what is written for it.
           pad: the token that fills up, or what is written for it; that of `eos` if None.
+          ends: further tokens that end a text.
 
         Raises:
           ConfigError: if the file is missing, damaged or no byte-level BPE, or the package `tokenizers` is missing.
@@ -82,8 +97,10 @@ class ByteBPETokenizer:
             require(found is not None, f"{name}={value!r} in {path}", "one of its tokens", "the files of one model")
             return found
 
-        end = token("eos", eos)
-        return cls(tokenizer, eos=end, pad=end if pad is None else token("pad", pad), source=str(path))
+        end, start = token("eos", eos), tokenizer.encode("").ids
+        start = start if end not in start else []  # Some put both around a text.
+        pad = end if pad is None else token("pad", pad)
+        return cls(tokenizer, eos=end, pad=pad, source=str(path), start=start, ends=ends)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], source: str) -> "ByteBPETokenizer":
@@ -124,9 +141,12 @@ class ByteBPETokenizer:
         tokenizer.add_tokens([make(token, normalized=False) for token, kind in added if kind == _USER_DEFINED])
         eos = metadata.get("tokenizer.ggml.eos_token_id")
         pad = metadata.get("tokenizer.ggml.padding_token_id", eos)
+        bos = metadata.get("tokenizer.ggml.bos_token_id")
+        begins = metadata.get("tokenizer.ggml.add_bos_token", split == "llama-bpe")
+        start = [bos] if begins and isinstance(bos, int) else []
         whole = isinstance(eos, int) and isinstance(pad, int)
         require(whole, f"{source} with eos={eos!r} and pad={pad!r}", "the numbers of both tokens", "another model")
-        return cls(tokenizer, eos=eos, pad=pad, source=source)  # pyright: ignore[reportArgumentType]
+        return cls(tokenizer, eos=eos, pad=pad, source=source, start=start)  # pyright: ignore[reportArgumentType]
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without special ones.

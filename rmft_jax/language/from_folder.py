@@ -177,7 +177,11 @@ def _tokenizer(path: Path, described: Mapping[str, Any]) -> ByteBPETokenizer:
     eos = token("eos")
     if eos is None:
         raise ConfigError(f"got {path} without an eos token, need one in its settings; try a folder of a whole model")
-    return ByteBPETokenizer.from_json(path / "tokenizer.json", eos=eos, pad=token("pad"))
+    more = described.get("eos_token_id")
+    generation = path / "generation_config.json"
+    again = _read_json(generation).get("eos_token_id") if generation.is_file() else None
+    ends = [end for one in (more, again) for end in (one if isinstance(one, list) else [one]) if isinstance(end, int)]
+    return ByteBPETokenizer.from_json(path / "tokenizer.json", eos=eos, pad=token("pad"), ends=ends)
 
 
 def _params(path: Path, config: DecoderConfig) -> dict[str, Any]:
@@ -192,6 +196,9 @@ def _params(path: Path, config: DecoderConfig) -> dict[str, Any]:
                 message = f"got {file}, need whole safetensors ({first_line(error)}); try to get it again"
                 raise ConfigError(message) from error
             for name, tensor in slices.items():
+                require(
+                    name not in files, f"{name} in two files of {path}", "each tensor once", "the weights of one model"
+                )
                 kind = tensor.get_dtype()
                 require(
                     kind in _TYPES, f"{name} of type {kind} in {file}", f"one of {', '.join(_TYPES)}", "other weights"

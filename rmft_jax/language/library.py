@@ -10,11 +10,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rmft_jax.config import pytree
 from rmft_jax.config.checks import require
-from rmft_jax.language.tokenizers import Tokenizer
+from rmft_jax.language.tokenizers import Tokenizer, text_ends
 from rmft_jax.language.words import TEMPLATE, Contexts, Telling, make_tellings, thoughts
 from rmft_jax.problems import Problem
 
@@ -27,6 +27,7 @@ Row = Int[Array, "N"]
 class Library:
     """Everything that is said in S tellings of one problem.
 
+    ends: `[E]` of all tokens that the model may write, which end a line or the text.
     low, high: `[]` the rewards of the first and the last level.
     intro: `[S, I]` rules of the game.
     think, ask: `[S, C]`, `[S, A]` what asks for a thought, and for an answer; both end at the last place of the row.
@@ -39,6 +40,7 @@ class Library:
       last one is the template. None where nobody thinks.
     """
 
+    ends: Bool[Array, "E"]
     low: Float[Array, ""]
     high: Float[Array, ""]
     intro: Int[Array, "S I"]
@@ -105,6 +107,7 @@ def make_library(
     history: Literal["full", "summary"],
     free: int,
     reasoning: int,
+    num_outputs: int | None = None,
 ) -> Library:
     """The tables of a problem, as NumPy arrays.
 
@@ -117,6 +120,7 @@ def make_library(
       free: tokens of a free answer, after which what comes back names the arm, since the answer may not have; 0: arms
         are chosen.
       reasoning: places R for a thought; 0: nobody thinks.
+      num_outputs: tokens that the model may write. None: those of the tokenizer.
 
     Raises:
       ConfigError: if there are not that many tellings or names, or names share their first token or are too long.
@@ -141,9 +145,10 @@ def make_library(
     got, need = f"answer_tokens={free}", f"room for the longest name, {answers.shape[-1]} tokens"
     require(not free or answers.shape[-1] <= free, got, need, f"answer_tokens={answers.shape[-1] + 1}")
     tables = {
+        "ends": text_ends(tokenizer, num_outputs or tokenizer.vocab_size),
         "low": np.asarray(low, np.float32),
         "high": np.asarray(high, np.float32),
-        "intro": rows(lambda one: one.intro, at_end=True),
+        "intro": padded([[*tokenizer.start, *_encoded(tokenizer, one.intro)] for one in tellings], at_end=True),
         "think": rows(lambda one: one.think, at_end=True),
         "ask": rows(lambda one: one.ask, at_end=True),
         "answers": answers,

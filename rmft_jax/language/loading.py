@@ -42,14 +42,15 @@ def load_path(path: Path) -> tuple[DecoderConfig, dict[str, Any], ByteBPETokeniz
     """Reads a model: a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors.
 
     Returns:
-      settings, parameters, tokenizer, and the digest of the files with the weights.
+      settings, parameters, tokenizer, and the digest of all files that these come from.
 
     Raises:
       ConfigError: if it cannot be read, is damaged or does not fit together.
     """
     if path.is_dir():
         config, params, tokenizer = load_folder(path)
-        files: Sequence[Path] = weights_files(path)
+        named = (path / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json"))
+        files: Sequence[Path] = [*weights_files(path), *(file for file in named if file.is_file())]
     else:
         is_gguf = path.is_file() and path.suffix.lower() == ".gguf"
         require(is_gguf, str(path), "a .gguf file or a folder with config.json", "another path")

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import Agent
-from rmft_jax.config import ScalarKey, pytree, static_field
+from rmft_jax.config import ScalarKey, pytree
 from rmft_jax.language.agent import Notes
 from rmft_jax.language.library import EMPTY, Library, Row, counted
 from rmft_jax.language.settings import TextSettings
-from rmft_jax.language.transcript import thought_ends
+from rmft_jax.language.transcript import line_break
 from rmft_jax.problems import Feedback
 from rmft_jax.problems.types import Context, Decision, Reward
 
@@ -36,7 +36,6 @@ class Narrated:
     What it thinks is what its own notes say, the numbers of a thought and of the arm in it; else the template of the
     arm of highest mean so far (`narration='template'`), or nothing.
 
-    end: the token that ends a text.
     form: how dialogues are written.
     agent: who decides.
     library: tables.
@@ -44,7 +43,6 @@ class Narrated:
 
     feedback: ClassVar[tuple[Feedback, ...]] = ("bandit", "full")
 
-    end: int = static_field()
     form: TextSettings
     agent: Agent
     library: Library
@@ -89,12 +87,12 @@ class Narrated:
         if self.form.narration == "template":
             means = jnp.where(state.pulls > 0, state.sums / jnp.maximum(state.pulls, 1), -jnp.inf)
             return table[state.telling, -1, jnp.argmax(means)]
-        return jnp.full(self.form.reasoning, EMPTY).at[0].set(thought_ends(self.library, state.telling, self.end)[0])
+        return jnp.full(self.form.reasoning, EMPTY).at[0].set(line_break(self.library, state.telling))
 
     def _answer(self, action: Int[Array, ""], telling: Int[Array, ""]) -> Row:
         """The arm's name, ended by a new line where there is room."""
         name, room = self.library.answers[telling, action], self.form.num_free
         places, length = jnp.arange(room), jnp.sum(name != EMPTY)
         text = jnp.full(room, EMPTY).at[: len(name)].set(name)
-        stop = thought_ends(self.library, telling, self.end)[0]
+        stop = line_break(self.library, telling)
         return jnp.where(places == length, stop, text)

@@ -55,14 +55,12 @@ class Text(TextSettings):
     ) -> TrainedAgent:
         del problem, decision_map
         model, fixed = self.loaded, jax.tree.map(jnp.asarray, params["fixed"])
-        return LanguageAgent(
-            model.config, model.tokenizer.eos, self, params["params"], fixed["model"], fixed["library"], temperature
-        )
+        return LanguageAgent(model.config, self, params["params"], fixed["model"], fixed["library"], temperature)
 
     def narrated(self, agent: Agent, problem: Problem, fixed: Fixed | None) -> Agent:
         """The play of another agent as a dialogue."""
         tables: Any = self.fixed_params(problem) if fixed is None else fixed
-        return Narrated(self.loaded.tokenizer.eos, self, agent, jax.tree.map(jnp.asarray, tables["library"]))
+        return Narrated(self, agent, jax.tree.map(jnp.asarray, tables["library"]))
 
     def round_flops(self, problem: Problem) -> float:
         """Two for every weight and token of a round; a thought counts in full."""
@@ -93,6 +91,7 @@ class Text(TextSettings):
             history=self.history,
             free=self.num_free,
             reasoning=self.reasoning,
+            num_outputs=self.loaded.config.vocab_size,
         )
 
     def validate(self) -> None:

@@ -1,8 +1,12 @@
 """From text to numbers and back: what a tokenizer offers, and one whose tokens are whole words."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool
 
 from rmft_jax.config.checks import require
 
@@ -23,11 +27,15 @@ class Tokenizer(Protocol):
       vocab_size: how many ids there are; all are below it.
       pad: id that fills up short texts.
       eos: id that ends a text.
+      start: ids that stand before every text.
+      ends: further ids that end one.
     """
 
     vocab_size: int
     pad: int
     eos: int
+    start: tuple[int, ...]
+    ends: tuple[int, ...]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without any special token."""
@@ -36,6 +44,25 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of some ids."""
         ...
+
+
+@functools.lru_cache(maxsize=4)
+def text_ends(tokenizer: Tokenizer, size: int) -> Bool[np.ndarray, "V"]:
+    """Which of the tokens that a model may write end a line or the text.
+
+    In a byte-level vocabulary a line break may stand in one token with what is before it, such as the end of a
+    sentence.
+
+    Args:
+      tokenizer: of the model.
+      size: rows of its embedding; those beyond the tokenizer's tokens say nothing, and end as well.
+    """
+    found = np.ones(size, bool)
+    known = range(tokenizer.vocab_size)
+    found[: tokenizer.vocab_size] = ["\n" in tokenizer.decode([token]) for token in known]
+    found[[tokenizer.eos, tokenizer.pad, *tokenizer.ends]] = True
+    found.flags.writeable = False  # Of all who ask.
+    return found
 
 
 class WordTokenizer:
@@ -72,6 +99,7 @@ class WordTokenizer:
             "sorted(set(vocabulary))",
         )
         self.pad, self.eos, self.unknown = 0, 1, 2
+        self.start = self.ends = ()
         self._texts = ["", "", "?", *vocabulary]
         self._ids = {text: index + 3 for index, text in enumerate(vocabulary)}
         self.vocab_size = len(self._texts)

@@ -76,21 +76,21 @@ class Layout:
         return int(self.base(horizon - 1)) + self.answer_at + self.answer
 
 
-def thought_ends(library: Library, telling: Int[Array, ""], end: int) -> Int[Array, "2"]:
-    """What ends a thought: the first token of what asks for the answer, a new line; or the end of the text."""
+def line_break(library: Library, telling: Int[Array, ""]) -> Int[Array, ""]:
+    """What others end a text with: the first token of what asks for the answer."""
     ask = library.ask[telling]
-    return jnp.stack([ask[jnp.argmax(ask != EMPTY)], jnp.asarray(end)])
+    return ask[jnp.argmax(ask != EMPTY)]
 
 
-def answer_ends(library: Library, telling: Int[Array, ""], end: int) -> Int[Array, "3"]:
-    """What ends a free answer: these, and the first token of what comes back, which a model may go on with."""
+def ends_thought(library: Library, token: Int[Array, "*N"]) -> Bool[Array, "*N"]:
+    """Whether a token ends a thought: it holds a line break, or ends the text."""
+    return library.ends[jnp.maximum(token, 0)] & (token != EMPTY)
+
+
+def ends_answer(library: Library, telling: Int[Array, ""], token: Int[Array, "*N"]) -> Bool[Array, "*N"]:
+    """Whether a token ends a free answer: so, or as the first one of what comes back, which a model may go on with."""
     came = library.told[telling, 0, 0, 0] if library.revealed is None else library.revealed[telling, 0]
-    return jnp.append(thought_ends(library, telling, end), came)
-
-
-def is_any(token: Int[Array, "*N"], tokens: Int[Array, "E"]) -> Bool[Array, "*N"]:
-    """Whether a token is one of some."""
-    return jnp.any(token[..., None] == jnp.expand_dims(tokens, range(token.ndim)), axis=-1)
+    return ends_thought(library, token) | (token == came)
 
 
 def visible_slots(real: Bool[Array, "S"], own: Int[Array, "N"]) -> Bool[Array, "N S"]:

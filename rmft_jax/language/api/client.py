@@ -107,6 +107,11 @@ class Asker:
     def __init__(self, client: ChatClient, connection: Connection, ledger: Ledger, purse: Purse):
         self._client, self._connection, self._ledger, self._purse = client, connection, ledger, purse
 
+    @property
+    def guided(self) -> bool:
+        """Whether answers are limited to what may be chosen."""
+        return self._client.guided
+
     async def answer(
         self,
         messages: Sequence[Message],
@@ -179,8 +184,13 @@ async def _streamed(api: Any, request: dict[str, Any], client: ChatClient, bound
 
 
 def _require_chat(response: Any, client: ChatClient) -> None:
-    """Raises `ConfigError` if a page of some other kind came back, as from an address that is no endpoint."""
+    """Raises an error if something else came back: a page, as from an address that is no endpoint, or a failure.
+
+    Routers tell failures of whom they ask in an answer that looks like a success.
+    """
     if not isinstance(getattr(response, "choices", None), list):
+        if failure := getattr(response, "error", None):
+            raise FaultError(f"an answer that is an error ({one_line(failure)[:60]})", maybe_paid=True)
         got = one_line(response)[:60]
         hint = "a base_url that ends in /v1"
         raise ConfigError(f"got {got!r} from {client.base_url}, need the answer of a chat endpoint; try {hint}")

@@ -15,6 +15,7 @@ T = TypeVar("T")
 Guard = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
 _LONGEST_REST = 60.0
 _CONNECT_SECONDS = 15.0
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 
 
 class StoppedError(Exception):
@@ -91,9 +92,18 @@ class Connection:
         timeout = openai.Timeout(self._timeout, connect=min(self._timeout / 2, _CONNECT_SECONDS))
         # Redirects are not followed: the key belongs to this address. A proxy knows no server of this machine.
         http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not self._local, timeout=timeout)
+        # What the package tells of this machine is nobody's business.
+        untold = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), openai.Omit())
         self._api = openai.AsyncOpenAI(
-            api_key=api_key(self._host), base_url=self.base_url, max_retries=0, timeout=timeout, http_client=http
+            api_key=api_key(self._host),
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=timeout,
+            http_client=http,
+            default_headers=untold,
         )
+        if not self._host.endswith("openai.com"):  # It takes both from the environment, for whatever server.
+            self._api.organization = self._api.project = None
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -182,8 +192,22 @@ def finished(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work())
+    begun: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    async def main() -> T:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work()
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(work())).result()
+        result = pool.submit(lambda: asyncio.run(main()))
+        try:
+            return result.result()
+        except BaseException:
+            if not result.done():  # Interrupted here, while the work goes on there: it ends as if interrupted there.
+                loop, task = begun.result()
+                loop.call_soon_threadsafe(task.cancel)
+                concurrent.futures.wait([result])
+            raise
 
 
 async def all_of(jobs: list[Coroutine[Any, Any, None]], connection: Connection) -> None:

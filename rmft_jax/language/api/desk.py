@@ -125,6 +125,7 @@ class Desk:
         text = self._reply(messages, float(body.get("temperature", 1.0)), int(limit), seed, model, **options)
         prompt = sum(self._count(str(message["content"])) for message in messages)
         completion = self._count(text)
+        finish = "length" if completion >= int(limit) and not choices else "stop"
         digest = hashlib.sha256(json.dumps({**body, "stream": None, "stream_options": None}, sort_keys=True).encode())
         return {
             "id": f"chatcmpl-{digest.hexdigest()[:16]}",
@@ -132,7 +133,7 @@ class Desk:
             "created": int(time.time()),
             "model": model,
             "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"},
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish},
             ],
             "usage": {
                 "prompt_tokens": prompt,
@@ -163,7 +164,7 @@ class Desk:
           RefusedError: if it is none.
         """
         try:
-            lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+            lines = [json.loads(line) for line in content.decode().split("\n") if line.strip()]
         except ValueError:
             raise RefusedError(400, "the file is no JSONL") from None
         if not lines or not all(_is_example(line) for line in lines):

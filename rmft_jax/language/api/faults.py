@@ -66,7 +66,7 @@ def host_of(base_url: str) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         parts, host = urlsplit(""), ""
-    ok = parts.scheme in ("http", "https") and bool(host) and not parts.username and not parts.query
+    ok = parts.scheme in ("http", "https") and bool(host) and "@" not in parts.netloc and not parts.query
     # What stands before an @ may be a password.
     shown = base_url.rsplit("@", 1)[-1]
     require(ok, f"base_url={shown!r}", "http:// or https://, a host and a path", "base_url='https://HOST/v1'")

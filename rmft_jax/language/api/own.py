@@ -23,7 +23,7 @@ from rmft_jax.language.api.messages import Wording
 from rmft_jax.language.decoder import DecoderConfig, empty_cache, logits_of, run
 from rmft_jax.language.policy import Text
 from rmft_jax.language.styles import HELD_OUT_STYLES, TRAINED_STYLES
-from rmft_jax.language.tokenizers import Tokenizer
+from rmft_jax.language.tokenizers import Tokenizer, text_ends
 from rmft_jax.method.numerics import pinned
 from rmft_jax.running.files import RunError, not_written
 from rmft_jax.running.weights import TrainedPolicy, named, read_policy, write_policy
@@ -68,7 +68,7 @@ class OwnModel:
         self._settings, self._most = settings or TuneSettings(), most_tokens
         require_count(most_tokens, "most_tokens", 1, 256)
         self._tokenizer = text.loaded.tokenizer
-        self._ends = ends_of(self._tokenizer)
+        self._ends = ends_of(self._tokenizer, agent.shapes.vocab_size)
         self._root = _digest(agent.params)
         self._params: dict[str, Params] = {name: agent.params}
         # Programs of several threads at once would only wait for each other.
@@ -110,7 +110,8 @@ class OwnModel:
         Raises:
           RefusedError: if the dialogue is too long for the model, or choices begin with the same token.
         """
-        tokens = [token for text, _ in pieces(messages, self._wording) for token in self._tokenizer.encode(text)]
+        words = [token for text, _ in pieces(messages, self._wording) for token in self._tokenizer.encode(text)]
+        tokens = [*self._tokenizer.start, *words] if words else []
         shapes, most = self._agent.shapes, min(max(max_tokens, 1), self._most)
         if not tokens or len(tokens) + most > shapes.max_positions:
             got = f"a prompt of {len(tokens)} tokens with max_tokens={most}"
@@ -119,7 +120,7 @@ class OwnModel:
         row = np.zeros(size, np.int32)
         row[: len(tokens)] = tokens
         first = self._first_tokens(choices)
-        allowed = np.full(self._tokenizer.vocab_size, not first)
+        allowed = np.arange(shapes.vocab_size) < (0 if first else self._tokenizer.vocab_size)
         allowed[list(first)] = True
         ends = self._ends[int(self._thinks(messages))] & (not first)
         key = jax.random.key(secrets.randbits(31) if seed is None else seed % 2**32)
@@ -189,14 +190,15 @@ class OwnModel:
 
     def _example(self, messages: Sequence[dict[str, Any]]) -> Example:
         """Tokens, and which of them are learned: what the assistant says, and the token that ends it."""
-        tokens: list[int] = []
-        learned: list[bool] = []
+        tokens: list[int] = list(self._tokenizer.start)
+        learned: list[bool] = [False] * len(tokens)
         ended = False
         for text, own in [*pieces(messages, self._wording), ("\n", False)]:
             more = self._tokenizer.encode(text)
             tokens += more
             learned += [own or (ended and not place) for place in range(len(more))]
-            ended = own
+            # In chat wording a message ends with a line break of its own.
+            ended = own and self._wording == "bare"
         most = self._agent.shapes.max_positions
         require(len(tokens) <= most, f"an example of {len(tokens)} tokens", f"at most {most}", "shorter dialogues")
         return Example(tokens, learned)
@@ -227,13 +229,12 @@ def pieces(messages: Sequence[dict[str, Any]], wording: Wording) -> list[tuple[s
     return found
 
 
-def ends_of(tokenizer: Tokenizer) -> Bool[np.ndarray, "2 V"]:
+def ends_of(tokenizer: Tokenizer, size: int) -> Bool[np.ndarray, "2 V"]:
     """Which tokens end an answer, and which end a thought.
 
     Both end with a new line or the text. An answer ends also where what comes back may begin: models go on with it.
     """
-    thought = np.asarray(["\n" in tokenizer.decode([token]) for token in range(tokenizer.vocab_size)])
-    thought[[tokenizer.eos, tokenizer.pad]] = True
+    thought = text_ends(tokenizer, size)
     answer = thought.copy()
     for form in (*TRAINED_STYLES.feedbacks, *HELD_OUT_STYLES.feedbacks):
         for text in (form.short, form.named, form.revealed):

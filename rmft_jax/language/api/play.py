@@ -15,13 +15,17 @@ from rmft_jax.language.api.budget import Budget, Purse
 from rmft_jax.language.api.client import Asker, ChatClient, Message
 from rmft_jax.language.api.connection import all_of, finished
 from rmft_jax.language.api.host import Play, stacked
-from rmft_jax.language.api.ledger import Ledger, Totals
+from rmft_jax.language.api.ledger import Answer, Ledger, Totals
 from rmft_jax.language.api.messages import Script, Wording, named_arm, said
 from rmft_jax.language.words import Telling
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
 from rmft_jax.problems import Problem
 from rmft_jax.problems.types import Trajectory
+from rmft_jax.running.files import RunError
+
+_ALL_CUT = 20
+"""Answers that were cut off, one after the other, before anything else is paid for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Played:
       named; where none was, every arm alike, from which one was drawn.
     dialogues: the messages of each; the last one is the last answer.
     invalid: answers of each that named no arm.
+    cut: those of them that `max_tokens` had cut off, so that it is not known what they would have named.
     totals: what the ledger holds now, in all.
     """
 
     trajectory: Trajectory
     dialogues: list[list[Message]]
     invalid: Int[np.ndarray, "N"]
+    cut: Int[np.ndarray, "N"]
     totals: Totals
 
     @property
@@ -57,8 +63,9 @@ class _Dialogue:
     script: Script
     messages: list[Message] = dataclasses.field(default_factory=list)
     invalid: int = 0
+    cut: int = 0
 
-    async def run(self, asker: Asker, rounds: int, purpose: str, answered: Callable[[], None]) -> None:
+    async def run(self, asker: Asker, rounds: int, purpose: str, answered: Callable[[bool], None]) -> None:
         """All rounds."""
         names = self.script.telling.names
         self.messages = self.script.opening()
@@ -66,20 +73,23 @@ class _Dialogue:
             if (question := self.script.after_thought()) is not None:
                 await self._said(asker, round, purpose)
                 self.messages.append(question)
-            text = await self._said(asker, round, purpose, names)
-            arm = named_arm(text, names)
+            answer = await self._said(asker, round, purpose, names)
+            # Of an answer that was going to say more, such as one that thinks, nothing is taken for what it decides.
+            cut = answer.finish == "length" and self.script.wording == "chat" and not asker.guided
+            arm = None if cut else named_arm(answer.text, names)
             self.invalid += arm is None
+            self.cut += cut
             played, rewards = self.play.step(round, arm)
             if round + 1 < rounds:
                 self.messages.append(self.script.following(played, rewards[: len(names)], named=arm is not None))
-            answered()
+            answered(cut)
 
-    async def _said(self, asker: Asker, round: int, purpose: str, choices: Sequence[str] = ()) -> str:
+    async def _said(self, asker: Asker, round: int, purpose: str, choices: Sequence[str] = ()) -> Answer:
         """What the model says next, which is a message from then on."""
         place: dict[str, Any] = {"dialogue": self.name, "round": round, "purpose": purpose}
         answer = await asker.answer(self.messages, seed=self.play.seeds[round], choices=choices, **place)
         self.messages.append(said(answer.text))
-        return answer.text
+        return answer
 
 
 @pinned()
@@ -125,7 +135,8 @@ def play_problems(
 
     Raises:
       ConfigError: if the problem cannot be told in these words, a setting cannot work, or the server refuses it.
-      RunError: if the server cannot be reached or fails too often, or the ledger cannot be written.
+      RunError: if the server cannot be reached or fails too often, all of the first answers are cut off, or the ledger
+        cannot be written.
       BudgetSpentError: before the budget is passed.
     """
     _require_playable(problem, tellings, num_scenarios, num_rollouts)
@@ -142,11 +153,12 @@ def play_problems(
         for scenario in range(first_scenario, first_scenario + num_scenarios)
         for rollout in range(num_rollouts)
     ]
-    answered = _Counter(len(dialogues) * rounds, progress).add
+    answered = _Counter(len(dialogues) * rounds, client.max_tokens, progress).add
     options = {"rounds": rounds, "purpose": purpose, "answered": answered}
     finished(lambda: _talk(client, ledger, budget, dialogues, options))
-    plays, messages, invalid = zip(*((one.play, one.messages, one.invalid) for one in dialogues), strict=True)
-    return Played(stacked(list(plays)), list(messages), np.asarray(invalid), ledger.totals)
+    plays, messages = zip(*((one.play, one.messages) for one in dialogues), strict=True)
+    invalid, cut = (np.asarray([getattr(one, name) for one in dialogues]) for name in ("invalid", "cut"))
+    return Played(stacked(list(plays)), list(messages), invalid, cut, ledger.totals)
 
 
 async def _talk(
@@ -173,11 +185,15 @@ async def _talk(
 
 
 class _Counter:
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None):
-        self._done, self._total, self._progress = 0, total, progress
+    def __init__(self, total: int, most: int, progress: Callable[[int, int], None] | None):
+        self._done, self._cut, self._total, self._most, self._progress = 0, 0, total, most, progress
 
-    def add(self) -> None:
+    def add(self, cut: bool) -> None:
         self._done += 1
+        self._cut += cut
+        if self._cut == self._done == _ALL_CUT:
+            got = f"the first {_ALL_CUT} answers cut off at max_tokens={self._most}"
+            raise RunError(f"got {got}, need whole ones; try a larger max_tokens, as for models that think")
         if self._progress is not None:
             self._progress(self._done, self._total)
 

@@ -290,6 +290,8 @@ def _events(answer: dict[str, Any]) -> Iterator[str]:
     middle = (len(text) + 1) // 2
     for piece in ({"role": "assistant", "content": ""}, {"content": text[:middle]}, {"content": text[middle:]}):
         yield json.dumps({**shared, "choices": [{"index": 0, "delta": piece, "finish_reason": None}]})
-    yield json.dumps({**shared, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    yield json.dumps(
+        {**shared, "choices": [{"index": 0, "delta": {}, "finish_reason": answer["choices"][0]["finish_reason"]}]}
+    )
     yield json.dumps({**shared, "choices": [], "usage": answer["usage"]})
     yield "[DONE]"
