@@ -102,7 +102,7 @@ class Connection:
             http_client=http,
             default_headers=untold,
         )
-        if not self._host.endswith("openai.com"):  # It takes both from the environment, for whatever server.
+        if not f".{self._host}".endswith(".openai.com"):  # It takes both from the environment, for whatever server.
             self._api.organization = self._api.project = None
         return self
 
