@@ -14,8 +14,8 @@ import pandas as pd
 import xarray as xr
 
 from rmft_jax.config import Value
+from rmft_jax.config.names import TRAINED
 from rmft_jax.statistics.growth import half_horizon
-from rmft_jax.statistics.labels import TRAINED
 
 SHARED = ("final_regret", "final_regret_sem", "baseline_final_regret", "baseline_final_regret_sem")
 """What sweeps and evaluations over a grid both know of regret at T."""

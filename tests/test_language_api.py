@@ -445,6 +445,7 @@ def test_a_notebook_that_is_interrupted_sends_nothing_more():
     async def cell() -> None:
         finished(work)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Which who runs tests may have taken away.
     threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
     loop = asyncio.new_event_loop()
     try:
@@ -452,6 +453,7 @@ def test_a_notebook_that_is_interrupted_sends_nothing_more():
             loop.run_until_complete(cell())
     finally:
         loop.close()
+        signal.signal(signal.SIGINT, before)
     number = len(sent)
     assert number < 20
     time.sleep(0.5)

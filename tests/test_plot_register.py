@@ -66,8 +66,8 @@ def test_all_figures_of_a_sweep_have_those_of_users_among_them(drawn, tmp_path):
     plot_all(made_sweep({"horizon": [25, 50], "k": list(range(1, 10)), "seed": [0, 1]}), tmp_path)
     titles = {name: title_of(drawn[name]) for name in drawn if name.startswith(("mine", "single", "square", "cube"))}
     assert titles == {
-        "mine_horizon=50": "by k, size 3, {'k': 6, 'seed': 2}",
-        "single": "by horizon, size 3, {'horizon': 2, 'k': 6, 'seed': 2}",
+        "mine_horizon=50": "by k, size 3, {'k': 8, 'seed': 2}",
+        "single": "by horizon, size 3, {'horizon': 2, 'k': 8, 'seed': 2}",
         "square": "by None, size 3, {'horizon': 2, 'k': 9, 'seed': 2}",
     }
     drawn.clear()

@@ -15,8 +15,8 @@ import xarray as xr
 from experiments.ablations import arm_count, exploration, horizon, kept, rounds, selection, size
 from experiments.ablations.common import Question
 from experiments.common import RESULTS
+from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import DataFigure, plot_kind, save_figure
-from rmft_jax.statistics.labels import TRAINED
 
 QUESTIONS = (
     selection.QUESTION, rounds.QUESTION, kept.QUESTION, exploration.BANDIT, exploration.FULL_INFORMATION,

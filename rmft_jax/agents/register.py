@@ -9,8 +9,8 @@ import jax
 from rmft_jax.agents.base import Agent
 from rmft_jax.config import ConfigError, Register, pytree
 from rmft_jax.config.checks import require
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.problems import Problem
-from rmft_jax.statistics.labels import TRAINED, is_trained
 
 Build = Callable[[Problem], Agent | None]
 Grids = Mapping[str, tuple[float, ...]]

@@ -12,12 +12,12 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from rmft_jax.config.checks import either, require
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, named_agents, not_drawn, only_panel, parts
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import StyleName
 from rmft_jax.statistics.estimates import is_sweep
-from rmft_jax.statistics.labels import TRAINED, is_trained
 from rmft_jax.statistics.report import regret_of, summarize
 
 _MAX_PANELS = 6

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import (
     View,
@@ -23,7 +24,6 @@ from rmft_jax.plotting.panels import (
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics.estimates import agents_among, estimates, intervals_of, is_sweep
-from rmft_jax.statistics.labels import TRAINED, is_trained
 from rmft_jax.statistics.report import estimate_text, regret_name, regret_of, summarize
 from rmft_jax.statistics.tables import NO_RIVALS
 

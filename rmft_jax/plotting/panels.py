@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 
 from rmft_jax.config.checks import either, require
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.plotting.style import Style, styles_of, value_styles
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import frequency_interval, mean_interval
 from rmft_jax.statistics.estimates import estimate_of, is_sweep, text_of
 from rmft_jax.statistics.growth import suff_fail_freq
-from rmft_jax.statistics.labels import TRAINED, is_trained
 from rmft_jax.statistics.report import regret_of
 
 MAX_CURVES, MAX_PANELS = 8, 8

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either, require
+from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import closed, fixed_of, named_agents, not_drawn
 from rmft_jax.plotting.register import register_figure
@@ -18,7 +19,7 @@ from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.estimates import is_numeric, open_dims, rows_of, sweep_dims, text_of
 from rmft_jax.statistics.horizons import horizon_growth
-from rmft_jax.statistics.labels import TRAINED, field_label
+from rmft_jax.statistics.labels import field_label
 from rmft_jax.statistics.report import estimate_text, regret_of
 from rmft_jax.statistics.tables import NO_RIVALS
 

@@ -6,13 +6,13 @@ from typing import Any
 import xarray as xr
 from matplotlib.axes import Axes
 
+from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.curves import draw
 from rmft_jax.plotting.panels import closed, final_regrets, fixed_of, parts, points_of
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics.estimates import NO_INTERVAL, estimate, is_sweep
-from rmft_jax.statistics.labels import TRAINED
 
 _VARIABLES = ("training_regret", "selected_regret", "validation_regret", "entropy")
 _Lines = dict[str, xr.Dataset]

@@ -12,13 +12,14 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.plotting.panels import evaluation_curves, final_regrets
 from rmft_jax.plotting.training import training_lines
 from rmft_jax.report.sources import Source
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import percentiles, resample
 from rmft_jax.statistics.estimates import estimate_of, is_sweep, text_of
-from rmft_jax.statistics.labels import TRAINED, field_label, is_trained, value_label
+from rmft_jax.statistics.labels import field_label, value_label
 from rmft_jax.statistics.report import regret_of
 
 MOST_NUMBERS = 420_000

@@ -13,6 +13,7 @@ from matplotlib import colormaps, rcParamsDefault
 from matplotlib.colors import to_hex
 
 from rmft_jax.config import ConfigError
+from rmft_jax.config.names import is_trained
 from rmft_jax.plotting.panels import choose_agents, final_regrets
 from rmft_jax.plotting.style import SKY, STYLES, Style, style_of
 from rmft_jax.report.curves import content_of, num_points
@@ -22,7 +23,6 @@ from rmft_jax.report.tables import results_table, settings_table
 from rmft_jax.report.talks import dialogues_of
 from rmft_jax.running.files import not_written, replacing, writable
 from rmft_jax.statistics.estimates import IntervalName
-from rmft_jax.statistics.labels import is_trained
 
 # Of lines, in pixels; dashes are multiples of it. The trained policy's is wider: in grey its colour is that of others.
 _WIDTH, _WIDE = 1.8, 3.0

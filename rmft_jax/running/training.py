@@ -17,6 +17,7 @@ from rmft_jax.agents import Agent, make_baselines
 from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
 from rmft_jax.config.checks import either
+from rmft_jax.config.names import TRAINED
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_agents_of_users, require_contract
 from rmft_jax.method.devices import device_name, local, make_mesh, use_cores
@@ -44,7 +45,6 @@ from rmft_jax.running.weights import (
     require_same_foundation,
     write_policy,
 )
-from rmft_jax.statistics.labels import TRAINED
 from rmft_jax.statistics.report import summarize
 
 

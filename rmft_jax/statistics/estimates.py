@@ -19,8 +19,8 @@ import xarray as xr
 
 from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either, require
+from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.statistics.bootstrap import Interval, hierarchical_interval, t_interval
-from rmft_jax.statistics.labels import TRAINED, is_trained
 
 _SEED, NO_INTERVAL = "seed", "none"
 _TOO_FEW = "Student-t over 2 seeds, which are too few: 12.7 standard errors to each side"

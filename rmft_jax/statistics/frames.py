@@ -4,8 +4,8 @@ import pandas as pd
 import xarray as xr
 
 from rmft_jax.config.checks import require
+from rmft_jax.config.names import TRAINED
 from rmft_jax.statistics.estimates import is_sweep
-from rmft_jax.statistics.labels import TRAINED
 
 _BASELINE = "baseline_"
 

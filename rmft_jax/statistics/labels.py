@@ -1,7 +1,7 @@
 """What tables and figures call agents and settings."""
 
-TRAINED = "rmft"
-"""Name of the trained policy among the agents."""
+from rmft_jax.config.names import TRAINED
+
 AGENT_LABELS = {
     TRAINED: "RMFT Transformer",
     "rmft_held_out": "RMFT, held-out words",
@@ -48,11 +48,6 @@ _FIELDS = {
     "width": ("width of the network", "width"),
     "num_layers": ("layers", "layers"),
 }
-
-
-def is_trained(name: str) -> bool:
-    """Whether an agent is a trained policy, `rmft` or a variant of it such as `rmft_start`."""
-    return name.startswith(TRAINED)
 
 
 def agent_label(name: str) -> str:

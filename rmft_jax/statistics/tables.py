@@ -12,9 +12,10 @@ import xarray as xr
 from jaxtyping import Float
 
 from rmft_jax.config.checks import require
+from rmft_jax.config.names import is_trained
 from rmft_jax.statistics import estimates
 from rmft_jax.statistics.bootstrap import Interval, mean_interval, t_interval
-from rmft_jax.statistics.labels import agent_label, field_label, is_trained, value_label
+from rmft_jax.statistics.labels import agent_label, field_label, value_label
 from rmft_jax.statistics.report import estimate_text, regret_of, summarize
 
 Format = Literal["text", "markdown", "latex", "csv"]
