@@ -93,7 +93,9 @@ def main(options: tyro.conf.OmitArgPrefixes[Options]) -> None:
 def on_target(target: str, trained: Mapping[str, Trained]) -> dict[str, list[float]]:
     """Per seed the regret on a problem of every policy, and of the agents beside them."""
     settings, found = {**_NAMED, **PROBLEMS[target]}, {}
-    rivals = RIVALS[str(settings["environment"])]
+    # The Gittins index is known for Bernoulli and Gaussian rewards.
+    known = settings["noise"] != "beta"
+    rivals = [name for name in RIVALS[str(settings["environment"])] if known or name != "gittins"]
     if settings["environment"] != "stationary":
         settings = {name: settings[name] for name in _OF_ALL}
     axes = {field: [value] for field, value in settings.items()}
