@@ -166,9 +166,9 @@ PROVENANCE = ("device", "git_commit", "created", "versions")
 
 
 def provenance(sweep: xr.Dataset) -> dict[str, Any]:
-    """Where the numbers of a sweep come from: all of `PROVENANCE`."""
-    found = {name: sweep.attrs[name] for name in PROVENANCE[:3]}
-    return found | {"versions": json.loads(sweep.attrs["versions"])}
+    """Where the numbers of a sweep come from."""
+    found = {name: sweep.attrs[name] for name in PROVENANCE}
+    return found | {"versions": json.loads(found["versions"])}
 
 
 def curves_of(evaluations: Mapping[str, list[xr.Dataset]]) -> dict[str, xr.Dataset]:

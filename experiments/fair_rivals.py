@@ -75,7 +75,7 @@ def main(
     if "seconds" in parts and "steps" not in parts:
         raise SystemExit("got --parts seconds, which needs the seconds of steps; try --parts steps seconds")
     if shared := set(options.seeds) & set(TUNING_SEEDS):
-        raise SystemExit(f"got --seeds {min(shared)}, need others than tuning's {TUNING_SEEDS}; try --seeds 0 1 2")
+        raise SystemExit(f"got --seeds {min(shared)}, need others than tuning's {TUNING_SEEDS}; try --seeds 10 11 12")
     tuned = {name: tune(f"{slug(name)}-tuning", BUDGET | changes, GRID, options) for name, changes in METHODS.items()}
     rows = {name: changes | {one: tuned[name][one] for one in GRID} for name, changes in METHODS.items()}
     target = options.results / "fair_rivals"

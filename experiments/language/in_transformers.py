@@ -12,7 +12,7 @@ import transformers  # pyright: ignore[reportMissingImports]
 from jaxtyping import Bool, Float, Int
 from torch import Tensor  # pyright: ignore[reportMissingImports]
 
-from rmft_jax.language.library import EMPTY, first_token
+from rmft_jax.language.library import EMPTY
 from rmft_jax.language.loading import find_smollm2
 from rmft_jax.language.policy import Text
 from rmft_jax.method.settings import RMFTConfig
@@ -39,7 +39,7 @@ class InTransformers:
         self._tables = jax.tree.map(np.asarray, fixed["library"])
         self._size, self._alike = config.num_scenarios * config.num_rollouts, config.num_rollouts
         self._gap, self._horizon, self._room = float(environment.gap), config.horizon, policy.reasoning
-        self._end, self._temperature = policy.loaded.tokenizer.eos, config.temperature
+        self._temperature = config.temperature
         self._rng = np.random.default_rng(0)
         file = find_smollm2()
         load = transformers.AutoModelForCausalLM.from_pretrained
@@ -54,12 +54,11 @@ class InTransformers:
         best = np.repeat(rng.integers(tables.num_arms, size=size // self._alike), self._alike)
         ask, names = tables.ask[telling], tables.answers[telling]
         cue = tables.think[telling] if self._room else ask
-        stops = np.stack([first_token(ask), np.full(size, self._end)], axis=1)
         texts, news, after = _Texts(self._model, tables.intro, telling), cue, cue
         for _ in range(self._horizon):
             logits = texts.read(news)
             if self._room:
-                texts.write(logits, stops, self._room, self._temperature)
+                texts.write(logits, tables.ends, self._room, self._temperature)
                 logits = texts.read(ask)
             arms = logits.gather(1, torch.as_tensor(names[:, :, 0], dtype=torch.long))
             action = torch.multinomial((arms / self._temperature).softmax(-1), 1)[:, 0].numpy()
@@ -92,12 +91,12 @@ class _Texts:
         self.tokens += int((rows != EMPTY).sum())
         return self._feed(rows)
 
-    def write(self, logits: Float[Tensor, "B V"], stops: Int[np.ndarray, "B E"], room: int, temperature: float) -> None:
+    def write(self, logits: Float[Tensor, "B V"], ends: Bool[np.ndarray, "V"], room: int, temperature: float) -> None:
         """Draws tokens until each text has met what ends it, and reads them."""
-        over = np.zeros(len(stops), bool)
+        over = np.zeros(len(logits), bool)
         for _ in range(room):
             token = torch.multinomial((logits / temperature).softmax(-1), 1).numpy()
-            over |= (token == stops).any(axis=1)
+            over |= ends[token[:, 0]]
             if over.all():
                 return
             logits = self.read(np.where(over[:, None], EMPTY, token))
