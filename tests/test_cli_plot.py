@@ -249,3 +249,12 @@ def test_values_that_figures_have_no_room_for_are_told(tmp_path, monkeypatch, ca
     assert told.startswith("no room for num_arms = 4, 9, which --select shows: regret, ")
     kinds = told.partition(": ")[2].split(", ")
     assert sum("Not shown: num_arms = 4, 9." in figure.caption for figure in drawn) >= len(kinds)
+
+
+def test_lost_seeds_are_told_beneath_the_figures(tmp_path, monkeypatch, capsys):
+    grid = {"horizon": [5, 10], "seed": [0, 1, 2]}
+    write_dataset(tmp_path / "sweep.nc", made_sweep(grid, failed=[4]))
+    monkeypatch.setattr(SAVE, unwritten)
+    assert cli.main(["plot", str(tmp_path / "sweep.nc"), "--kind", "sweep"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "note: 1 of 6 runs failed or are missing, means are those of other seeds"

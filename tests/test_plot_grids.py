@@ -1,5 +1,6 @@
 """Figures of regret at the horizon over what a sweep varies."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from matplotlib.patches import Rectangle
 
 from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
-from rmft_jax.plotting import plot_arms, plot_final_regret, plot_heatmap, plot_sweep
+from rmft_jax.plotting import plot_arms, plot_final_regret, plot_heatmap, plot_regret, plot_sweep
 from sweep_data import made_sweep
 
 SWEEP = made_sweep()
+regret_at_25 = functools.partial(plot_regret, by="num_arms", select={"horizon": 25})
 LABELS = ["RMFT Transformer", "greedy", "Thompson", "UCB1", "uniform"]
 
 
@@ -296,9 +298,13 @@ def test_a_ratio_without_an_interval_is_not_called_undecided():
     assert "Dotted" not in figure.caption
 
 
-def test_a_mean_of_the_seeds_that_are_left_says_so():
+@pytest.mark.parametrize(("draw", "runs"), [(plot_heatmap, 12), (plot_sweep, 12), (regret_at_25, 6)])
+def test_a_mean_of_the_seeds_that_are_left_says_so(draw, runs):
     grid = {"horizon": [25, 50], "num_arms": [2, 5], "seed": [0, 1, 2]}
-    figure: Any = plot_heatmap(made_sweep(grid, failed=[0, 1]))
-    assert "4 cells, all finished, 2 of 12 runs failed or missing;" in figure.caption
-    whole: Any = plot_heatmap(made_sweep(grid))
-    assert "4 cells, all finished;" in whole.caption
+    figure: Any = draw(made_sweep(grid, failed=[0, 1]))
+    assert figure.caption.endswith(f" 2 of {runs} runs failed or are missing, means are those of other seeds.")
+    whole: Any = draw(made_sweep(grid))
+    assert "runs failed" not in whole.caption
+    # A setting of which no run has finished has no mean that could mislead.
+    none: Any = draw(made_sweep(grid, failed=[0, 1, 2]))
+    assert "runs failed" not in none.caption

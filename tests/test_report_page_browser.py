@@ -171,7 +171,13 @@ def test_a_cell_of_the_map_opens_its_curves(visit, pages):
     page = visit(pages / "sweep.html")
     _, data = reports.read((pages / "sweep.html").read_text())
     settings = data["sources"][0]["settings"]
-    assert "T = 200, K = 6" in page.locator("#regret-0-curves figcaption").inner_text()
+    # One of its seeds failed, which its curves and its cell say.
+    assert "T = 200, K = 6 (1 of 2 seeds failed)" in page.locator("#regret-0-curves figcaption").inner_text()
+    shown = page.locator(".map button[aria-pressed=true]")
+    assert shown.inner_text().endswith("*")
+    assert shown.get_attribute("aria-label").endswith(" (1 of 2 seeds failed)")
+    assert page.locator(".map button").filter(has_text="*").count() == 1
+    assert "* mean over the seeds that finished" in page.locator(".map caption").inner_text()
     page.locator(".map button[aria-pressed=true]").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowUp")

@@ -48,6 +48,15 @@ def test_agents_are_rows_beneath_two_dimensions():
     assert len(cells_of(table(SWEEP, "num_arms", "horizon", baselines=()))) == 2 + 3
 
 
+@pytest.mark.parametrize(
+    ("num_arms", "options", "runs"), [(5, {"rows": "horizon"}, 9), ([2, 5], {"columns": "horizon"}, 18)]
+)
+def test_a_mean_of_the_seeds_that_are_left_says_so(num_arms, options, runs):
+    lost = f"{runs} runs failed or are missing, means are those of other seeds"
+    assert f"1 of {lost}" in table(made_sweep(failed=[3]).sel(num_arms=num_arms), **options)
+    assert "runs failed" not in table(SWEEP.sel(num_arms=num_arms), **options)
+
+
 def latex_rows(text: str) -> list[list[str]]:
     """The head and the rows of a table in LaTeX."""
     return [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r" \\")]

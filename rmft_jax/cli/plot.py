@@ -105,6 +105,8 @@ def plot(argv: list[str]) -> int:
         written = _drawn(arguments, choice, dataset, metrics, figures)
     tell_figures(written, arguments.directories, arguments.select)
     if dataset:
+        if lost := estimates.lost_seeds(dataset):
+            print(f"note: {lost}", file=sys.stderr)
         suggest(["table", *arguments.directories, "--format", "latex"])
     elif arguments.directories[0].is_dir():
         print(f"{figures.parent} is in training; its other figures need its end", file=sys.stderr)

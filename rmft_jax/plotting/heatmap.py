@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from rmft_jax.config.checks import either, require
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents, only_panel, parts
+from rmft_jax.plotting.panels import closed, named_agents, only_panel, parts, remarks_on
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import (
     SHEETS,
@@ -121,20 +121,10 @@ def plot_heatmap(
     cells = [status for one in maps for status in one.status.flat]
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
     dotted = " Dotted: the 95% interval contains 1." * any(one.undecided.any() for one in maps)
-    told = f"{len(cells)} cells, {gone or 'all finished'}{_lost_seeds(dataset, dims)}; lower is better"
+    told = f"{len(cells)} cells, {gone or 'all with a mean'}; lower is better"
     outlined = " Outlined: as trained." * any(one.trained is not None for one in maps)
-    figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{fixed_of(dataset)}"
+    figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{remarks_on(dataset)}"
     return figure
-
-
-def _lost_seeds(dataset: xr.Dataset, dims: tuple[str, str]) -> str:
-    """How many runs have failed or are missing in cells that others have a mean in: it is that of those alone."""
-    if "status" not in dataset:
-        return ""
-    status = dataset["status"].transpose(*dims, ...).to_numpy()
-    done = status.reshape(status.shape[0] * status.shape[1], -1) == "finished"
-    lost = int((~done[done.any(axis=1)]).sum())
-    return f", {lost} of {done.size} runs failed or missing" * bool(lost)
 
 
 def _two_dims(dataset: xr.Dataset, by: str | None) -> tuple[str, str]:

@@ -136,7 +136,7 @@ def view(
     if by and names == [TRAINED]:
         cells, styles = {"": {title: cell[TRAINED] for title, cell in cells.items()}}, value_styles(list(cells))
     panels = {title: _played({curve: cell[curve] for curve in styles}) for title, cell in cells.items()}
-    return View(panels, styles, regret, by, fixed_of(dataset), left_out)
+    return View(panels, styles, regret, by, remarks_on(dataset), left_out)
 
 
 def closed(
@@ -162,10 +162,11 @@ def closed(
     return dataset
 
 
-def fixed_of(dataset: xr.Dataset) -> str:
-    """What dimensions of a sweep were selected, as a sentence with a blank before it; empty if none were."""
+def remarks_on(dataset: xr.Dataset) -> str:
+    """What a caption says of a sweep: what was selected, and lost seeds; sentences with a blank before each, if any."""
     fixed = [f"{name} = {text_of(value.values[()])}" for name, value in dataset.coords.items() if value.ndim == 0]
-    return f" At {', '.join(fixed)}." if fixed else ""
+    told = f"At {', '.join(fixed)}" if fixed else ""
+    return "".join(f" {sentence}." for sentence in (told, estimates.lost_seeds(dataset)) if sentence)
 
 
 def parts(dataset: xr.Dataset, by: str | None) -> dict[str, xr.Dataset]:

@@ -13,7 +13,7 @@ from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either, require
 from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import style as house
-from rmft_jax.plotting.panels import closed, fixed_of, named_agents, not_drawn
+from rmft_jax.plotting.panels import closed, named_agents, not_drawn, remarks_on
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import Style, StyleName
 from rmft_jax.statistics import estimates
@@ -78,7 +78,7 @@ def plot_sweep(
         house.legend_above(figure, [axes], columns=2)
         rows = [row for name, one in found.items() for row in rows_of(one, [by, *left[:1]], agent=name)]
         told = estimates.intervals_of(found.items())
-        figure.tell(rows, f"95% intervals: {told}.{fixed_of(dataset)}", left_out)
+        figure.tell(rows, f"95% intervals: {told}.{remarks_on(dataset)}", left_out)
         return figure
 
 
@@ -134,7 +134,7 @@ def plot_growth(
         rows = _draw_growth(axes, dataset, {name: every[name] for name in names})
         house.legend_above(figure, [axes], columns=1)
         told = estimates.intervals_of((name, every[name]) for name in names)
-        figure.tell(rows, f"95% intervals: {told}; of β over the fits of seeds.{fixed_of(dataset)}", left_out)
+        figure.tell(rows, f"95% intervals: {told}; of β over the fits of seeds.{remarks_on(dataset)}", left_out)
         return figure
 
 

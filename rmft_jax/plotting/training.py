@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.curves import draw
-from rmft_jax.plotting.panels import closed, final_regrets, fixed_of, parts, points_of
+from rmft_jax.plotting.panels import closed, final_regrets, parts, points_of, remarks_on
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
 from rmft_jax.statistics.estimates import NO_INTERVAL, estimate, is_sweep
@@ -71,7 +71,7 @@ def plot_training(
         ]
         texts = (text for one in lines.values() for curve in one.values() for text in curve["interval"].values)
         bands = [text for text in dict.fromkeys(texts) if text != NO_INTERVAL]
-        figure.caption = f"95% bands: {', '.join(bands) or NO_INTERVAL}.{fixed_of(dataset)}"
+        figure.caption = f"95% bands: {', '.join(bands) or NO_INTERVAL}.{remarks_on(dataset)}"
         return figure
 
 

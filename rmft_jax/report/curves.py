@@ -57,9 +57,10 @@ def content_of(source: Source, points: int) -> dict[str, Any]:
     Returns:
       `name`; `regret`, what the regret is called; `reference`; `agents` by name of which there are curves; `dims`, with
       the texts of their values, and `settings`, one for each combination of them (one without dimensions of a run),
-      each with `title`, `status`, and by kind of curves (`regret`, `difference`, `suff_fail`, `training`, `entropy`)
-      where they are along and, by name, mean, low and high, or the mean alone; differences are named `a|b` for a
-      minus b. `arms` has shares by agent, rank and bin of rounds. `bands` says what the intervals of a kind are.
+      each with `title`, `status` (`finished`, `failed`, `missing`, or of how many of its seeds that is so), and by
+      kind of curves (`regret`, `difference`, `suff_fail`, `training`, `entropy`) where they are along and, by name,
+      mean, low and high, or the mean alone; differences are named `a|b` for a minus b. `arms` has shares by agent, rank
+      and bin of rounds. `bands` says what the intervals of a kind are.
     """
     dataset = source.results
     regret = regret_of(dataset) if dataset is not None else "regret"
@@ -91,16 +92,23 @@ def _settings(dataset: xr.Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
     values = [[text_of(value) for value in dataset[dim].values] for dim in dims]
     told = [{"name": d, "label": field_label(d), "values": v} for d, v in zip(dims, values, strict=True)]
     shape = tuple(map(len, values))
-    status = np.full(shape, "finished", object)
-    if "status" in dataset:
-        seeds = dataset["status"].transpose(*dims, ...).to_numpy().reshape(*shape, -1)
-        for word in ("missing", "failed", "finished"):
-            status[(seeds == word).any(-1)] = word
+    runs = dataset["status"].transpose(*dims, ...).to_numpy().reshape(*shape, -1) if "status" in dataset else None
     settings = []
     for place in np.ndindex(*shape):
         parts = [value_label(f"{d} = {v[i]}") for d, v, i in zip(dims, values, place, strict=True)]
-        settings.append({"title": ", ".join(parts), "status": str(status[place])})
+        settings.append({"title": ", ".join(parts), "status": "finished" if runs is None else _state(runs[place])})
     return told, settings
+
+
+def _state(runs: np.ndarray) -> str:
+    """What became of the runs of a setting, one for each seed; how many are lost where others have finished."""
+    lost = {word: int((runs == word).sum()) for word in ("failed", "missing")}
+    told = [word for word, number in lost.items() if number]
+    if not told:
+        return "finished"
+    if sum(lost.values()) == runs.size:
+        return told[0]
+    return ", ".join(f"{lost[word]} of {runs.size} seeds {word}" for word in told)
 
 
 def _regrets(dataset: xr.Dataset) -> Curves:

@@ -23,8 +23,9 @@ function drawMap(place, number) {
     const index = cells[row][column];
     const { title, status } = source.settings[index];
     const value = known[row][column];
-    const text = value ? words(value[0]) : status === "finished" ? "–" : status;
-    const name = `${title}: ${value ? estimate(...value) : text}`;
+    const partial = value && status !== "finished";
+    const text = value ? words(value[0]) + (partial ? "*" : "") : status === "finished" ? "–" : status;
+    const name = `${title}: ${value ? estimate(...value) : text}${partial ? ` (${status})` : ""}`;
     const open = make("button", { type: "button", textContent: text, title: name, "aria-label": name,
       "aria-pressed": String(state.setting[number] === index), tabIndex: state.setting[number] === index ? 0 : -1 });
     open.addEventListener("click", () => openSetting(number, index));
@@ -39,7 +40,9 @@ function drawMap(place, number) {
   const body = rows.map((row) => make("tr", {},
     make("th", { scope: "row", textContent: map.rows === null ? "" : dims[map.rows].values[row] }),
     ...columns.map((column) => cell(row, column))));
-  const told = `${source.name}: ${source.regret}${map.minus ? ", difference" : ""}; shown: ${settingOf(number).title}`;
+  const lost = cells.flat().some((index, i) => known.flat()[i] && source.settings[index].status !== "finished");
+  const told = `${source.name}: ${source.regret}${map.minus ? ", difference" : ""}; shown: ${titleWithin(number)}`
+    + `${lost ? "; * mean over the seeds that finished" : ""}`;
   const table = make("table", { className: "map" }, make("caption", { textContent: told }),
     make("thead", {}, make("tr", {}, make("th", { scope: "col", textContent: corner }), ...head)),
     make("tbody", {}, ...body));

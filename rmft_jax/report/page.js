@@ -42,7 +42,11 @@ function swatch({ color, dash, width }) {
 }
 
 const settingOf = (number) => data.sources[number].settings[state.setting[number]];
-const titleOf = (number) => [data.sources[number].name, settingOf(number).title].filter(Boolean).join(": ");
+const titleWithin = (number) => {
+  const { title, status } = settingOf(number);
+  return status === "finished" ? title : `${title} (${status})`;
+};
+const titleOf = (number) => [data.sources[number].name, titleWithin(number)].filter(Boolean).join(": ");
 
 /** The curves of a kind of a source that are switched on, the trained policy last, so that it lies on top. */
 function linesOf(number, kind) {

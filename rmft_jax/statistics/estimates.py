@@ -230,6 +230,19 @@ def estimate_of(mean: xr.DataArray, bounds: Interval, interval: str) -> xr.Datas
     return xr.Dataset({"mean": mean, "low": low, "high": high, "interval": xr.full_like(mean, interval, object)})
 
 
+def lost_seeds(dataset: xr.Dataset) -> str:
+    """Of how many runs of a sweep other seeds have to stand in, such as "2 of 12 runs failed or are missing"; or empty.
+
+    Settings of which no run has finished do not count: they have no mean that could mislead.
+    """
+    if "status" not in dataset or _SEED not in dataset["status"].dims:
+        return ""
+    status = dataset["status"].transpose(..., _SEED).to_numpy()
+    done = status.reshape(-1, status.shape[-1]) == "finished"
+    lost = int((~done[done.any(axis=1)]).sum())
+    return f"{lost} of {done.size} runs failed or are missing, means are those of other seeds" * bool(lost)
+
+
 def intervals_of(found: Iterable[tuple[str, xr.Dataset]]) -> str:
     """What the intervals of agents are, as text, such as "Student-t over 3 seeds (rmft, rmft_start)"."""
     said: dict[str, dict[str, None]] = {}

@@ -123,7 +123,8 @@ def _of_sweep(
     names = estimates.agents_among(list(found), baselines)
     cells = {name: estimates.rows_of(found[name], dims) for name in names}
     told = estimates.intervals_of((words.agent(name), found[name]) for name in names)
-    caption = f"{regret_of(dataset)} at the horizon; 95% intervals: {told}"
+    lost = estimates.lost_seeds(dataset)
+    caption = f"{regret_of(dataset)} at the horizon; 95% intervals: {told}{f'; {lost}' if lost else ''}"
     regrets, paired = _by_seed(dataset, names, dims), (t_interval, "Student-t over seeds")
     shown = [*map(words.dim, heads)]
     if columns is None:
