@@ -18,11 +18,12 @@ import tyro
 import xarray as xr
 
 from experiments.cells import at_half, dataset_of, joined, kept_rows, rows_of
-from experiments.common import QUICK, Options, describe_seeds, provenance, run
+from experiments.common import QUICK, Options, describe_seeds, interval, provenance, run
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running.files import write_json
+from rmft_jax.statistics.tables import markdown_table
 from rmft_jax.sweeps.spec import Sweep
 from rmft_jax.sweeps.store import SweepDirectory
 
@@ -82,6 +83,13 @@ def described(dataset: xr.Dataset) -> dict[str, Any]:
             if len(seeds) > 1 and not math.isnan(sum(seeds)):
                 found[name].setdefault(str(K), {})[str(T)] = describe_seeds(seeds)
     return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """A number of `described` in every cell of the map that is whole."""
+    horizons = sorted({T for row in found.values() for T in row}, key=int)
+    body = [[K, *(interval(row[T]) if T in row else "" for T in horizons)] for K, row in found.items()]
+    return markdown_table(("K", *(f"T = {T}" for T in horizons)), body)
 
 
 if __name__ == "__main__":

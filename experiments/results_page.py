@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from experiments import beside, fair_rivals, regret_by_round
+from experiments import beside, fair_rivals, horizon_by_arms, regret_by_round, transfer
 from experiments import comparison as comparisons
 from experiments.adversaries import PLACES
 from experiments.aot import compiled
@@ -33,6 +33,7 @@ from rmft_jax.statistics.bootstrap import holm
 from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
+MAPS = ("ratio_to_gittins", "suff_fail_freq")
 FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
 PAGES = (
     *(ROOT / "docs" / name for name in ("results.md", "accelerators.md", "get-started.md", "language.md")),
@@ -268,6 +269,8 @@ TABLES: dict[str, Callable[[], str]] = {
         for part in ("steps", "seconds", "long")
         if (RESULTS / f"fair_rivals_{part}.png").is_file()
     },
+    "transfer": lambda: transfer.table(result("transfer")),
+    **{f"map_{name}": lambda name=name: horizon_by_arms.table(result("horizon_by_arms")[name]) for name in MAPS},
     "pretrained": pretrained,
     "accelerators": lambda: compiled.table(result("accelerators")),
 }

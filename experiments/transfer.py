@@ -16,13 +16,14 @@ import tyro
 from matplotlib.patches import Rectangle
 
 from experiments import mixture
-from experiments.common import Options, Trained, describe_seeds, provenance
+from experiments.common import Options, Trained, describe_seeds, interval, provenance
 from experiments.comparison import slug
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
 from rmft_jax.plotting.style import DataFigure, column_figure
 from rmft_jax.running.files import write_json
+from rmft_jax.statistics.tables import markdown_table
 from rmft_jax.sweeps.generalization import evaluate_grid
 
 BUDGET: dict[str, Value] = {
@@ -55,6 +56,8 @@ ROWS: dict[str, dict[str, Value]] = {
     MIXTURE: {"environment": mixture.Mixture.name},
 }
 """What policies are trained on; the others are only played."""
+LINES = (*ROWS, "thompson")
+"""Of the figure and the table."""
 # All that a problem of the matrix names, since what is not named stays as it was trained.
 _NAMED: dict[str, Value] = {
     "environment": "stationary",
@@ -110,24 +113,37 @@ def on_target(target: str, trained: Mapping[str, Trained]) -> dict[str, list[flo
 
 
 def described(regrets: Regrets) -> dict[str, Any]:
-    """By problem the strongest agent, all regrets, over that agent's, and what the mixture has beside the first row."""
+    """By problem the strongest agent, all regrets, over that agent's and over those of the policies trained on it."""
     agents = {name for names in RIVALS.values() for name in names}
-    found: dict[str, Any] = {"strongest": {}, "regret": {}, "ratio": {}, "mixture_minus_first": {}}
+    found: dict[str, Any] = {name: {} for name in ("strongest", "regret", "ratio", "over_own")}
     for target, rows in regrets.items():
         best = min(agents & set(rows), key=lambda name: float(np.mean(rows[name])))
         found["strongest"][target] = best
         found["regret"][target] = {name: describe_seeds(values) for name, values in rows.items()}
-        found["ratio"][target] = {
-            name: describe_seeds(list(np.asarray(values) / np.asarray(rows[best]))) for name, values in rows.items()
-        }
-        less = np.asarray(rows[MIXTURE]) - np.asarray(rows[next(iter(ROWS))])
-        found["mixture_minus_first"][target] = describe_seeds(less.tolist())
+        found["ratio"][target] = _over(rows, best)
+        if target in ROWS:
+            found["over_own"][target] = _over(rows, target)
     return found
+
+
+def _over(rows: Mapping[str, Sequence[float]], one: str) -> dict[str, Any]:
+    return {
+        name: describe_seeds((np.asarray(values) / np.asarray(rows[one])).tolist()) for name, values in rows.items()
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Regret on every problem over that of the policies that were trained on it."""
+    found, body = result["over_own"], []
+    for row in LINES:
+        cells = ["1" if row == target else interval(one[row]) for target, one in found.items()]
+        body.append(["Thompson" if row == "thompson" else row, *cells])
+    return markdown_table(("trained on", *found), body)
 
 
 def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
     """The matrix, in shades of the ratio's logarithm; a frame around what a policy was trained on."""
-    targets, rows = list(ratios), [*ROWS, "thompson"]
+    targets, rows = list(ratios), LINES
     values = np.asarray([[ratios[target][name]["mean"] for target in targets] for name in rows])
     with column_figure(3.4) as (figure, axes):
         axes.imshow(np.log(values), cmap="cividis_r", aspect="auto", vmin=0.0, vmax=np.log(4))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import xarray as xr
 
+import tutorials
 from evaluations import made_evaluation
 from rmft_jax import cli
 from rmft_jax.method.settings import RunConfig
-from rmft_jax.plotting import FIGURES
 from rmft_jax.running.files import write_dataset
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.spec import Sweep
@@ -152,9 +152,15 @@ def dots(dataset, *, by=None, colour="red"):
 """
 
 
+@pytest.fixture
+def _forgets():
+    """What users' code registers, and that it was imported: later tests would propose to import it again."""
+    with tutorials.as_before():
+        yield
+
+
+@pytest.mark.usefixtures("_forgets")
 def test_a_file_may_bring_a_figure(run, sweep, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(FIGURES, "_entries", dict(FIGURES._entries))
-    monkeypatch.setattr(FIGURES, "_makers", dict(FIGURES._makers))
     file, kind = tmp_path / "own.py", ("--kind", "own_dots")
     file.write_text(OWN)
     assert "got figure 'own_dots', need one of arms, final_regret" in refused(capsys, "plot", run, *kind)

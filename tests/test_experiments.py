@@ -370,6 +370,13 @@ def test_adversaries_beyond_the_horizon_of_training(tmp_path):
     assert places["alternating"]["hedge_anytime"]["exponent_beyond"]["mean"] < 0.6
 
 
+def test_a_map_that_is_not_whole_has_gaps():
+    one = {"mean": 1.02, "ci95": [1.0, 1.04]}
+    head, _, *rows = horizon_by_arms.table({"2": {"50": one}, "10": {"25": one, "100": one}}).splitlines()
+    assert head == "| K | T = 25 | T = 50 | T = 100 |"
+    assert rows == ["| 2 |  | 1.02 [1.00, 1.04] |  |", "| 10 | 1.02 [1.00, 1.04] |  | 1.02 [1.00, 1.04] |"]
+
+
 def test_transfer_is_told_relative_to_the_strongest_agent_of_each_problem():
     rivals = {"gittins": [2.0, 3.0], "posterior_index": [3.0, 3.0], "thompson": [4.0, 6.0], "uniform": [8.0, 9.0]}
     rows = {name: [3.0, 4.5] for name in transfer.ROWS} | {transfer.MIXTURE: [2.5, 4.5]}
@@ -379,13 +386,19 @@ def test_transfer_is_told_relative_to_the_strongest_agent_of_each_problem():
         "thompson": [6.0, 6.0],
         "uniform": [9.0, 9.0],
     }
-    found = transfer.described({"T = 25": rows | rivals, "three changes": rows | drifting})
-    assert found["strongest"] == {"T = 25": "gittins", "three changes": "discounted_index"}
+    played = {"T = 25": rows | rivals, "three changes": rows | drifting, "gap 0.5": rows | rivals}
+    found = transfer.described(played)
+    assert found["strongest"] == {"T = 25": "gittins", "three changes": "discounted_index", "gap 0.5": "gittins"}
     assert found["ratio"]["T = 25"]["K = 2"]["seeds"] == [1.5, 1.5]
     assert found["ratio"]["T = 25"]["gittins"]["seeds"] == [1.0, 1.0]
-    assert found["mixture_minus_first"]["T = 25"]["seeds"] == [-0.5, 0.0]
+    assert found["over_own"]["T = 25"]["thompson"]["seeds"] == [4 / 3, 4 / 3]
+    assert set(found["over_own"]) == {"T = 25", "three changes"}, "nothing was trained on the other gap"
+    head, _, *lines = transfer.table(found).splitlines()
+    assert head == "| trained on | T = 25 | three changes |"
+    assert "| T = 25 | 1 | 1.00 [1.00, 1.00] |" in lines
+    assert lines[-1].startswith("| Thompson | 1.33 [1.33, 1.33] | 1.")
     figure = transfer.draw(found["ratio"])
-    assert len(figure.rows) == 2 * (len(transfer.ROWS) + 1)
+    assert len(figure.rows) == 3 * (len(transfer.ROWS) + 1)
     assert len(figure.axes[0].patches) == 2, "policies at home are framed"
 
 
