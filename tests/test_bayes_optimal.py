@@ -103,6 +103,7 @@ def test_simulated_regret_is_the_computed_one():
     assert regret.mean() == pytest.approx(bayes_optimal_regret(30), abs=4 * regret.std() / np.sqrt(SCENARIOS))
 
 
+@pytest.mark.slow
 def test_thompson_and_posterior_index_come_close():
     thompson, optimum = regrets(BetaThompson(), 100, 2048), bayes_optimal_regret(100)
     error = 4 * thompson.std() / np.sqrt(2048)

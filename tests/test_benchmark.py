@@ -16,6 +16,7 @@ from rmft_jax.statistics.bootstrap import paired_difference
 KEY = jax.random.key(3)
 
 
+@pytest.mark.slow
 def test_full_information_side_by_side():
     config = Stationary(num_arms=3, feedback="full", prior="constant", prior_mean=0.5, noise="uniform", noise_std=0.2)
     dataset, constants = bench_agents(config, horizon=15, num_scenarios=60, seed=1)

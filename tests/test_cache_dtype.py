@@ -25,6 +25,7 @@ def paired(agents, problem: Problem, num_scenarios: int) -> tuple[float, np.ndar
     return float(first.mean()), second - first
 
 
+@pytest.mark.slow
 def test_a_trained_policy_has_the_regret_that_it_had():
     agent: Any = load_pretrained("mab-k5").agent
     rounded = dataclasses.replace(agent, config=dataclasses.replace(agent.config, cache_dtype="bfloat16"))

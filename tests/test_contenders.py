@@ -73,7 +73,7 @@ def test_obvious_rollouts_are_the_packages_own(config):
     [
         *(pytest.param(obvious, name, marks=[pytest.mark.slow] * (name != "none")) for name in CONFIGS),
         (unfused, "none"),
-        (unfused, "one head"),
+        pytest.param(unfused, "one head", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__.rpartition(".")[2],
 )
@@ -88,7 +88,7 @@ def test_iterations_are_the_packages_own(contender, name):
         chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [obvious.ObviousJax, unfused.Unfused])
+@pytest.mark.parametrize("kind", [pytest.param(obvious.ObviousJax, marks=pytest.mark.slow), unfused.Unfused])
 def test_compiled_ahead_of_time_they_train_alike(kind):
     config = CONFIGS["uniform"]
     contender = kind(config, seed=3)

@@ -230,7 +230,9 @@ def test_figures_do_not_depend_on_what_the_caller_set(tmp_path):
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "strange.png").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_stopped_as_it_compiles_it_ends_in_order(number, code, tmp_path):
     command = [
         sys.executable,

@@ -195,8 +195,14 @@ def test_temperature_reaches_thoughts_and_answers():
     assert float(jnp.max(cold.probabilities[:, :, 0], axis=-1).min()) > 0.999
 
 
-@pytest.mark.parametrize("narration", ["none", "template"])
-@pytest.mark.parametrize("answer", ["choice", "free"])
+@pytest.mark.parametrize(
+    ("answer", "narration"),
+    [
+        ("choice", "template"),
+        ("free", "none"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("choice", "none"), ("free", "template"))),
+    ],
+)
 def test_other_agents_play_in_words(narration, answer):
     reasoning = 24 if narration == "template" else 0
     config = TINY.replace(

@@ -81,7 +81,7 @@ WORLDS = {
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_that_plays_a_given_sequence_plays_what_an_agent_plays(world, stream, tmp_path):
     problem = WORLDS[world]
     script = [2, 0, 1, 1]

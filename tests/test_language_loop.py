@@ -107,7 +107,7 @@ class Frail(OpenAIProvider):
         return result
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("at", ["upload", "start", "poll"])
 def test_a_run_killed_at_any_call_goes_on_and_pays_for_nothing_twice(at, after, server, tmp_path):
     whole = run(server, tmp_path / "whole")
@@ -123,7 +123,7 @@ def test_a_run_killed_at_any_call_goes_on_and_pays_for_nothing_twice(at, after, 
     assert server.counts.answered == 4 * PER_ITERATION
 
 
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("number", [pytest.param(n, marks=[pytest.mark.slow] * (n % 2)) for n in range(1, 9)])
 def test_a_run_killed_at_any_writing_goes_on_and_pays_for_nothing_twice(number, server, tmp_path, monkeypatch):
     """Where a step is done but was not written down."""
     write, times = loop_module._write, [0]

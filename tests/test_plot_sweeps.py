@@ -150,7 +150,7 @@ def test_a_cell_without_a_finished_run_says_so():
         made_sweep({"horizon": [9, 25], "num_arms": [2, 3]}, bonus=1.0, baselines={}),
         made_sweep({"a_field_of_long_name": ["a_value_that_is_rather_long", "b", "c"]}),
         made_sweep({"seed": [0, 1]}, baselines={f"a_baseline_of_long_name_{i}": 0.1 * i + 0.1 for i in range(12)}),
-        made_sweep({"num_arms": list(range(2, 13)), "horizon": [9]}),
+        pytest.param(made_sweep({"num_arms": list(range(2, 13)), "horizon": [9]}), marks=pytest.mark.slow),
         made_sweep({"branching": ["none", "uniform"], "shared": [True, False], "k": [1, 2]}, ball=True),
     ],
     ids=["one-cell", "one-seed", "T=1", "all-failed", "negative", "long", "12-baselines", "11-values", "ball"],

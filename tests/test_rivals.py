@@ -260,7 +260,14 @@ def probability_of_best(state: TrainState) -> float:
     return float(jnp.mean(jnp.take_along_axis(played.probabilities[..., -1, :], best[..., None], axis=-1)))
 
 
-@pytest.mark.parametrize("objective", ["imitation", "distillation", "dpt", "reinforce", "grpo"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "imitation",
+        "grpo",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("distillation", "dpt", "reinforce")),
+    ],
+)
 def test_every_rival_learns_which_arm_pays(objective):
     """A probe with a known answer: one arm always pays, the other never."""
     changes = {
@@ -302,7 +309,15 @@ def test_the_behavior_plays_the_rollouts():
     assert isinstance(make_agent(state), BanditTransformer)
 
 
-@pytest.mark.parametrize("behavior", ["gittins", "posterior_index", "bayes_optimal", "kl_ucb", "moss", "best_arm"])
+@pytest.mark.parametrize(
+    "behavior",
+    [
+        "gittins",
+        "kl_ucb",
+        "best_arm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("posterior_index", "bayes_optimal", "moss")),
+    ],
+)
 def test_any_agent_that_fits_may_play_the_rollouts(behavior):
     """As it plays outside of training, on the same scenarios."""
     config = TINY.replace(objective="dpt", behavior=behavior, branching="none", num_arms=2)
