@@ -60,7 +60,7 @@ def test_both_forms_expand_to_the_same_question(question):
     assert len(plan(quick)) <= 6
     assert {*quick[0].coordinates} == {*full[0].coordinates}
     for sweep in (question.quick, question.full):
-        assert sweep.grid["seed"][:3] == (0, 1, 2)
+        assert sweep.grid["seed"] == (0, 1, 2)
         for name, value in question.base.items():
             assert value in (sweep.grid | sweep.zip)[name]
     assert common.estimated_hours(question.quick) < 0.05
@@ -84,11 +84,10 @@ def test_an_answer_has_its_numbers_with_intervals_over_seeds(tmp_path, monkeypat
     dataset["final_regret"] = dataset["final_regret"] + 0.5 * (dataset["k"] == 1)
     dataset.attrs |= {"versions": "{}", "spec": "{}", "device": "abacus", "git_commit": "c0ffee", "created": "today"}
     dataset["wall_seconds"] = dataset["final_regret"] * 0 + 2.0
-    monkeypatch.setattr(common, "run_sweep", lambda sweep, directory, resume: None)
-    monkeypatch.setattr(common, "load_sweep", lambda directory: dataset)
-    common.answer(MADE, MADE.quick, tmp_path / "runs", tmp_path, "_quick")
+    monkeypatch.setattr(common, "run", lambda sweep, directory, ray, may_fail: dataset)
+    common.answer(MADE, MADE.quick, tmp_path / "runs", tmp_path)
 
-    found = json.loads((tmp_path / "made_quick.json").read_text())
+    found = json.loads((tmp_path / "made.json").read_text())
     assert (found["device"], found["git_commit"], found["training_seconds"]) == ("abacus", "c0ffee", 22.0)
     cells = {(cell["k"], cell["width"]): cell for cell in found["cells"]}
     seeds = dataset["final_regret"].sel(k=2, width=32).to_numpy()
@@ -102,8 +101,8 @@ def test_an_answer_has_its_numbers_with_intervals_over_seeds(tmp_path, monkeypat
     assert {*others} == {(1, 16), (1, 32), (2, 16)}
     assert others[1, 16]["mean"] == pytest.approx(0.5)
     assert others[1, 16]["ci95"] == pytest.approx([0.5, 0.5])
-    assert "| 1 | 16 | +0.50 [+0.50, +0.50] |" in (tmp_path / "made_quick.md").read_text()
-    for name in ("made_quick", "made_map_quick"):
+    assert "| 1 | 16 | +0.50 [+0.50, +0.50] |" in (tmp_path / "made.md").read_text()
+    for name in ("made", "made_map"):
         assert all((tmp_path / f"{name}.{suffix}").stat().st_size > 0 for suffix in ("png", "pdf", "csv"))
 
 

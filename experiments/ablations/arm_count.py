@@ -3,7 +3,7 @@
 A policy of its own for every arm count, trained for as many iterations at one horizon. More arms in as many rounds
 are a harder problem for everybody, so what matters is where the policy stands among the classical agents.
 
-    python -m experiments.ablations.arm_count [--quick] [--runs DIR]
+    python -m experiments.ablations.arm_count [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -14,12 +14,13 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"num_arms": [2, 3, 5, 8], "seed": common.SEEDS},
-        override={name: value for name, value in common.QUICK.items() if name != "num_arms"},
+        override=common.without(common.QUICK, "num_arms"),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"num_arms": [2, 3, 5, 10, 20], "seed": common.FULL_SEEDS},
+        grid={"num_arms": [2, 3, 5, 10, 20], "seed": common.SEEDS},
+        override=common.FULL,
         baselines=common.BANDIT_BASELINES,
     ),
     figures={

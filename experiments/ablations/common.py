@@ -11,9 +11,10 @@ import numpy as np
 import tyro
 import xarray as xr
 
-from experiments.common import RESULTS, interval, provenance
-from rmft_jax import Sweep, load_sweep
-from rmft_jax.config import ConfigError
+from experiments import comparison
+from experiments.common import RESULTS, interval, provenance, run
+from rmft_jax import Sweep
+from rmft_jax.config import ConfigError, Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_kind, save_figure
 from rmft_jax.running.files import RunError, replacing, write_json
@@ -21,13 +22,11 @@ from rmft_jax.statistics.bootstrap import t_interval
 from rmft_jax.statistics.estimates import estimates, open_dims, text_of
 from rmft_jax.statistics.tables import markdown_table, table
 from rmft_jax.sweeps.plan import arms, describe, plan, run_flops
-from rmft_jax.sweeps.run import run_sweep
 
 SEEDS = (0, 1, 2)
-FULL_SEEDS = (0, 1, 2, 3, 4)
 BANDIT_BASELINES = ("greedy", "thompson", "ucb1", "uniform")
-# Three arms, 20 rounds, 40 iterations: seconds for a cell, and far from converged.
-QUICK = {
+# Three arms, 20 rounds, 40 iterations: seconds for a cell, to see that a script works.
+QUICK: dict[str, Value] = {
     "num_arms": 3,
     "horizon": 20,
     "num_iterations": 40,
@@ -37,8 +36,15 @@ QUICK = {
     "num_validation_scenarios": 256,
     "num_test_scenarios": 1024,
 }
+# Five arms, 50 rounds and the 20 million steps of the comparisons: about a minute for a cell.
+FULL = comparison.COMMON | {"num_validation_scenarios": 1024, "num_test_scenarios": 4096}
 # Mean floating-point operations per second of two CPU cores, for a rough estimate of time.
 _FLOPS_PER_SECOND = 2e10
+
+
+def without(budget: Mapping[str, Value], *names: str) -> dict[str, Value]:
+    """A budget, but for settings that a question varies."""
+    return {name: value for name, value in budget.items() if name not in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Question:
     """What is asked, and how the answer is shown.
 
     name: of the files of the answer.
-    quick, full: the same question in minutes, and at the size of a paper.
+    quick, full: the same question in minutes, which says nothing, and at the budget of the comparisons.
     figures: kind and options of `plot_kind`, by what the file's name has after `name`.
     rows, columns: dimensions of the table.
     base: the setting that others are compared with, seed by seed; those of one seed share their test scenarios.
@@ -67,13 +73,16 @@ class Question:
 def main(*questions: Question) -> None:
     """The command line of a script."""
 
-    def run(quick: bool = False, runs: Path = Path("runs/ablations"), dry_run: bool = False) -> None:
+    def script(
+        quick: bool = False, runs: Path = Path("runs/ablations"), dry_run: bool = False, ray: bool = False
+    ) -> None:
         """Trains what is missing, then writes numbers, figures and tables into `experiments/results/ablations`.
 
         Args:
-          quick: the small form, in minutes on two CPU cores.
+          quick: the small form, to see that it works; writes beside the runs.
           runs: where the sweeps go.
           dry_run: only say what would run, and a rough estimate for how long.
+          ray: train cells side by side, each on a core of its own, with Ray.
         """
         try:
             for question in questions:
@@ -81,12 +90,12 @@ def main(*questions: Question) -> None:
                 print("\n".join(describe(plan(sweep.expand()))))
                 print(f"{question.name}: about {estimated_hours(sweep):.2g} hours on two CPU cores, beside compilation")
                 if not dry_run:
-                    suffix = "_quick" if quick else ""
-                    answer(question, sweep, runs / f"{question.name}{suffix}", RESULTS / "ablations", suffix)
+                    place, results = (runs / "quick",) * 2 if quick else (runs, RESULTS / "ablations")
+                    answer(question, sweep, place / question.name, results, ray)
         except (ConfigError, RunError) as error:
             raise SystemExit(str(error)) from None
 
-    tyro.cli(run)
+    tyro.cli(script)
 
 
 def estimated_hours(sweep: Sweep) -> float:
@@ -95,7 +104,7 @@ def estimated_hours(sweep: Sweep) -> float:
     return flops / _FLOPS_PER_SECOND / 3600
 
 
-def answer(question: Question, sweep: Sweep, directory: Path, results: Path, suffix: str = "") -> None:
+def answer(question: Question, sweep: Sweep, directory: Path, results: Path, ray: bool = False) -> None:
     """Runs what is missing of a sweep, and writes its figures, its table and its numbers.
 
     Args:
@@ -103,18 +112,17 @@ def answer(question: Question, sweep: Sweep, directory: Path, results: Path, suf
       sweep: its quick or full form.
       directory: of the sweep; what is finished there is not run again.
       results: folder of what is written.
-      suffix: of the files' names.
+      ray: whether cells are trained side by side.
     """
-    run_sweep(sweep, directory, resume=True)
-    dataset, stem = load_sweep(directory), f"{question.name}{suffix}"
+    dataset = run(sweep, directory, ray, may_fail=True)
     for part, (kind, options) in question.figures.items():
-        save_figure(plot_kind(kind, dataset, **options), results / f"{question.name}{part}{suffix}")
+        save_figure(plot_kind(kind, dataset, **options), results / f"{question.name}{part}")
     text = table(dataset, question.rows, question.columns, baselines=question.baselines)
     if question.base:
         text += "\n" + _markdown(_differences(dataset, question.base), question.base)
-    with replacing(results / f"{stem}.md") as temporary:
+    with replacing(results / f"{question.name}.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    write_json(results / f"{stem}.json", _result(dataset, question))
+    write_json(results / f"{question.name}.json", _result(dataset, question))
     print(text)
 
 

@@ -5,7 +5,7 @@ loss and the final evaluation are those of temperature 1 whatever the rollouts h
 (below 1) or flatter (above 1) than the policy, iteration after iteration. Under full information the standard deviation
 of the noise on the scores, without which there is nothing to select.
 
-    python -m experiments.ablations.exploration [--quick] [--runs DIR]
+    python -m experiments.ablations.exploration [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -22,10 +22,11 @@ BANDIT = common.Question(
     full=Sweep(
         "mab-per-scenario",
         grid={
-            "temperature": [0.5, 0.75, 1.0, 1.5, 2.0],
-            "entropy_weight": [0.0, 0.003, 0.01, 0.03, 0.1],
-            "seed": common.FULL_SEEDS,
+            "temperature": [0.5, 0.8, 1.0, 1.2, 2.0],
+            "entropy_weight": [0.0, 0.01, 0.1],
+            "seed": common.SEEDS,
         },
+        override=common.FULL,
         baselines=common.BANDIT_BASELINES,
     ),
     figures={
@@ -47,7 +48,8 @@ FULL_INFORMATION = common.Question(
     ),
     full=Sweep(
         "fol",
-        grid={"exploration_std": [0.125, 0.25, 0.5, 1.0, 2.0, 4.0], "seed": common.FULL_SEEDS},
+        grid={"exploration_std": [0.125, 0.25, 0.5, 1.0, 2.0, 4.0], "seed": common.SEEDS},
+        override=common.FULL,
         baselines=("follow_the_leader", "hedge", "hedge_anytime", "uniform"),
     ),
     figures={

@@ -4,7 +4,7 @@ A policy of its own for every horizon; all else is equal, the number of iteratio
 trained on more rounds. On logarithmic axes the grey line grows as `sqrt(T)`; the second figure has the curves over
 rounds within each horizon, which is another exponent than that of final regrets over horizons.
 
-    python -m experiments.ablations.horizon [--quick] [--runs DIR]
+    python -m experiments.ablations.horizon [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -15,12 +15,13 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"horizon": [10, 14, 20, 28, 40], "seed": common.SEEDS},
-        override={name: value for name, value in common.QUICK.items() if name != "horizon"},
+        override=common.without(common.QUICK, "horizon"),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"horizon": [10, 25, 50, 100, 200], "seed": common.FULL_SEEDS},
+        grid={"horizon": [10, 25, 50, 100, 200], "seed": common.SEEDS},
+        override=common.FULL,
         baselines=common.BANDIT_BASELINES,
     ),
     figures={

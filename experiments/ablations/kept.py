@@ -3,7 +3,7 @@
 Fewer kept is stronger selection, and rewards luck where rollouts do not share their past. The number of gradient
 steps is the same for every k; their minibatches grow with it. The full form goes up to k = L, which selects nothing.
 
-    python -m experiments.ablations.kept [--quick] [--runs DIR]
+    python -m experiments.ablations.kept [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -19,7 +19,8 @@ QUESTION = common.Question(
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"k": [1, 2, 4, 6, 8], "branching": ["none", "uniform"], "seed": common.FULL_SEEDS},
+        grid={"k": [1, 2, 4, 6, 8], "branching": ["none", "uniform"], "seed": common.SEEDS},
+        override=common.without(common.FULL, "k", "branching"),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "k", "baselines": ["greedy", "thompson"]})},

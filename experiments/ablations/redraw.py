@@ -1,6 +1,6 @@
 """Draws the figures of the ablations anew, from the numbers that `save_figure` left beside them. Trains nothing.
 
-python -m experiments.ablations.redraw [--results DIR] [--suffix _quick]
+python -m experiments.ablations.redraw [--results DIR]
 """
 
 import json
@@ -26,24 +26,23 @@ _CURVES = {"regret": "regret", "loglog": "regret", "suff_fail": "suff_fail_freq"
 _SIDES = {"mean": "", "low": "_low", "high": "_high"}
 
 
-def main(results: Path = RESULTS / "ablations", suffix: str = "_quick") -> None:
+def main(results: Path = RESULTS / "ablations") -> None:
     """Draws all of them that have numbers.
 
     Args:
       results: where the figures and their numbers are.
-      suffix: of the files' names, empty for the full form.
     """
     for question in QUESTIONS:
         for part in question.figures:
-            stem = results / f"{question.name}{part}{suffix}"
+            stem = results / f"{question.name}{part}"
             if stem.with_suffix(".csv").exists():
-                print(save_figure(redrawn(question, part, results, suffix), stem)[0])
+                print(save_figure(redrawn(question, part, results), stem)[0])
 
 
-def redrawn(question: Question, part: str, results: Path, suffix: str) -> DataFigure:
+def redrawn(question: Question, part: str, results: Path) -> DataFigure:
     """A figure as the question draws it, of the means and intervals in its file."""
     kind, options = question.figures[part]
-    own, final = (pd.read_csv(results / f"{question.name}{one}{suffix}.csv") for one in (part, ""))
+    own, final = (pd.read_csv(results / f"{question.name}{one}.csv") for one in (part, ""))
     varied = [name for name in (*question.quick.grid, *question.quick.zip) if name in final]
     found = _of_agents(final, varied, "final_regret")
     if kind == "arms":
@@ -56,7 +55,7 @@ def redrawn(question: Question, part: str, results: Path, suffix: str) -> DataFi
         found |= _of_agents(own, [*varied, "round"], _CURVES[kind])
         for name in (name for name in own if name.startswith("exponent")):
             found[name] = _array(own.drop_duplicates(varied), varied, name)
-    regret = json.loads((results / f"{question.name}{suffix}.json").read_text(encoding="utf-8"))["regret"]
+    regret = json.loads((results / f"{question.name}.json").read_text(encoding="utf-8"))["regret"]
     figure: Any = plot_kind(kind, xr.Dataset(found, attrs={"regret": regret}), **options)
     # Of the file, which alone knows what the intervals are.
     figure.rows = own.to_dict("records")

@@ -1,6 +1,6 @@
 """What do many iterations give over a single round of rollouts, selection and fine-tuning?
 
-The same rollouts in 40, 8 or 1 iterations. What is cut out of the iterations goes into the scenarios M of each, so
+The same rollouts in 100, 20, 5 or 1 iterations. What is cut out of the iterations goes into the scenarios M of each, so
 that the total number of scenarios, of rollouts and of kept trajectories is the same, and so is k of L; more rollouts
 per scenario instead would keep the totals too, but see fewer problems and select from a longer tail. The number of
 minibatches grows with M, so that the number of gradient steps, their size and their learning rates are the same. All
@@ -8,7 +8,7 @@ that differs is how old the policy is whose rollouts are learned from: with a si
 untrained one. Each run chooses its checkpoint between its start and its end only (`chunk_size`), so that none has
 more to choose from.
 
-    python -m experiments.ablations.rounds [--quick] [--runs DIR]
+    python -m experiments.ablations.rounds [--quick] [--runs DIR] [--ray]
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +33,14 @@ QUESTION = common.Question(
         "quickstart",
         grid={"seed": common.SEEDS},
         zip=split(40, 128, [40, 8, 1]),
-        override={name: value for name, value in common.QUICK.items() if name not in split(1, 1, [1])},
+        override=common.without(common.QUICK, *split(1, 1, [1])),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"seed": common.FULL_SEEDS},
-        zip=split(200, 256, [200, 50, 10, 2, 1]),
+        grid={"seed": common.SEEDS},
+        zip=split(100, 512, [100, 20, 5, 1]),
+        override=common.without(common.FULL, *split(1, 1, [1])),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "num_iterations"})},

@@ -3,7 +3,7 @@
 Regret of the trajectory, against three controls: its realized reward, which is noisier; chance, under which the policy
 imitates itself; and the lowest regrets over all scenarios together, which keeps what was played on easy problems.
 
-    python -m experiments.ablations.selection [--quick] [--runs DIR]
+    python -m experiments.ablations.selection [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -20,7 +20,8 @@ QUESTION = common.Question(
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"selection": SELECTIONS, "seed": common.FULL_SEEDS},
+        grid={"selection": SELECTIONS, "seed": common.SEEDS},
+        override=common.without(common.FULL, "selection"),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "selection"}), "_training": ("training", {"by": "selection"})},

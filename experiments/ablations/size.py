@@ -3,7 +3,7 @@
 Layers and width of the residual stream, with two heads throughout and the same step size for all, which no size was
 tuned for.
 
-    python -m experiments.ablations.size [--quick] [--runs DIR]
+    python -m experiments.ablations.size [--quick] [--runs DIR] [--ray]
 """
 
 from experiments.ablations import common
@@ -19,7 +19,8 @@ QUESTION = common.Question(
     ),
     full=Sweep(
         "mab-per-scenario",
-        grid={"num_layers": [1, 2, 4], "width": [16, 32, 64], "seed": common.FULL_SEEDS},
+        grid={"num_layers": [1, 2, 4], "width": [16, 32, 64], "seed": common.SEEDS},
+        override=common.FULL,
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "width", "baselines": ["greedy", "thompson"]})},
