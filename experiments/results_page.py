@@ -19,6 +19,7 @@ import tyro
 
 from experiments import beside, fair_rivals, horizon_by_arms, regret_by_round, transfer
 from experiments import comparison as comparisons
+from experiments.ablations.redraw import QUESTIONS
 from experiments.adversaries import PLACES
 from experiments.aot import compiled
 from experiments.beside import TUNED
@@ -38,9 +39,10 @@ FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
 PAGES = (
     *(ROOT / "docs" / name for name in ("results.md", "accelerators.md", "get-started.md", "language.md")),
     ROOT / "README.md",
+    ROOT / "experiments" / "ablations" / "README.md",
 )
 _SEEN = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
-_NUMBER = re.compile(r"(<!--= (\w+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
+_NUMBER = re.compile(r"(<!--= ([\w/]+) ([^>]+?) -->).*?<!-- -->", re.DOTALL)
 
 
 def main(figures: bool = False) -> None:
@@ -199,6 +201,11 @@ def surviving() -> set[str]:
     return holm(differences())
 
 
+def ablation(name: str) -> str:
+    """What an ablation wrote: regret by setting, and differences to one of them."""
+    return (RESULTS / "ablations" / f"{name}.md").read_text(encoding="utf-8").strip()
+
+
 def differences() -> dict[str, float]:
     """The p-value of every difference in the tables of comparisons, by group and row."""
     found = {}
@@ -270,7 +277,16 @@ TABLES: dict[str, Callable[[], str]] = {
         if (RESULTS / f"fair_rivals_{part}.png").is_file()
     },
     "transfer": lambda: transfer.table(result("transfer")),
-    **{f"map_{name}": lambda name=name: horizon_by_arms.table(result("horizon_by_arms")[name]) for name in MAPS},
+    **{
+        f"map_{name}": lambda name=name: horizon_by_arms.table(result("horizon_by_arms")[name])
+        for name in MAPS
+        if (RESULTS / "horizon_by_arms.json").is_file()
+    },
+    **{
+        f"ablation_{question.name}": lambda question=question: ablation(question.name)
+        for question in QUESTIONS
+        if (RESULTS / "ablations" / f"{question.name}.json").is_file()
+    },
     "pretrained": pretrained,
     "accelerators": lambda: compiled.table(result("accelerators")),
 }

@@ -151,7 +151,7 @@ def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
         for row, column in np.ndindex(values.shape):
             value, own = values[row, column], rows[row] == targets[column]
             axes.text(
-                column, row, f"{value:.2f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=4.6,
+                column, row, f"{value:.2f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=5.5,
                 color="white" if value > 2 else "black", fontweight="bold" if own else "normal",
             )  # fmt: skip
             if own:
@@ -159,6 +159,7 @@ def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
         axes.set_xticks(range(len(targets)), targets, rotation=45, ha="right", fontsize=6)
         axes.set_yticks(range(len(rows)), ["Thompson" if name == "thompson" else name for name in rows], fontsize=6)
         axes.set(xlabel="played on", ylabel="trained on")
+        axes.set_title("regret at T over the strongest agent's", fontsize="small")
         figure.rows = [
             {"trained": name, "played": target, **{key: found[name][key] for key in ("mean", "ci95")}}
             for target, found in ratios.items()
