@@ -38,10 +38,9 @@ def kept_rows(path: Path, budget: Mapping[str, Value]) -> list[Row]:
 
 def at_half(dataset: xr.Dataset) -> xr.Dataset:
     """What of a sweep over horizons goes into rows: regret at T, and SuffFailFreq at half of each T as `missed`."""
-    missed = [
-        dataset["suff_fail_freq"].sel(horizon=T, round=half_horizon(int(T)), drop=True) for T in dataset["horizon"]
-    ]
-    return dataset[list(SHARED)].assign(missed=xr.concat(missed, dataset["horizon"]))
+    names = {"suff_fail_freq": "missed", "baseline_suff_fail_freq": "baseline_missed"}
+    missed = [dataset[[*names]].sel(horizon=T, round=half_horizon(int(T)), drop=True) for T in dataset["horizon"]]
+    return dataset[list(SHARED)].merge(xr.concat(missed, dataset["horizon"]).rename(names))
 
 
 def rows_of(dataset: xr.Dataset, trained: xr.Dataset, dims: Sequence[str], **known: Value) -> list[Row]:
@@ -64,8 +63,9 @@ def rows_of(dataset: xr.Dataset, trained: xr.Dataset, dims: Sequence[str], **kno
             prefix, own = ("", one) if name == TRAINED else ("baseline_", one.sel(agent=name))
             row = {"agent": name, "regret": float(own[f"{prefix}final_regret"])}
             row["sem"] = float(own[f"{prefix}final_regret_sem"])
+            if f"{prefix}missed" in own:
+                row["missed"] = float(own[f"{prefix}missed"])
             if name == TRAINED:
-                row["missed"] = float(one["missed"])
                 row["wall_seconds"] = float(trained["wall_seconds"].sel(where))
             rows.append({**source, **where, **row})
     return rows
@@ -83,4 +83,5 @@ def dataset_of(rows: Sequence[Row], dims: Sequence[str]) -> xr.Dataset:
     own, others = table.sel(agent=TRAINED, drop=True), table.drop_sel(agent=TRAINED)
     found = xr.Dataset({"final_regret": own["regret"], "final_regret_sem": own["sem"], "missed": own["missed"]})
     found = found.assign(baseline_final_regret=others["regret"], baseline_final_regret_sem=others["sem"])
+    found = found.assign(baseline_missed=others["missed"])
     return found.assign_attrs(regret="pseudo")

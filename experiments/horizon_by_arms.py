@@ -75,20 +75,27 @@ def points_of(sweep: Sweep, wanted: dict[str, Sequence[Value]]) -> list[dict[str
 
 def described(dataset: xr.Dataset) -> dict[str, Any]:
     """By K and T, of cells whose seeds are all there, regret over that of the Gittins index, and SuffFailFreq(T/2)."""
-    ratio = dataset["final_regret"] / dataset["baseline_final_regret"].sel(agent="gittins", drop=True)
-    found: dict[str, Any] = {"ratio_to_gittins": {}, "suff_fail_freq": {}}
+    classical = dataset[["baseline_final_regret", "baseline_missed"]]
+    gittins, thompson = (classical.sel(agent=name, drop=True) for name in ("gittins", "thompson"))
+    numbers = {
+        "ratio_to_gittins": dataset["final_regret"] / gittins["baseline_final_regret"],
+        "thompson_to_gittins": thompson["baseline_final_regret"] / gittins["baseline_final_regret"],
+        "suff_fail_freq": dataset["missed"],
+        "suff_fail_freq_minus_gittins": dataset["missed"] - gittins["baseline_missed"],
+    }
+    found: dict[str, Any] = {name: {} for name in numbers}
     for K, T in itertools.product(dataset["num_arms"].values.tolist(), dataset["horizon"].values.tolist()):
-        for name, values in (("ratio_to_gittins", ratio), ("suff_fail_freq", dataset["missed"])):
+        for name, values in numbers.items():
             seeds = values.sel(num_arms=K, horizon=T).to_numpy().tolist()
             if len(seeds) > 1 and not math.isnan(sum(seeds)):
                 found[name].setdefault(str(K), {})[str(T)] = describe_seeds(seeds)
     return found
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """A number of `described` in every cell of the map that is whole."""
+def table(found: dict[str, dict[str, Any]], sign: str = "") -> str:
+    """A number of `described` in every cell of the map that is whole; with `sign="+"` their signs."""
     horizons = sorted({T for row in found.values() for T in row}, key=int)
-    body = [[K, *(interval(row[T]) if T in row else "" for T in horizons)] for K, row in found.items()]
+    body = [[K, *(interval(row[T], sign=sign) if T in row else "" for T in horizons)] for K, row in found.items()]
     return markdown_table(("K", *(f"T = {T}" for T in horizons)), body)
 
 

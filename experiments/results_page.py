@@ -34,7 +34,7 @@ from rmft_jax.statistics.bootstrap import holm
 from rmft_jax.statistics.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
-MAPS = ("ratio_to_gittins", "suff_fail_freq")
+MAPS = {"ratio_to_gittins": "", "suff_fail_freq": "", "suff_fail_freq_minus_gittins": "+"}
 FILES = ("mab_k2", "mab", "mab_k5", "fol", "nsmab")
 PAGES = (
     *(ROOT / "docs" / name for name in ("results.md", "accelerators.md", "get-started.md", "language.md")),
@@ -278,8 +278,8 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     "transfer": lambda: transfer.table(result("transfer")),
     **{
-        f"map_{name}": lambda name=name: horizon_by_arms.table(result("horizon_by_arms")[name])
-        for name in MAPS
+        f"map_{name}": lambda name=name, sign=sign: horizon_by_arms.table(result("horizon_by_arms")[name], sign)
+        for name, sign in MAPS.items()
         if (RESULTS / "horizon_by_arms.json").is_file()
     },
     **{

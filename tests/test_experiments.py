@@ -340,6 +340,7 @@ def test_the_map_is_put_together_from_parts(tmp_path):
     found = json.loads(path.read_text())
     assert {K: list(row) for K, row in found["suff_fail_freq"].items()} == {"2": ["25"], "5": ["25", "50"]}
     assert all(row in found["cells"] for row in first["cells"])
+    assert found["suff_fail_freq_minus_gittins"].keys() == found["thompson_to_gittins"].keys() == {"2", "5"}
     assert path.with_suffix(".png").exists()
     with pytest.raises(SystemExit, match=r"need values of horizon_by_arms\.toml"):
         horizon_by_arms.main(options, horizons=(26,))
