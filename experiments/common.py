@@ -162,6 +162,11 @@ def run(sweep: Sweep, directory: Path, ray: bool = False, *, may_fail: bool = Fa
     return load_sweep(directory)
 
 
+def without(budget: Mapping[str, Value], *names: str) -> dict[str, Value]:
+    """A budget, but for settings that a question varies."""
+    return {name: value for name, value in budget.items() if name not in names}
+
+
 PROVENANCE = ("device", "git_commit", "created", "versions")
 
 

@@ -18,7 +18,7 @@ import tyro
 import xarray as xr
 
 from experiments.cells import SHARED, Row, at_half, dataset_of, joined, kept_rows, rows_of
-from experiments.common import PROVENANCE, QUICK, Options, describe_seeds, provenance, run
+from experiments.common import PROVENANCE, QUICK, Options, describe_seeds, provenance, run, without
 from experiments.comparison import LISTED
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
@@ -53,7 +53,7 @@ def main(options: tyro.conf.OmitArgPrefixes[Options], horizons: tuple[int, ...] 
       horizons: T. Those that stand in the results already, of the same budget, stay there and in the figures. None, a
         bare `--horizons`: what stands there is described and drawn anew.
     """
-    changes = BUDGET | ({name: value for name, value in QUICK.items() if name != "horizon"} if options.quick else {})
+    changes = BUDGET | (without(QUICK, "horizon") if options.quick else {})
     path = options.results / "growth.json"
     rows = kept_rows(path, changes)
     if horizons or not rows:

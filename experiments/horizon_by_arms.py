@@ -18,7 +18,7 @@ import tyro
 import xarray as xr
 
 from experiments.cells import at_half, dataset_of, joined, kept_rows, rows_of
-from experiments.common import QUICK, Options, describe_seeds, interval, provenance, run
+from experiments.common import QUICK, Options, describe_seeds, interval, provenance, run, without
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_heatmap, save_figure
@@ -44,8 +44,7 @@ def main(
     """
     whole = Sweep.from_toml(FILE)
     if options.quick:
-        quick = {name: value for name, value in QUICK.items() if name != "horizon"}
-        whole = dataclasses.replace(whole, override={**whole.override, **quick})
+        whole = dataclasses.replace(whole, override={**whole.override, **without(QUICK, "horizon")})
     directory, path = options.runs / f"horizon_by_arms{'-quick' * options.quick}", options.results / f"{FILE.stem}.json"
     earlier = kept_rows(path, whole.override)
     points = points_of(whole, {"seed": options.seeds, "horizon": horizons, "num_arms": num_arms})

@@ -56,8 +56,8 @@ ROWS: dict[str, dict[str, Value]] = {
     MIXTURE: {"environment": mixture.Mixture.name},
 }
 """What policies are trained on; the others are only played."""
-LINES = (*ROWS, "thompson")
-"""Of the figure and the table."""
+LINES = {**{name: name for name in ROWS}, "thompson": "Thompson"}
+"""Of the figure and the table, and what they call them."""
 # All that a problem of the matrix names, since what is not named stays as it was trained.
 _NAMED: dict[str, Value] = {
     "environment": "stationary",
@@ -135,15 +135,15 @@ def _over(rows: Mapping[str, Sequence[float]], one: str) -> dict[str, Any]:
 def table(result: Mapping[str, Any]) -> str:
     """Regret on every problem over that of the policies that were trained on it."""
     found, body = result["over_own"], []
-    for row in LINES:
+    for row, label in LINES.items():
         cells = ["1" if row == target else interval(one[row]) for target, one in found.items()]
-        body.append(["Thompson" if row == "thompson" else row, *cells])
+        body.append([label, *cells])
     return markdown_table(("trained on", *found), body)
 
 
 def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
     """The matrix, in shades of the ratio's logarithm; a frame around what a policy was trained on."""
-    targets, rows = list(ratios), LINES
+    targets, rows = list(ratios), list(LINES)
     values = np.asarray([[ratios[target][name]["mean"] for target in targets] for name in rows])
     with column_figure(3.4) as (figure, axes):
         axes.imshow(np.log(values), cmap="cividis_r", aspect="auto", vmin=0.0, vmax=np.log(4))
@@ -157,7 +157,7 @@ def draw(ratios: Mapping[str, Mapping[str, Any]]) -> DataFigure:
             if own:
                 axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
         axes.set_xticks(range(len(targets)), targets, rotation=45, ha="right", fontsize=6)
-        axes.set_yticks(range(len(rows)), ["Thompson" if name == "thompson" else name for name in rows], fontsize=6)
+        axes.set_yticks(range(len(rows)), list(LINES.values()), fontsize=6)
         axes.set(xlabel="played on", ylabel="trained on")
         axes.set_title("regret at T over the strongest agent's", fontsize="small")
         figure.rows = [

@@ -7,6 +7,7 @@ are a harder problem for everybody, so what matters is where the policy stands a
 """
 
 from experiments.ablations import common
+from experiments.common import without
 from rmft_jax import Sweep
 
 QUESTION = common.Question(
@@ -14,7 +15,7 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"num_arms": [2, 3, 5, 8], "seed": common.SEEDS},
-        override=common.without(common.QUICK, "num_arms"),
+        override=without(common.QUICK, "num_arms"),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(

@@ -42,11 +42,6 @@ FULL = comparison.COMMON | {"num_validation_scenarios": 1024, "num_test_scenario
 _FLOPS_PER_SECOND = 2e10
 
 
-def without(budget: Mapping[str, Value], *names: str) -> dict[str, Value]:
-    """A budget, but for settings that a question varies."""
-    return {name: value for name, value in budget.items() if name not in names}
-
-
 @dataclasses.dataclass(frozen=True)
 class Question:
     """What is asked, and how the answer is shown.

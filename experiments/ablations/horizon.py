@@ -8,6 +8,7 @@ rounds within each horizon, which is another exponent than that of final regrets
 """
 
 from experiments.ablations import common
+from experiments.common import without
 from rmft_jax import Sweep
 
 QUESTION = common.Question(
@@ -15,7 +16,7 @@ QUESTION = common.Question(
     quick=Sweep(
         "quickstart",
         grid={"horizon": [10, 14, 20, 28, 40], "seed": common.SEEDS},
-        override=common.without(common.QUICK, "horizon"),
+        override=without(common.QUICK, "horizon"),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(

@@ -7,6 +7,7 @@ steps is the same for every k; their minibatches grow with it. The full form goe
 """
 
 from experiments.ablations import common
+from experiments.common import without
 from rmft_jax import Sweep
 
 QUESTION = common.Question(
@@ -20,7 +21,7 @@ QUESTION = common.Question(
     full=Sweep(
         "mab-per-scenario",
         grid={"k": [1, 2, 4, 6, 8], "branching": ["none", "uniform"], "seed": common.SEEDS},
-        override=common.without(common.FULL, "k", "branching"),
+        override=without(common.FULL, "k", "branching"),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "k", "baselines": ["greedy", "thompson"]})},

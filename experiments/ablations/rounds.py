@@ -14,6 +14,7 @@ more to choose from.
 from collections.abc import Mapping, Sequence
 
 from experiments.ablations import common
+from experiments.common import without
 from rmft_jax import Sweep
 
 
@@ -33,14 +34,14 @@ QUESTION = common.Question(
         "quickstart",
         grid={"seed": common.SEEDS},
         zip=split(40, 128, [40, 8, 1]),
-        override=common.without(common.QUICK, *split(1, 1, [1])),
+        override=without(common.QUICK, *split(1, 1, [1])),
         baselines=common.BANDIT_BASELINES,
     ),
     full=Sweep(
         "mab-per-scenario",
         grid={"seed": common.SEEDS},
         zip=split(100, 512, [100, 20, 5, 1]),
-        override=common.without(common.FULL, *split(1, 1, [1])),
+        override=without(common.FULL, *split(1, 1, [1])),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "num_iterations"})},

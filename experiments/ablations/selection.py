@@ -7,6 +7,7 @@ imitates itself; and the lowest regrets over all scenarios together, which keeps
 """
 
 from experiments.ablations import common
+from experiments.common import without
 from rmft_jax import Sweep
 
 SELECTIONS = ["regret", "reward", "random", "pooled"]
@@ -21,7 +22,7 @@ QUESTION = common.Question(
     full=Sweep(
         "mab-per-scenario",
         grid={"selection": SELECTIONS, "seed": common.SEEDS},
-        override=common.without(common.FULL, "selection"),
+        override=without(common.FULL, "selection"),
         baselines=common.BANDIT_BASELINES,
     ),
     figures={"": ("sweep", {"by": "selection"}), "_training": ("training", {"by": "selection"})},

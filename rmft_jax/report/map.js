@@ -14,7 +14,8 @@ function drawMap(place, number) {
   const rows = map.rows === null ? [0] : dims[map.rows].values.map((_, i) => i);
   const cells = rows.map((row) => columns.map((column) => at(row, column)));
   const known = cells.map((line) => line.map((index) => valueOf(source, index, map)));
-  const finite = known.flat().map((value) => value?.[0]).filter((value) => value !== null && value !== undefined);
+  const values = known.flat();
+  const finite = values.map((value) => value?.[0]).filter((value) => value !== null && value !== undefined);
   const [low, high] = [Math.min(...finite), Math.max(...finite)];
   const far = Math.max(Math.abs(low), Math.abs(high)) || 1;
   const share = (value) => (map.minus ? (value + far) / (2 * far) : high > low ? (value - low) / (high - low) : 0.5);
@@ -40,7 +41,7 @@ function drawMap(place, number) {
   const body = rows.map((row) => make("tr", {},
     make("th", { scope: "row", textContent: map.rows === null ? "" : dims[map.rows].values[row] }),
     ...columns.map((column) => cell(row, column))));
-  const lost = cells.flat().some((index, i) => known.flat()[i] && source.settings[index].status !== "finished");
+  const lost = cells.flat().some((index, i) => values[i] && source.settings[index].status !== "finished");
   const told = `${source.name}: ${source.regret}${map.minus ? ", difference" : ""}; shown: ${titleWithin(number)}`
     + `${lost ? "; * mean over the seeds that finished" : ""}`;
   const table = make("table", { className: "map" }, make("caption", { textContent: told }),
