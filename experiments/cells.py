@@ -3,6 +3,7 @@
 A part that is run anew replaces its rows; those of other parts stay, each with the commit and the device it comes from.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -13,9 +14,12 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from experiments.common import run
 from rmft_jax.config import Value
 from rmft_jax.config.names import TRAINED
 from rmft_jax.statistics.growth import half_horizon
+from rmft_jax.sweeps.spec import Sweep
+from rmft_jax.sweeps.store import SweepDirectory
 
 SHARED = ("final_regret", "final_regret_sem", "baseline_final_regret", "baseline_final_regret_sem")
 """What sweeps and evaluations over a grid both know of regret at T."""
@@ -34,6 +38,23 @@ def kept_rows(path: Path, budget: Mapping[str, Value]) -> list[Row]:
     if earlier["budget"] != budget:
         raise SystemExit(f"got {path} of the budget {earlier['budget']}, need {dict(budget)}; try to move it away")
     return earlier["cells"]
+
+
+def train_cells(sweep: Sweep, points: Sequence[Mapping[str, Value]], directory: Path, ray: bool = False) -> xr.Dataset:
+    """Trains what is missing of some cells of a sweep, and of those that its directory was begun with; its dataset.
+
+    Args:
+      sweep: what the cells share.
+      points: the cells' settings. One that diverges is told, and has no numbers.
+      directory: of the sweep, which keeps the policies.
+      ray: whether cells are trained side by side.
+    """
+    begun = SweepDirectory.open(directory).sweep.cells if SweepDirectory(directory).exists() else ()
+    cells: list[dict[str, Value]] = []
+    for point in map(dict, (*begun, *points)):
+        if point not in cells:
+            cells.append(point)
+    return run(dataclasses.replace(sweep, grid={}, cells=cells), directory, ray, may_fail=True)
 
 
 def at_half(dataset: xr.Dataset) -> xr.Dataset:

@@ -17,15 +17,14 @@ from typing import Any
 import tyro
 import xarray as xr
 
-from experiments.cells import at_half, dataset_of, joined, kept_rows, rows_of
-from experiments.common import QUICK, Options, describe_seeds, interval, provenance, run, without
+from experiments.cells import at_half, dataset_of, joined, kept_rows, rows_of, train_cells
+from experiments.common import QUICK, Options, describe_seeds, interval, provenance, without
 from rmft_jax.config import Value
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running.files import write_json
 from rmft_jax.statistics.tables import markdown_table
 from rmft_jax.sweeps.spec import Sweep
-from rmft_jax.sweeps.store import SweepDirectory
 
 FILE = Path(__file__).with_suffix(".toml")
 DIMS = ("num_arms", "horizon", "seed")
@@ -42,22 +41,29 @@ def main(
       horizons: T of the file that are run; all if not given.
       num_arms: K of the file that are run; all if not given.
     """
-    whole = Sweep.from_toml(FILE)
-    if options.quick:
-        whole = dataclasses.replace(whole, override={**whole.override, **without(QUICK, "horizon")})
-    directory, path = options.runs / f"horizon_by_arms{'-quick' * options.quick}", options.results / f"{FILE.stem}.json"
+    whole = whole_map(options.quick)
+    path = options.results / f"{FILE.stem}.json"
     earlier = kept_rows(path, whole.override)
     points = points_of(whole, {"seed": options.seeds, "horizon": horizons, "num_arms": num_arms})
-    if SweepDirectory(directory).exists():
-        points = [*SweepDirectory.open(directory).sweep.cells, *points]
-    points = [point for number, point in enumerate(points) if point not in points[:number]]
-    trained = run(dataclasses.replace(whole, grid={}, cells=points), directory, options.ray, may_fail=True)
+    trained = train_cells(whole, points, directory_of(options), options.ray)
     rows = joined(earlier, rows_of(at_half(trained), trained, DIMS), [*DIMS, "agent"])
     dataset = dataset_of(rows, DIMS)
     complete = dataset.where(dataset["final_regret"].notnull().all("seed"))
     write_json(path, {"budget": whole.override, **provenance(trained), **described(complete), "cells": rows})
     if min(complete.sizes[dim] for dim in ("num_arms", "horizon")) > 1:
         save_figure(plot_heatmap(complete, relative_to="gittins"), options.results / FILE.stem)
+
+
+def whole_map(quick: bool = False) -> Sweep:
+    """What the file says is trained; with `quick` in seconds."""
+    sweep = Sweep.from_toml(FILE)
+    changes = without(QUICK, "horizon") if quick else {}
+    return dataclasses.replace(sweep, override={**sweep.override, **changes})
+
+
+def directory_of(options: Options) -> Path:
+    """Where its policies are, which other scripts play as well."""
+    return options.runs / f"{FILE.stem}{'-quick' * options.quick}"
 
 
 def points_of(sweep: Sweep, wanted: dict[str, Sequence[Value]]) -> list[dict[str, Value]]:

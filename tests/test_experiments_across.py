@@ -16,13 +16,13 @@ def test_regret_over_trained_horizons_runs(tmp_path):
     path = tmp_path / "quick" / "growth.json"
     first = json.loads(path.read_text())
     assert not first["places"]
-    shutil.rmtree(tmp_path / "growth-quick")  # As on another machine.
+    shutil.rmtree(tmp_path / "horizon_by_arms-quick")  # As on another machine.
     growth.main(Options(tmp_path, (0, 1), quick=True), horizons=(8,))
     found = json.loads(path.read_text())
     assert all(row in found["cells"] for row in first["cells"])
     assert set(found["places"]["hard"]["rmft"]["regret"]) == {"4", "8"}
     assert all((tmp_path / "quick" / f"{name}.png").exists() for name in ("growth", "growth_hard"))
-    shutil.rmtree(tmp_path / "growth-quick")
+    shutil.rmtree(tmp_path / "horizon_by_arms-quick")
     growth.main(Options(tmp_path, (0, 1), quick=True), horizons=())
     assert json.loads(path.read_text()) == found, "described anew, not trained"
 
