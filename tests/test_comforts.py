@@ -109,7 +109,7 @@ def test_runs_are_drawn_and_tabled_side_by_side(folder, capsys):
     assert [line.split()[0] for line in out.splitlines()[1:5]] == ["run", "a", "b", "c"]
     assert files_of(folder) == before
     assert cli.main(["plot", *paths, "--kind", "training"]) == 0
-    rows = (folder / "compared" / "a+b+c" / "training.csv").read_text().splitlines()
+    rows = (folder / "compared" / "a+deep-b+c" / "training.csv").read_text().splitlines()
     assert {row.split(",")[0] for row in rows[1:]} == {"a", "b", "c"}
     assert "next: rmft table" in capsys.readouterr().err
     assert f"got {paths[0]} twice" in refused(capsys, "plot", paths[0], paths[0])
@@ -369,3 +369,13 @@ def test_fish_completes_too(capsys):
     assert completed("pl") == ["plot"]
     assert completed("train mab --num-r") == ["--num-rollouts"]
     assert "mab-k5" in completed("train mab")
+
+
+def test_comparisons_of_runs_of_one_name_have_places_of_their_own(folder, tmp_path):
+    for place in ("p1", "p2", "p3"):
+        shutil.copytree(folder / "a", tmp_path / place / "run")
+    for other in ("p2", "p3"):
+        words = ["plot", tmp_path / "p1" / "run", tmp_path / other / "run", "--kind", "regret"]
+        assert cli.main([*map(str, words)]) == 0
+    places = {path.name for path in (tmp_path / "p1" / "compared").iterdir()}
+    assert places == {"p1-run+p2-run", "p1-run+p3-run"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from rmft_jax import Sweep, load_policy
+from rmft_jax import Sweep, load_policy, load_sweep
 from rmft_jax.agents import make_agents
 from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import RESULTS
@@ -25,7 +25,7 @@ from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import train
 from rmft_jax.sweeps import batches
 from rmft_jax.sweeps.batches import make_tasks
-from rmft_jax.sweeps.run import checked_plan
+from rmft_jax.sweeps.run import checked_plan, run_sweep
 from rmft_jax.sweeps.store import SweepDirectory
 from sweeping import GRID, SWEEP, TINY_OVERRIDE, CountedPrograms, KeptPrograms, Quiet, assert_equal, cell_times, run
 from worlds import TINY_RUN
@@ -180,8 +180,10 @@ def kept(batched, programs, tmp_path_factory):
     shutil.copytree(batched[1], path)
     for index in (1, 2):
         (path / "cells" / f"{index:05d}.nc").unlink()
-    dataset, _ = run(SWEEP, path, resume=True, cells_per_batch=3, executor=programs, keep_weights=True)
-    assert_equal(dataset, batched[0])
+    told, options = Quiet(), {"cells_per_batch": 3, "executor": programs, "keep_weights": True}
+    run_sweep(SWEEP, path, resume=True, reporter=told, **options)
+    assert "6 finished cells keep no weights, since they ran without" in told.text.getvalue()
+    assert_equal(load_sweep(path), batched[0])
     return path
 
 
@@ -214,7 +216,7 @@ def test_the_policy_of_a_cell_plays_as_the_cell_did_and_as_the_run_by_itself(bat
         (8, ConfigError, "got cell 8, which no cell matches"),
         (-1, ConfigError, "got cell -1, which no cell matches"),
         (None, ConfigError, "got cell None of .*kept, need a cell of a sweep; try a sweep and its cell"),
-        (0, RunError, "kept holds no policy of horizon=6,num_arms=3,seed=0; try a sweep with keep_weights=True"),
+        (0, RunError, "no policy of horizon=6,num_arms=3,seed=0; try a sweep with keep_weights=True from its start"),
         ({"horizon": 8, "num_arms": 3, "seed": 0}, RunError, "holds no policy of horizon=8,num_arms=3,seed=0"),
     ],
 )

@@ -60,3 +60,10 @@ def test_cells_without_numbers_have_no_rows():
     assert len(table) == len(to_dataframe(whole)) // 8 * 6
     assert table["final_regret"].notna().all()
     assert set(table["status"].dropna()) == {"finished"}
+
+
+def test_only_dimensions_that_have_numbers_of_their_own_are_offered():
+    with pytest.raises(ConfigError) as told:
+        to_dataframe(made_sweep(), "rank")
+    assert "rank" not in str(told.value).split("need")[1]
+    assert "round" in str(told.value)

@@ -229,3 +229,9 @@ def test_what_is_no_curve_is_refused(regret, rounds, message):
     for test in (trend_test, regression_test):
         with pytest.raises(ConfigError, match=message):
             test(regret, rounds)
+
+
+@pytest.mark.parametrize("start", [0, -1, 6])
+def test_an_exponent_of_rounds_that_are_not_there_is_refused(start):
+    with pytest.raises(ConfigError, match="need a round from 1 to 5"):
+        growth_exponent(np.ones((3, 5)), start=start, num_resamples=10)

@@ -98,3 +98,15 @@ def test_figures_go_into_axes_of_one_s_own():
     with pytest.raises(ConfigError, match="got ax for panels horizon = 25, horizon = 50, need a single panel"):
         plot_regret(sweep, by="horizon", ax=left)
     plt.close(figure)
+
+
+def test_a_figure_says_which_seeds_its_fits_are_without():
+    sweep = made_sweep({"horizon": [25, 50, 100], "seed": [0, 1, 2]})
+    figure: Any = plot_growth(sweep)
+    assert "are fitted" not in figure.caption
+    regret = sweep["final_regret"].copy()
+    regret[{"horizon": 1, "seed": 2}] = -0.1
+    figure = plot_growth(sweep.assign(final_regret=regret))
+    assert "only seeds with a positive number at every horizon are fitted, of rmft not all" in figure.caption
+    fitted = {row["fitted_seeds"] for row in figure.rows if row["agent"] == "rmft"}
+    assert fitted == {2}

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from evaluations import made_evaluation
 from rmft_jax.config import ConfigError
 from rmft_jax.plotting import plot_arms, plot_final_regret, plot_heatmap, plot_regret, plot_sweep
+from rmft_jax.statistics.estimates import with_intervals
 from sweep_data import made_sweep
 
 SWEEP = made_sweep()
@@ -308,3 +309,23 @@ def test_a_mean_of_the_seeds_that_are_left_says_so(draw, runs):
     # A setting of which no run has finished has no mean that could mislead.
     none: Any = draw(made_sweep(grid, failed=[0, 1, 2]))
     assert "runs failed" not in none.caption
+
+
+def test_what_a_sweep_does_not_have_is_blank_and_not_missing():
+    dataset = made_sweep()
+    dataset["status"][0, 0] = "absent"
+    dataset["final_regret"][0, 0] = np.nan
+    figure: Any = plot_heatmap(dataset)
+    assert hatched_of(figure.axes[0]) == []
+    assert not figure.legends
+    assert "9 cells, all with a mean" not in figure.caption
+    assert "8 cells, all with a mean" in figure.caption
+
+
+def test_ratios_keep_the_kind_of_interval_and_have_no_value_below_a_gain():
+    asked = with_intervals(made_sweep(), "hierarchical")
+    figure: Any = plot_heatmap(asked, relative_to="thompson")
+    assert all(row["interval"].startswith("bootstrap over 3 seeds") for row in figure.rows)
+    gains = made_sweep(bonus=5.0)  # All gain on the best arm.
+    figure = plot_heatmap(gains, relative_to="thompson")
+    assert np.isnan([row["mean"] for row in figure.rows]).all()

@@ -310,8 +310,9 @@ def test_differences_are_paired_and_to_the_strongest():
     assert [one.get_label() for one in only.axes[0].get_lines()][:1] == ["minus UCB1"]
     chosen: Any = plot_difference(EVALUATION, relative_to="ucb1")
     assert next(one.get_label() for one in chosen.axes[0].get_lines()) == "minus UCB1"
-    with pytest.raises(ConfigError, match="got baseline 'nobody'"):
-        plot_difference(EVALUATION, relative_to="nobody")
+    for wrong in ("nobody", "rmft_start", "rmft"):
+        with pytest.raises(ConfigError, match=f"got agent '{wrong}' to compare with, need one of"):
+            plot_difference(EVALUATION, relative_to=wrong)
 
 
 def test_the_average_is_regret_over_rounds():
@@ -332,3 +333,13 @@ def test_rounds_and_iterations_are_whole_numbers(metrics, last):
         ticks = figure.axes[0].get_xticks()
         assert len(ticks) >= 1
         np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_runs_that_were_validated_at_other_iterations_keep_their_lines():
+    run = made_sweep({"run": ["a", "b"]})
+    gaps = run["validation_regret"].copy()
+    gaps[{"run": 0, "validation_iteration": slice(1, None, 2)}] = np.nan
+    figure: Any = plot_training(run.assign(validation_regret=gaps), by="run")
+    found = [line.get_xdata().tolist() for line in figure.axes[0].get_lines()]
+    assert [0, 20, 40] in found
+    assert [0, 10, 20, 30, 40] in found

@@ -167,3 +167,11 @@ def test_a_link_to_checkpoints_is_removed_and_not_what_it_links_to(run, tmp_path
     RunDirectory.create(run.path, RunConfig(), "mab", overwrite=True)
     assert not run.checkpoints.exists()
     assert (tmp_path / "elsewhere" / "thesis.tex").read_text() == "x"
+
+
+def test_code_that_cannot_be_imported_is_no_reason_to_train_anew(run):
+    record = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps(record | {"import": ["worlds_that_are_not_here"]}))
+    with pytest.raises(RunError, match=r"cannot be imported here .*worlds_that_are_not_here.*mend or install") as told:
+        run.read_config()
+    assert "overwrite" not in str(told.value)

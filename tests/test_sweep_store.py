@@ -12,6 +12,7 @@ from rmft_jax.config import ConfigError
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.running.files import RunError
 from rmft_jax.running.storage import RunDirectory
+from rmft_jax.statistics.estimates import lost_seeds
 from rmft_jax.sweeps.spec import Cell
 from rmft_jax.sweeps.store import SweepDirectory
 from runs import elsewhere
@@ -226,7 +227,7 @@ def test_rows_of_a_zip_share_a_dimension(tmp_path):
     assert dataset.branching.values.tolist() == ["none", "uniform", "none", "uniform"]
     assert dataset.final_regret.sel(seed=0).values[:3].tolist() == [3.5, 4.5, 5.5]
     assert dataset.final_regret.sel(seed=5, k=3) == 6.5
-    assert (dataset.status == "missing").sum() == 3 * 4 - 7
+    assert (dataset.status == "absent").sum() == 3 * 4 - 7
     wait_for_the_clock(directory)
     directory.write_assembled()
     written = directory.read_assembled()
@@ -294,6 +295,8 @@ def test_a_sweep_is_not_replaced_unless_asked(directory):
     fill(directory, [0])
     directory.write_failure(directory.cells[1], "x")
     directory.write_assembled()
+    (directory.path / "evaluations").mkdir()
+    (directory.path / "evaluations" / "cell=7.nc").write_bytes(b"of a policy that the next sweep does not have")
     with pytest.raises(RunError, match="already holds a sweep; try resume=True to continue it or overwrite=True"):
         SweepDirectory.create(directory.path, SWEEP)
     replaced = SweepDirectory.create(directory.path, Sweep(), overwrite=True)
@@ -377,3 +380,14 @@ def test_a_sweep_of_75_cells_loads_fast(tmp_path):
     assert dataset.sizes["round"] == 50
     expected = np.asarray([index + 0.5 for index, _ in enumerate(itertools.product(*grid.values()))])
     np.testing.assert_array_equal(dataset.final_regret.values.ravel(), expected)
+
+
+def test_what_was_never_part_of_a_sweep_is_not_missing(tmp_path):
+    sweep = Sweep(grid={"seed": [0, 1]}, cells=[{"step_size": 0.1, "seed": 0}], override=SWEEP.override)
+    directory = SweepDirectory.create(tmp_path / "sweep", sweep)
+    status = directory.assemble()["status"]
+    assert sorted(status.values.ravel().tolist()) == ["absent", "missing", "missing", "missing"]
+    finished = status.where(status != "missing", "finished")
+    assert lost_seeds(xr.Dataset({"status": finished})) == ""
+    lost = finished.where((status["seed"] != 1) | (finished != "finished"), "failed")
+    assert lost_seeds(xr.Dataset({"status": lost})).startswith("1 of 3 runs")

@@ -1,6 +1,9 @@
 """The command `rmft evaluate`."""
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from rmft_jax.config import ConfigError, Value
 from rmft_jax.config.checks import require, require_seed
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running import training
-from rmft_jax.running.files import writable
+from rmft_jax.running.files import RunError, read_dataset, writable
 from rmft_jax.running.guarantees import certificate
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
@@ -79,6 +82,7 @@ def evaluate(argv: list[str]) -> int:
         num_test_scenarios=arguments.num_scenarios or policy.config.num_test_scenarios,
         seed=policy.config.seed if arguments.seed is None else arguments.seed,
     )
+    held = {name: (value,) for name in ("horizon", "num_arms") if (value := getattr(arguments, name)) is not None}
     try:
         config.validate()
     except ConfigError as error:  # All that can be changed here is the horizon.
@@ -90,16 +94,18 @@ def evaluate(argv: list[str]) -> int:
     }
     asked |= {name: "+".join(map(str, values)) for name, values in axes.items()}
     name = short_name(",".join(f"{key}={value}" for key, value in asked.items()))
-    run = _place(arguments)
+    run, file = _place(arguments), f"evaluations/{name}.nc" if name else "evaluation.nc"
+    source = _require_own(run, file, policy, arguments) if arguments.out else {}
     known = [key for key in ("iteration", "cell") if key in policy.provenance]
     title = ", ".join([policy.preset, *(f"{key} {policy.provenance[key]}" for key in known)])
     with writable(run.path / "evaluations" if name else run.path, *[run.figures] * bool(axes)):
         if axes:
-            return _grid(run, dataclasses.replace(policy, config=config), axes, title, name)
+            trained = config.replace(horizon=policy.config.rmft.horizon)
+            return _grid(run, dataclasses.replace(policy, config=trained), axes, held, title, name, source)
         key = RunKeys.create(config.seed).test
         shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": ProgressReporter()}
         dataset = training.evaluate_run(config, policy.agent, key, **shared)
-    path = run.write_dataset(f"evaluations/{name}.nc" if name else "evaluation.nc", dataset)
+    path = run.write_dataset(file, dataset.assign_attrs(source))
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} test scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
     if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
@@ -122,6 +128,24 @@ def _place(arguments: EvaluateArguments) -> RunDirectory:
     source = str(arguments.directory)
     pretrained = Path("runs/pretrained") / source.removeprefix(PREFIX)
     return RunDirectory(arguments.out or (pretrained if source.startswith(PREFIX) else arguments.directory))
+
+
+def _require_own(run: RunDirectory, file: str, policy: TrainedPolicy, arguments: EvaluateArguments) -> dict[str, str]:
+    """Whose results go there, as attributes; refuses a place that has those of another policy."""
+    out, given = arguments.out, RunDirectory(arguments.directory)
+    whole = {"config": policy.config.flat(), "preset": policy.preset}
+    known = json.dumps(given.identity() if given.exists() else whole, sort_keys=True)
+    source = {"source": str(arguments.directory), "policy_id": hashlib.sha256(known.encode()).hexdigest()[:16]}
+    results = run.exists() or (run.path / "sweep.json").is_file()
+    same = results and run.path.resolve() == arguments.directory.resolve()
+    require(same or not results, f"--out {out}, which holds a run or a sweep", "a place for results", "another --out")
+    path, there = run.path / file, {}
+    if path.is_file():
+        with contextlib.suppress(RunError):
+            there = read_dataset(path, "").attrs
+    other = there.get("policy_id", source["policy_id"]) != source["policy_id"]
+    require(not other, f"{path}, which is of {there.get('source')}", "a place of its own", "another --out")
+    return source
 
 
 def _opened(arguments: EvaluateArguments) -> TrainedPolicy:
@@ -156,11 +180,21 @@ def _axes(arguments: EvaluateArguments) -> dict[str, tuple[Value, ...]]:
     return {name: parsed_axis(name, values.split(",")) for name, values in axes.items()}
 
 
-def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[Value]], title: str, name: str) -> int:
+def _grid(
+    run: RunDirectory,
+    policy: TrainedPolicy,
+    axes: Mapping[str, Sequence[Value]],
+    held: Mapping[str, Sequence[Value]],
+    title: str,
+    name: str,
+    source: Mapping[str, str],
+) -> int:
+    """Plays every combination of the axes, where what is `held` has one value, and tells what came out."""
     config, count = policy.config, math.prod(map(len, axes.values()))
     with ProgressReporter().bar("problem", count, 0) as bar:
-        dataset = evaluate_grid(config, policy.agent, axes, watch=bar.add)
-    path = run.write_dataset(f"evaluations/{name}.nc", dataset)
+        dataset = evaluate_grid(config, policy.agent, {**held, **axes}, watch=bar.add)
+    dataset = dataset.isel(dict.fromkeys(held, 0), drop=True)
+    path = run.write_dataset(f"evaluations/{name}.nc", dataset.assign_attrs(source))
     print(f"{title}, trained at K={config.rmft.environment.num_arms}, T={config.rmft.horizon}")
     played = {str(name) for name in dataset["agent"].values}
     beside = [name for name in dict.fromkeys(["ucb1", str(dataset.attrs.get("reference"))]) if name in played]
@@ -169,9 +203,13 @@ def _grid(run: RunDirectory, policy: TrainedPolicy, axes: Mapping[str, Sequence[
         print(table_text(dataset, rows, columns, baselines=None if columns is None else beside), end="")
     print(f"dataset: {path}")
     if len(axes) in (2, 3):
-        by, compared = (list(axes)[2], beside[-1:]) if len(axes) == 3 else (None, beside)
-        figure = plot_heatmap(dataset, by=by, relative_to=compared or None)
-        for written in save_figure(figure, run.figures / name)[:1]:
-            print(f"figure: {written} (and .pdf, .csv)")
+        # The last axis has a map for each of its values, unless another has fewer.
+        by = min([*axes][::-1], key=lambda axis: len(axes[axis])) if len(axes) == 3 else None
+        try:
+            figure = plot_heatmap(dataset, by=by, relative_to=(beside[-1:] if by else beside) or None)
+            for written in save_figure(figure, run.figures / name)[:1]:
+                print(f"figure: {written} (and .pdf, .csv)")
+        except ConfigError as error:
+            print(f"no figure: {str(error).split('; try')[0]}")
     suggest(*[["plot", path, "--kind", "heatmap"]] * (len(axes) == 2), ["table", path])
     return 0

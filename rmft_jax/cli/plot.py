@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -221,8 +222,10 @@ def _read(paths: tuple[Path, ...], training: bool = False) -> tuple[xr.Dataset, 
         if not (path / RunDirectory.record_name).is_file():
             raise RunError(f"got {path} beside {paths[0]}, need directories of runs; try one that `rmft train` made")
     dataset = compare_runs(paths)
-    words = "+".join(path.resolve().name for path in paths)
-    return dataset, None, paths[0].resolve().parent / "compared" / short_name(words)
+    whole = [path.resolve() for path in paths]
+    shared = os.path.commonpath([path.parent for path in whole])  # Runs of one name in other places are other runs.
+    words = "+".join("-".join(path.relative_to(shared).parts) for path in whole)
+    return dataset, None, whole[0].parent / "compared" / short_name(words)
 
 
 def _read_one(path: Path, training: bool) -> tuple[xr.Dataset, xr.Dataset | None, Path]:

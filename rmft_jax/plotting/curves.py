@@ -8,7 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmft_jax.config.names import TRAINED, is_trained
+from rmft_jax.config.checks import require
+from rmft_jax.config.names import TRAINED
 from rmft_jax.plotting import style as house
 from rmft_jax.plotting.panels import (
     View,
@@ -23,7 +24,7 @@ from rmft_jax.plotting.panels import (
 )
 from rmft_jax.plotting.register import register_figure
 from rmft_jax.plotting.style import DataFigure, Style, StyleName
-from rmft_jax.statistics.estimates import agents_among, estimates, intervals_of, is_sweep
+from rmft_jax.statistics.estimates import estimates, intervals_of, is_sweep
 from rmft_jax.statistics.report import estimate_text, regret_name, regret_of, summarize
 from rmft_jax.statistics.tables import NO_RIVALS
 
@@ -109,7 +110,11 @@ def plot_difference(
     base = TRAINED if TRAINED in evaluation["agent"] else ranked[0] if ranked else str(evaluation["agent"].values[0])
     chosen = [relative_to] if isinstance(relative_to, str) else relative_to
     rivals = _strongest(evaluation, ranked, base) if chosen is None else list(chosen)
-    agents_among([*map(str, evaluation["agent"].values)], [name for name in rivals if not is_trained(name)])
+    known = [str(name) for name in evaluation["agent"].values if name != base]
+    for name in rivals:
+        require(
+            name in known, f"agent {name!r} to compare with", f"one of {', '.join(known) or 'none'}", "another name"
+        )
     own = evaluation["regret"].sel(agent=base)
     curves = {name: scenario_curves(own - evaluation["regret"].sel(agent=name)) for name in rivals}
     styles = {name: line._replace(label=f"minus {line.label}") for name, line in house.styles_of(rivals).items()}
@@ -305,7 +310,8 @@ def _exponents(
 
 
 def draw(axes: Axes, style: Style, curve: xr.Dataset, label: str | None = None) -> None:
-    """A curve with its band."""
+    """A curve with its band, through the points that it has: runs may be validated at other iterations."""
+    curve = curve.isel({dim: curve["mean"].notnull().to_numpy() for dim in curve["mean"].dims})
     above, along = 3 if style.label == house.STYLES["rmft"].label else 2, curve[curve["mean"].dims[0]]
     axes.plot(along, curve["mean"], color=style.color, linestyle=style.line, label=label or style.label, zorder=above)
     axes.fill_between(along, curve["low"], curve["high"], color=style.color, alpha=0.2, linewidth=0)

@@ -118,10 +118,11 @@ def plot_heatmap(
         for one in maps
         for row, status in zip(rows_of(one.found, dims), one.status.flat, strict=True)
     ]
-    cells = [status for one in maps for status in one.status.flat]
+    cells = [status for one in maps for status in one.status.flat if status != "absent"]
     gone = ", ".join(f"{cells.count(text)} {text}" for text in _HATCHES if text in cells)
     dotted = " Dotted: the 95% interval contains 1." * any(one.undecided.any() for one in maps)
-    told = f"{len(cells)} cells, {gone or 'all with a mean'}; lower is better"
+    without = f"{cells.count('no ratio')} without a ratio, the agent having none above 0" * ("no ratio" in cells)
+    told = f"{len(cells)} cells, {', '.join(filter(None, [gone, without])) or 'all with a mean'}; lower is better"
     outlined = " Outlined: as trained." * any(one.trained is not None for one in maps)
     figure.caption = f"Means over training seeds; {told}.{dotted}{outlined}{remarks_on(dataset)}"
     return figure
@@ -147,10 +148,14 @@ def _maps(
     status = np.full([part.sizes[dim] for dim in dims], "missing", object)
     if "status" in part:
         told = part["status"].transpose(*dims, ...).to_numpy().reshape(*status.shape, -1)
+        status[(told == "absent").all(-1)] = "absent"  # No part of the sweep, so that nothing is hatched.
+        status[(told == "finished").any(-1)] = "no ratio"  # Unless there is one.
         status[(told == "failed").any(-1)] = "failed"
     if reference is not None:
         level = part["baseline_final_regret"].sel(agent=reference, drop=True)
-        part = part[["final_regret", "baseline_final_regret"]] / level
+        level = level.where(level > 0)  # Where it gains on the best arm, less regret would be a larger ratio.
+        ratios = part[["final_regret", "baseline_final_regret"]] / level
+        part = ratios.assign_attrs(part.attrs)  # Which division keeps in some versions of xarray only.
     found, maps = estimates.estimates(part, "final_regret"), []
     for name in (name for name in names if name != reference):
         labels = [title_of(title), style_of(name).label if len(names) > 1 else ""]
@@ -238,7 +243,7 @@ def _finish_bar(bar: Colorbar, colors: ScalarMappable, shown: Float[np.ndarray, 
 
 def _legend_of(maps: Sequence[_Map]) -> list[Patch]:
     """What hatches, dots and frames of cells mean, as far as there are any."""
-    gone = sorted({text for one in maps for text in one.status.ravel()} - {"finished"})
+    gone = sorted({text for one in maps for text in one.status.ravel()} & {*_HATCHES})
     found = [Patch(facecolor="white", edgecolor="#555555", hatch=_HATCHES[text], label=text) for text in gone]
     if any(one.undecided.any() for one in maps):
         found.append(Patch(facecolor="white", edgecolor="#555555", hatch="....", label="95% interval contains 1"))
@@ -256,7 +261,7 @@ def _draw_map(axes: Axes, one: _Map, colors: ScalarMappable, dims: tuple[str, st
         if np.isnan(value):
             axes.add_patch(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#555555", linewidth=0.5,
-                          hatch=_HATCHES[str(one.status[row, column])])
+                          hatch=_HATCHES.get(str(one.status[row, column])))
             )  # fmt: skip
             continue
         red, green, blue, _ = colors.to_rgba(value)

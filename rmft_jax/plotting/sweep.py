@@ -134,8 +134,16 @@ def plot_growth(
         rows = _draw_growth(axes, dataset, {name: every[name] for name in names})
         house.legend_above(figure, [axes], columns=1)
         told = estimates.intervals_of((name, every[name]) for name in names)
-        figure.tell(rows, f"95% intervals: {told}; of β over the fits of seeds.{remarks_on(dataset)}", left_out)
+        fewer = [str(row["agent"]) for row in rows if row.get("fitted_seeds", row["num_seeds"]) < row["num_seeds"]]
+        told += f"; of β over the fits of seeds{_without_some(fewer)}."
+        figure.tell(rows, f"95% intervals: {told}{remarks_on(dataset)}", left_out)
         return figure
+
+
+def _without_some(agents: Sequence[str]) -> str:
+    """Says of whom some seeds are not fitted."""
+    names = ", ".join(dict.fromkeys(agents))
+    return f"; only seeds with a positive number at every horizon are fitted, of {names} not all" * bool(names)
 
 
 def _draw_growth(axes: Axes, dataset: xr.Dataset, found: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
@@ -158,7 +166,7 @@ def _draw_growth(axes: Axes, dataset: xr.Dataset, found: Mapping[str, xr.Dataset
         beta = estimate_text(growth.exponent.value, growth.exponent[1:])
         axes.plot(line, growth.power(line), color=style.color, linestyle=style.line, label=f"{style.label}, β = {beta}")
         axes.plot(line, growth.logarithm(line), color=style.color, linestyle=":", linewidth=0.8)
-        fit = {"exponent": growth.exponent.value, "exponent_low": growth.exponent.low}
+        fit = {"fitted_seeds": growth.num_seeds, "exponent": growth.exponent.value, "exponent_low": growth.exponent.low}
         fit |= {"exponent_high": growth.exponent.high, "log_slope": growth.slope.value}
         fit |= {"power_misfit": growth.power_misfit, "log_misfit": growth.log_misfit}
         rows += [row | fit for row in rows_of(one, ["horizon"], agent=name)]

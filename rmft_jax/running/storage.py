@@ -172,7 +172,13 @@ class ResultDirectory:
         try:
             names = list(record.get("import", ()))
             lost = lost_files(names)
-            import_all(name for name in names if name not in lost)
+            try:
+                import_all(name for name in names if name not in lost)
+            except ConfigError as error:
+                told = str(error).split("; try")[0]
+                needed = "its users' code, which cannot be imported here"
+                hint = "try to mend or install that code, and to leave out an import of the same from another place"
+                raise RunError(f"{self.record} needs {needed} ({told}); {hint}") from error
             yield
         except (ConfigError, LookupError, TypeError, AttributeError) as error:
             gone = f"{either('--import', 'import_code')} with {' and '.join(lost)} where it is now, since that is gone"

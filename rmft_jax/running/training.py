@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from rmft_jax.agents import Agent, make_baselines
 from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import Params, ScalarKey
-from rmft_jax.config.checks import either
+from rmft_jax.config.checks import either, require
 from rmft_jax.config.names import TRAINED
 from rmft_jax.method import evaluation
 from rmft_jax.method.contract import require_agents_of_users, require_contract
@@ -132,8 +132,10 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
       warn: called with a line for every damaged checkpoint that is passed over.
 
     Raises:
+      ConfigError: for another `which`.
       RunError: if there is no run, or it has no usable checkpoint.
     """
+    require(which in ("best", "last"), f"which={which!r}", "best or last", "which='best'")
     run = RunDirectory.open(Path(directory))
     config, preset = run.read_config()
     restored = Checkpoints(run.checkpoints, run.identity(), warn).restore(abstract_state(config.rmft))

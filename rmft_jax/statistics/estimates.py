@@ -238,9 +238,10 @@ def lost_seeds(dataset: xr.Dataset) -> str:
     if "status" not in dataset or _SEED not in dataset["status"].dims:
         return ""
     status = dataset["status"].transpose(..., _SEED).to_numpy()
-    done = status.reshape(-1, status.shape[-1]) == "finished"
-    lost = int((~done[done.any(axis=1)]).sum())
-    return f"{lost} of {done.size} runs failed or are missing, means are those of other seeds" * bool(lost)
+    runs = status.reshape(-1, status.shape[-1])
+    begun, known = (runs == "finished").any(axis=1), int((runs != "absent").sum())
+    lost = int(np.isin(runs[begun], ("failed", "missing")).sum())
+    return f"{lost} of {known} runs failed or are missing, means are those of other seeds" * bool(lost)
 
 
 def intervals_of(found: Iterable[tuple[str, xr.Dataset]]) -> str:

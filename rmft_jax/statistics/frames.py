@@ -41,10 +41,15 @@ def to_dataframe(dataset: xr.Dataset, over: str | None = None) -> pd.DataFrame:
         found[0].insert(0, "agent", TRAINED)
         found.append(_frame(dataset[[*others]].rename(others), base | {"agent"}, over))
     tables = [table for table in found if len(table)]
-    inner = [str(dim) for dim in dataset.dims if dim not in base]
+    inner = [str(dim) for dim in dataset.dims if dim not in base and _along(dataset, str(dim), base | {"agent"})]
     tried = f"over={next(iter(inner), None)!r}"
     require(bool(tables), f"over={over!r}", f"none, or one of {', '.join(inner)} that has numbers", tried)
     return pd.concat(tables, ignore_index=True)
+
+
+def _along(dataset: xr.Dataset, over: str, base: set[str]) -> bool:
+    """Whether a variable is along this dimension, and along none but `base` besides."""
+    return any(over in one.dims and set(one.dims) <= base | {over} for one in dataset.values())
 
 
 def _frame(dataset: xr.Dataset, base: set[str], over: str | None) -> pd.DataFrame:

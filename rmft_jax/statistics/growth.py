@@ -173,9 +173,14 @@ def growth_exponent(
       start: first round of the fit, counted from 1; early rounds are seldom on the line.
       num_resamples: bootstrap samples.
       seed: seed of the resampling.
+
+    Raises:
+      ConfigError: if the curves are none, or do not have the round `start`.
     """
     curves = np.asarray(regret, np.float64)
-    curves = curves[:, start - 1 : len(played(curves.mean(axis=0))[0])]
+    last = len(played(curves.mean(axis=0))[0])
+    require(1 <= start <= last, f"start={start}", f"a round from 1 to {last}", "start=1")
+    curves = curves[:, start - 1 : last]
     mean, rounds = curves.mean(axis=0), np.arange(start, start + curves.shape[1])
     interval = percentiles(resample(lambda w: slopes(w @ curves, rounds), len(curves), num_resamples, seed))
     exponent, left_out = float(slopes(mean, rounds)), int(np.count_nonzero(mean <= 0))

@@ -87,7 +87,8 @@ def assemble(
 
     Returns:
       The variables of all cells, with NaN (or an empty string) wherever a cell has no value, and `status`. Whole
-      numbers become float64. Attributes are those on which all cells agree, and the kinds of regret of all.
+      numbers become float64. What is in no cell is `absent`. Attributes are those on which all cells agree,
+      and the kinds of regret of all.
     """
     shape = tuple(len(next(iter(columns.values()))) for columns in dimensions.values())
     places = _places(dimensions, cells)
@@ -103,10 +104,10 @@ def assemble(
             target = values[(*places[index], ...)]
             target[np.ix_(*(positions[index][dim] for dim in variable.dims))] = variable.values
         data[name] = ((*dimensions, *first.dims), values, first.attrs)
-    outcome = np.full(shape, "missing", "<U8")
-    for index, text in status.items():
-        outcome[places[index]] = text
-    data["status"] = (tuple(dimensions), outcome, {"long_name": "finished, failed or missing"})
+    outcome = np.full(shape, "absent", "<U8")
+    for index, place in enumerate(places):
+        outcome[place] = status.get(index, "missing")
+    data["status"] = (tuple(dimensions), outcome, {"long_name": "finished, failed, missing or absent"})
     return xr.Dataset(data, coords=_coordinates(dimensions) | inner, attrs=_common_attributes(contents.values()))
 
 

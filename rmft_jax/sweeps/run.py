@@ -127,6 +127,10 @@ def run_sweep(
         files = SweepDirectory.open(files.path).grown(sweep, provenance())
         groups = plan(files.cells, pad=pad)
         done = files.finished(reporter.note)
+        bare = sum(not files.weights_path(index).is_file() for index in done) if keep_weights else 0
+        if bare:
+            anew = either("--overwrite", "overwrite=True")
+            reporter.note(f"{bare} finished cells keep no weights, since they ran without; {anew} runs all cells anew")
         tasks = [
             task
             for group in groups

@@ -47,7 +47,7 @@ class SweepDirectory(ResultDirectory):
     """
 
     kind, command, record_name = "sweep", "rmft sweep", "sweep.json"
-    parts = ("cells", "failures", "unfinished", "weights", "figures", "sweep.nc")
+    parts = ("cells", "failures", "unfinished", "weights", "figures", "evaluations", "sweep.nc")
 
     @classmethod
     def create(
@@ -167,7 +167,7 @@ class SweepDirectory(ResultDirectory):
         path = self.weights_path(found[0].index)
         if not path.is_file():
             kept = either("--keep-weights", "keep_weights=True")
-            raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with {kept}")
+            raise RunError(f"{self.path} holds no policy of {found[0].label}; try a sweep with {kept} from its start")
         return read_policy(path)
 
     def weights_path(self, index: int) -> Path:
@@ -182,7 +182,8 @@ class SweepDirectory(ResultDirectory):
         """The dataset of the sweep, as far as it got, in memory.
 
         Over the dimensions of `Sweep.dimensions` come those of the cells' datasets; NaN where a cell has no such round,
-        arm or agent, failed, or is missing. `status` says `finished`, `failed` or `missing`.
+        arm or agent, failed, or is missing. `status` says `finished`, `failed`, `missing`, or
+        `absent` of combinations that the sweep does not have.
 
         Args:
           warn: called with a line for every damaged cell, which counts as missing.
@@ -309,6 +310,8 @@ def load_policy(
     name, path = str(source), Path(source)
     is_sweep = (path / "sweep.json").is_file()
     require(is_sweep == (cell is not None), f"cell {cell} of {source}", "a cell of a sweep", "a sweep and its cell")
+    if is_sweep or name.startswith(PREFIX) or path.is_file():
+        require(which == "best", f"which={which!r} of {source}", "the one that is kept", "leaving which out")
     if is_sweep and cell is not None:
         return SweepDirectory.open(path).read_weights(cell)
     if name.startswith(PREFIX):
