@@ -51,19 +51,19 @@ def agents_of(environment: Environment, horizon: int = 50, names: list[str] | No
 @every_environment
 def test_every_fitting_agent_plays_under_jit_and_vmap(name):
     """Traced and checked for shapes, agent by agent; a slow test runs them all."""
-    problem = Problem(get_environment(name), 10)
+    problem = Problem(get_environment(name), 30)
     agents = make_agents(problem)
     assert {"uniform"} < set(agents)
     for agent in agents.values():
         play = functools.partial(play_scenarios, num_scenarios=3)
         trajectory = jax.eval_shape(jax.jit(play), agent, problem, KEY)
-        assert trajectory.probabilities.shape == (3, 10, problem.num_arms)
+        assert trajectory.probabilities.shape == (3, 30, problem.num_arms)
 
 
 @pytest.mark.slow
 @every_environment
 def test_every_fitting_agent_really_plays(name):
-    problem = Problem(get_environment(name), 12)
+    problem = Problem(get_environment(name), 30)
     for agent_name, agent in make_agents(problem).items():
         regret = np.asarray(final_regret(agent, problem, KEY, 50))
         assert np.isfinite(regret).all(), agent_name
@@ -102,7 +102,7 @@ def fitting(environment: Environment, horizon: int = 50) -> set[str]:
 @every_environment
 def test_whether_an_agent_fits_is_known_without_making_it(name):
     environment = get_environment(name)
-    assert fitting(environment, 10) == set(agents_of(environment, 10))
+    assert fitting(environment, 30) == set(agents_of(environment, 30))
 
 
 def test_every_agent_has_a_style_and_every_grid_holds_what_it_tunes():
@@ -354,3 +354,12 @@ def test_an_agent_of_a_user_that_fails_is_told_before_anything_is_trained():
     AGENTS("unbuilt")(lambda problem: {}["nothing"])
     with pytest.raises(ConfigError, match=r"got agent 'unbuilt' \(KeyError: 'nothing'\)"):
         require_agents_of_users(problem, ["unbuilt"])
+    AGENTS("a_class")(lambda problem: UCB)
+    with pytest.raises(ConfigError, match=r"got UCB, a class, for agent 'a_class', .*; try return UCB\(\.\.\.\)"):
+        make_agents(problem, ["a_class"])
+    AGENTS("a_number")(lambda problem: 3)
+    with pytest.raises(ConfigError, match="got int for agent 'a_number'"):
+        make_agents(problem, ["a_number"])
+    AGENTS("mistyped", grids={"constnat": [1.0]})(lambda problem: UCB())
+    with pytest.raises(ConfigError, match="got grids of constnat for agent 'mistyped', need fields of UCB"):
+        make_agents(problem, ["mistyped"])

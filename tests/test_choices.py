@@ -118,11 +118,17 @@ def test_a_choice_carries_the_settings_that_both_have():
     assert ball.replace(decision_map="softmax").replace(decision_map="ball").flat()["radius"] == 1.0
 
 
-def test_environments_and_policies_carry_nothing():
+def test_environments_carry_arms_and_feedback_and_policies_nothing():
     config = RUN.replace(num_arms=3, noise="beta", width=8)
-    assert config.replace(environment="abrupt").rmft.environment == Abrupt()
-    assert config.replace(environment="besbes").rmft.environment == Besbes()
-    assert config.replace(environment="stationary").rmft.environment == Stationary()
+    assert config.replace(environment="abrupt").rmft.environment == Abrupt(num_arms=3)
+    assert config.replace(environment="besbes").rmft.environment == Besbes(), "which has two arms of its own"
+    assert config.replace(environment="besbes").replace(environment="abrupt").rmft.environment == Abrupt(num_arms=2)
+    assert config.replace(environment="stationary").rmft.environment == Stationary(num_arms=3)
+    assert config.replace(environment="abrupt", num_arms=4).rmft.environment == Abrupt(num_arms=4)
+    full = RUN.replace(feedback="full")
+    assert full.replace(environment="sinusoidal").rmft.environment == Sinusoidal(feedback="full")
+    assert RUN.replace(environment="favourite").rmft.environment.feedback == "full", "its own"
+    assert full.replace(environment=Sinusoidal()).rmft.environment == Sinusoidal(), "an object is taken as it is"
     assert config.replace(policy="transformer").rmft.policy == Transformer()
     assert config.replace(policy="single_layer").rmft.policy == SingleLayer()
 

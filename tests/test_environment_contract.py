@@ -1,9 +1,12 @@
 """Users' environments: what they return is looked at, and told in a line, before anything compiles."""
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import rmft_jax
@@ -94,6 +97,21 @@ UNFIT: dict[str, tuple[Any, str]] = {
         lambda: problem_of(Tired, reset=lambda self, key, arms, rounds: (jnp.zeros(3), jnp.zeros(3, int))),
         "got a state of float32[3], float32[3] from step of Mine, need float32[3], int32[3], as reset returns",
     ),
+    "told otherwise": (
+        lambda: problem_of(Tired, mean_rewards=lambda self, state, round: jnp.where(round > 3, jnp.nan, state[0])),
+        "got NaN or infinity as an expected reward from Mine",
+    ),
+    "told before": (
+        lambda: problem_of(
+            Tired,
+            step=lambda self, key, state, decision, round: (
+                state,
+                Outcome(mean_rewards=1 - state[0], rewards=jnp.ones(3)),
+            ),
+            reset=lambda self, key, arms, rounds: (jax.random.uniform(key, arms.shape), jnp.zeros(arms.shape)),
+        ),
+        "got other numbers from mean_rewards of Mine before a decision than from step after it, need the same, or word",
+    ),
     "arguments": (
         lambda: problem_of(Path, path=lambda self, key: key),
         "takes 2 positional arguments but 4 were given",
@@ -180,3 +198,52 @@ def test_a_number_without_a_type_is_no_setting():
         rmft_jax.register_environment("mine")(type(problem_of(Path, rate=0.3).environment))
     # What the base class has may be set anew, and what is private is nobody's setting.
     rmft_jax.register_environment("mine")(type(problem_of(Path, bandit_regret="pseudo", _rate=0.3).environment))
+
+
+def test_who_settles_rewards_after_the_decision_says_so_and_has_no_best_arm_before():
+    def step(self: Any, key: Any, state: Any, decision: Any, round: Any) -> tuple[Any, Outcome]:
+        means = 0.8 - 0.6 * jax.nn.one_hot(decision.action, self.num_arms)
+        return state, Outcome(mean_rewards=means, rewards=means)
+
+    members = {"step": step, "mean_rewards": lambda self, state, round: jnp.full(3, jnp.nan)}
+    with pytest.raises(ConfigError, match="try reacts = True in the class"):
+        require_environment(problem_of(Tired, **members))
+    reacting = problem_of(Tired, **members, reacts=True)
+    require_environment(reacting)
+    assert "best_arm" not in make_agents(reacting)
+
+
+def test_a_law_without_bounds_names_a_scale():
+    members: Any = {"mean_range": property(lambda self: (-math.inf, math.inf))}
+    problem = problem_of(Path, **members)
+    problem = dataclasses.replace(problem, environment=dataclasses.replace(problem.environment, noise="gaussian"))
+    with pytest.raises(ConfigError, match=r"infinite reward_range .* try a property nominal_mean_range"):
+        make_agents(problem)
+    problem = problem_of(Path, **members, nominal_mean_range=property(lambda self: (-2.0, 4.0)))
+    problem = dataclasses.replace(problem, environment=dataclasses.replace(problem.environment, noise="gaussian"))
+    thompson: Any = make_agents(problem, ["thompson"])["thompson"]
+    assert (thompson.prior_mean, thompson.prior_std) == pytest.approx((1.0, 6 / 12**0.5))
+
+
+def test_without_a_budget_of_its_own_a_wide_range_may_be_crossed_in_every_round():
+    wide = problem_of(Path, mean_range=property(lambda self: (0.0, 10.0))).environment
+    assert wide.variation_budget(20) == 190.0
+    assert Path().variation_budget(20) == 19.0
+
+
+def test_a_rescaled_problem_changes_no_agent_s_play():
+    def regrets(unit: float) -> Any:
+        kind: Any = type(
+            "Scaled", (Path,), {
+                "__module__": "users",
+                "mean_range": property(lambda self: (0.0, unit)),
+                "variation_budget": lambda self, horizon: 3.0 * unit,
+                "path": lambda self, key, arms, rounds: unit * jax.random.uniform(key, (len(rounds), self.num_arms)),
+            },
+        )  # fmt: skip
+        problem = Problem(kind(num_arms=3, noise="gaussian", noise_std=0.2 * unit), 12)
+        names = ("discounted_ucb", "sliding_window_ucb", "discounted_index", "rexp3", "ucb1")
+        played = evaluate(make_agents(problem, names), problem, num_scenarios=64, key=jax.random.key(3))
+        return played["regret"].isel(round=-1).mean("scenario").to_numpy() / unit
+
+    np.testing.assert_allclose(regrets(128.0), regrets(1.0), rtol=1e-4)

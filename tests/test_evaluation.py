@@ -1,11 +1,14 @@
+import inspect
+from typing import Any, cast
+
 import jax
 import numpy as np
 import pytest
 
-from rmft_jax.agents import UCB, BanditTransformer, Hedge, Transformer, make_agents, make_baselines
+from rmft_jax.agents import UCB, BanditTransformer, Hedge, Transformer, Uniform, make_agents, make_baselines
 from rmft_jax.config import ConfigError
 from rmft_jax.method.evaluation import evaluate, final_regret
-from rmft_jax.problems import Adaptive, Problem, Stationary
+from rmft_jax.problems import Abrupt, Adaptive, Problem, Stationary
 
 PROBLEM = Problem(Stationary(num_arms=4), 20)
 KEY = jax.random.key(5)
@@ -72,6 +75,45 @@ def test_problems_that_cannot_work_are_refused():
         Problem.checked(Stationary(), 0)
     with pytest.raises(ConfigError, match=r"got noise_std=-1\.0"):
         Problem.checked(Stationary(noise="gaussian", noise_std=-1.0), 10)
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (Problem(Stationary(prior="gaussian"), 10), "with noise='bernoulli'"),
+        (Problem(Stationary(prior="fixed_gap", gap=3.0), 10), "got gap=3"),
+        (Problem(Stationary(noise="gaussian", noise_std=-1.0), 10), "got noise_std=-1"),
+        (Problem(Stationary(num_arms=1), 10), "got num_arms=1"),
+        (Problem(Stationary(prior=cast(Any, "foo")), 10), "foo"),
+        (Problem(Abrupt(num_changes=7), 5), "num_changes"),
+        (Problem(Stationary(), 0), "got horizon=0"),
+        (Problem(Stationary(), cast(Any, 5.0)), "got horizon=5.0"),
+        (Problem(cast(Any, "bernoulli"), 5), "got environment='bernoulli', need an environment"),
+    ],
+)
+def test_problems_made_by_hand_are_looked_at_as_others_are(problem, message):
+    for call in (
+        lambda: evaluate({"uniform": Uniform()}, problem, num_scenarios=2, key=KEY),
+        lambda: make_agents(problem, ["uniform"]),
+        lambda: make_baselines(problem),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_scenarios": 0}, "got num_scenarios=0"),
+        ({"num_scenarios": 2.5}, "got num_scenarios=2.5"),
+        ({"key": 0}, r"got key=0, need one key; try jax.random.key\(0\)"),
+        ({"key": jax.random.split(KEY, 2)}, "need one key"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(changes, message):
+    options: Any = {"num_scenarios": 2, "key": KEY} | changes
+    with pytest.raises(ConfigError, match=message):
+        inspect.unwrap(evaluate)({"uniform": Uniform()}, PROBLEM, **options)  # Of which tests check the types.
 
 
 def test_means_that_depend_on_the_agent_are_not_stated():

@@ -18,6 +18,7 @@ from rmft_jax.language.words import TEMPLATE
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.rollout import rollout_scenarios
 from rmft_jax.method.state import init, make_agent, make_player
+from rmft_jax.problems import Problem, Stationary
 from texts import TEXT
 
 ARMS, HORIZON, TINY = 3, 4, TEXT
@@ -301,3 +302,17 @@ def test_a_policy_is_retold_for_other_sizes():
     assert other.num_arms == 5
     assert "9 rounds" in text_of(TINY, other.library.intro[0])
     assert isinstance(TINY.policy, Text)
+
+
+def test_rewards_that_a_user_s_environment_makes_itself_are_told_as_they_are():
+    class Own(Stationary):
+        def draw_rewards(self, key, means):
+            return means
+
+    options: Any = {"contexts": "trained", "num_tellings": 2, "history": "full", "reasoning": 0, "free": 0}
+    policy: Any = TINY.policy
+    tokenizer = policy.loaded.tokenizer
+    two, many = (
+        make_library(Problem(kind(num_arms=2), 3), tokenizer, **options).told.shape[2] for kind in (Stationary, Own)
+    )
+    assert (two, many) == (2, 101)

@@ -18,6 +18,7 @@ import texts
 from rmft_jax import cli
 from rmft_jax.agents import make_baselines
 from rmft_jax.cli import api
+from rmft_jax.config import ConfigError
 from rmft_jax.language.api.desk import RefusedError
 from rmft_jax.language.api.evaluation import told_in
 from rmft_jax.language.api.likelihood import TuneSettings
@@ -27,6 +28,7 @@ from rmft_jax.language.api.own import OwnModel, ends_of, pieces
 from rmft_jax.language.api.server import serve
 from rmft_jax.language.library import tellings_of
 from rmft_jax.method.evaluation import evaluate, play_scenarios
+from rmft_jax.problems import Problem, Stationary
 from rmft_jax.running.files import RunError, read_dataset
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.weights import TrainedPolicy, write_policy
@@ -284,7 +286,7 @@ def test_tuning_learns_what_the_assistant_says(own, capsys):
         messages = [{"role": "user", "content": f"\n{asked}:"}, {"role": "assistant", "content": said}]
         return {"messages": [*messages, {"role": "user", "content": ": 1 point"}]}
 
-    lines = [line("Choice", "red"), line("Thought", "blue")] * 8
+    lines = [line("Choice", "red"), line("I choose", "blue")] * 8
     eager = OwnModel(policy(), "tiny", own.folder, settings=TuneSettings(epochs=20, step_size=2e-2, batch_size=6))
     name = eager.tune(lines, "tiny")
     assert name.startswith("tiny-")
@@ -311,3 +313,30 @@ def test_adapters_are_tuned_beside_weights_that_stay(tmp_path):
     assert own.reply(lines[0]["messages"][:1], 1.0, 4, 0, name) is not None
     with np.load(tmp_path / f"{name}.npz") as arrays:
         assert sum(arrays[key].size for key in arrays.files if key != "about") < 1000
+
+
+def test_a_model_is_told_of_as_it_was_trained_or_says_that_it_cannot_be(tmp_path):
+    with pytest.raises(ConfigError, match="history='summary', need history='full'"):
+        OwnModel(policy(history="summary"), "tiny", tmp_path)
+    told: list[str] = []
+    OwnModel(policy(answer="free", num_tellings=2), "tiny", tmp_path, note=told.append)
+    assert len(told) == 1
+    for reasoning in (0, 8):
+        own = OwnModel(policy(reasoning=reasoning), "tiny", tmp_path)
+        asked = {text: [{"role": "user", "content": f"Two arms.{text}"}] for text in ("\nThought:", "\nChoice:")}
+        assert {text: own._thinks(messages) for text, messages in asked.items()} == {
+            "\nThought:": True,
+            "\nChoice:": False,
+        }
+
+
+def test_whoever_is_told_of_a_problem_is_told_of_the_one_that_is_played():
+    agent: Any = policy().agent
+    problem = Problem(Stationary(num_arms=2, noise="gaussian"), 3)
+    played, told = (
+        evaluate({"toy": one}, problem, num_scenarios=4, key=jax.random.key(0))
+        for one in (agent, agent.refitted(problem))
+    )
+    xr.testing.assert_equal(played, told)
+    fewer = Problem.checked(Stationary(num_arms=3), 3, 2)
+    assert int(evaluate({"toy": agent}, fewer, num_scenarios=4, key=jax.random.key(0))["action"].max()) <= 1

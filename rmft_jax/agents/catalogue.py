@@ -85,8 +85,14 @@ def _gaussian_law(config: Environment) -> dict[str, float]:
     return {"prior_mean": mean, "prior_std": max(std, 1e-6), "noise_std": noise_std}
 
 
+def _changes(config: Environment, horizon: int) -> float:
+    """The variation budget, in units of the range of expected rewards, or of rewards where these lie in [0, 1]."""
+    low, high = (0.0, 1.0) if _within_unit_interval(config) else config.nominal_mean_range
+    return config.variation_budget(horizon) / ((high - low) or 1.0)
+
+
 def _forgetting(kind: type[SlidingWindowUCB | DiscountedUCB]) -> Make:
-    return lambda c, T: kind(num_changes=c.variation_budget(T), bound=_width(c))
+    return lambda c, T: kind(num_changes=_changes(c, T), bound=_width(c))
 
 
 def _discounted(of_bernoulli: Callable[..., Agent], of_gaussian: Callable[..., Agent] | None = None) -> Make:
@@ -94,7 +100,7 @@ def _discounted(of_bernoulli: Callable[..., Agent], of_gaussian: Callable[..., A
 
     def make(config: Environment, horizon: int) -> Agent | None:
         # The formula of `DiscountedUCB`, spelled out so that tuning can go beyond it.
-        discount = 1 - math.sqrt(max(config.variation_budget(horizon), 1) / horizon) / 4
+        discount = 1 - math.sqrt(max(_changes(config, horizon), 1) / horizon) / 4
         if _within_unit_interval(config):
             return of_bernoulli(discount=discount)
         return of_gaussian and of_gaussian(discount=discount, **_gaussian_law(config))
@@ -202,7 +208,8 @@ def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[st
     """The agents that fit a problem, by name, those that users registered included.
 
     Parameters are those of the papers, in units of the environment's reward range. Where an algorithm asks for the
-    number of changes, it gets the variation budget (ours), which bounds it for abrupt changes alone. The Gaussian
+    number of changes, it gets the variation budget (ours), in units of the range of expected rewards, or of rewards
+    where these lie in [0, 1]; it bounds the number for abrupt changes alone. The Gaussian
     posteriors of Thompson sampling and the posterior index know the noise and the first two moments of the prior; the
     Beta posteriors, for rewards in [0, 1], start uniform.
 
@@ -213,6 +220,7 @@ def make_agents(problem: Problem, names: Iterable[str] | None = None) -> dict[st
     Raises:
       ConfigError: if a named agent does not exist, or does not fit.
     """
+    problem.validate()
     built = ((name, AGENTS[name].build(problem.existing)) for name in fitting(problem, names))
     return {name: agent for name, agent in built if agent is not None}
 
@@ -228,14 +236,20 @@ def fitting(problem: Problem, names: Iterable[str] | None = None) -> list[str]:
       ConfigError: if a named agent does not exist, or does not fit.
     """
     own = problem.existing
-    known = [name for name, entry in AGENTS.items() if entry.fits(own) and not _needs_all(name, problem)]
-    for name in known if names is None else names:
-        if name not in known and (_needs_all(name, problem) or not AGENTS[name].fits(own)):
+
+    def fits(name: str) -> bool:
+        return AGENTS[name].fits(own) and not _needs_all(name, problem)
+
+    if names is None:
+        return list(filter(fits, AGENTS))
+    chosen = list(names)
+    for name in chosen:
+        if not fits(name):
             raise ConfigError(
-                f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} "
-                f"feedback with K={own.num_arms}, T={own.horizon}, need one that fits; try {', '.join(known)}"
+                f"got agent {name!r} for {type(problem.environment).__name__} under {problem.feedback!r} feedback "
+                f"with K={own.num_arms}, T={own.horizon}, need one that fits; try {', '.join(filter(fits, AGENTS))}"
             )
-    return known if names is None else list(names)
+    return chosen
 
 
 def _needs_all(name: str, problem: Problem, size: int | None = None) -> bool:
@@ -258,6 +272,7 @@ def make_baselines(
       among: names of this package's agents beyond which none is made. None: there is no such limit.
       size: of arrays with arms that are only there to be masked. None: those of the problem.
     """
+    problem.validate()
     size, given, problem = size or problem.num_arms, problem, problem.existing
     if problem.radius is not None:
         norm = math.sqrt(problem.num_arms) * max(map(abs, problem.environment.reward_range))

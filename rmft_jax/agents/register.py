@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 
@@ -58,7 +58,8 @@ class AgentRegister(Register[CatalogueEntry]):
 
         def register(made: M) -> M:
             given: Any = made
-            build = _builder_of(name, given, values) if isinstance(given, type) else given
+            is_class = isinstance(given, type)
+            build = _builder_of(name, given, values) if is_class else _watched(name, given, values)
             self.add(name, CatalogueEntry(build, values), made)
             return made
 
@@ -66,6 +67,36 @@ class AgentRegister(Register[CatalogueEntry]):
 
 
 AGENTS = AgentRegister("agent")
+
+
+def _watched(name: str, function: Callable[[Problem], Any], grids: Iterable[str]) -> Build:
+    """A user's function that makes an agent, whose mistakes are told in a line."""
+
+    def build(problem: Problem) -> Agent | None:
+        what = f"agent {name!r}"
+        try:
+            made = function(problem)
+        except ConfigError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"got {what} ({reason}), need a function that makes it of a problem; "
+                "try returning None where it does not fit"
+            ) from error
+        if made is None:
+            return None
+        missing = [part for part in ("init", "act", "observe", "feedback") if not hasattr(made, part)]
+        got = f"{made.__name__}, a class, for {what}" if isinstance(made, type) else f"{type(made).__name__} for {what}"
+        called = f"return {made.__name__}(...)" if isinstance(made, type) else "return MyAgent(...)"
+        require(not missing and not isinstance(made, type), got, "an object with all methods of Agent, or None", called)
+        unknown = [field for field in grids if not hasattr(made, field)]
+        require(
+            not unknown, f"grids of {', '.join(unknown)} for {what}", f"fields of {type(made).__name__}", "grids={}"
+        )
+        return cast(Agent, made)
+
+    return build
 
 
 def _builder_of(name: str, made: Any, grids: Iterable[str]) -> Build:

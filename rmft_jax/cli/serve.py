@@ -72,6 +72,7 @@ def serve(argv: list[str]) -> int:
         most_tokens=arguments.max_tokens,
     )
     options: dict[str, Any] = {"port": arguments.port, "models": own.names, "count_tokens": own.count_tokens}
+    options["most_tokens"] = arguments.max_tokens
     with _stopped_by_signals(), service.serve(own.reply, own.tune, session=f"{secrets.token_hex(3)}-", **options) as it:
         print(f"serving {', '.join(own.names)} at {it.url}; Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -40,7 +40,8 @@ class TrainArguments:
     from_cell: int | None = None
     """Index of the sweep's cell to start from."""
     environment: str | None = None
-    """Named environment, instead of the preset's; `rmft environments` lists them. Its options replace the others'."""
+    """Named environment, instead of the preset's; `rmft environments` lists them. Arm count and feedback
+    stay, unless it has its own; all else is its own."""
     policy: str | None = None
     """Named policy; `rmft choices` lists them, and all further choices."""
     selection: str | None = None

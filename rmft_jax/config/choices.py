@@ -155,11 +155,13 @@ class Choice(Settings, abc.ABC):
     kind: the name of the setting that it fills.
     name: under which the class is registered.
     carries: whether settings that the former choice has too keep their values where another one is named.
+    kept: those that do so otherwise, but where the one that is named has a value of its own: not that of the kind.
     """
 
     kind: ClassVar[str]
     name: ClassVar[str] = ""
     carries: ClassVar[bool] = True
+    kept: ClassVar[tuple[str, ...]] = ()
     register: ClassVar[ChoiceRegister[Any]]
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
@@ -255,7 +257,11 @@ def _chosen(old: Choice, wanted: Any) -> Choice:
         return wanted
     require(isinstance(wanted, str), f"{old.kind}={shown(wanted)}", "a name, or an object of its kind", repr(old.name))
     new = old.register[str(wanted)].choice
-    shared = hints_of(type(old)).keys() & hints_of(type(new)).keys() if old.carries else ()
+    if old.carries:
+        shared = hints_of(type(old)).keys() & hints_of(type(new)).keys()
+    else:
+        kind = next(cls for cls in type(new).__mro__ if Choice in cls.__bases__)
+        shared = {name for name in new.kept if getattr(new, name) == getattr(kind, name)}
     return dataclasses.replace(new, **{name: getattr(old, name) for name in shared})
 
 
@@ -321,6 +327,6 @@ RESULTS = (
 )  # fmt: skip
 """What the dataset of a sweep calls its results and their dimensions, beside those that begin with `baseline_`."""
 _TOLD = ("mean", "low", "high", "interval", "num_seeds", "column", "variable", "share", "relative_to")
-RESERVED: dict[str, str] = dict.fromkeys(("kind", "name", "carries", "register"), "every choice")
+RESERVED: dict[str, str] = dict.fromkeys(("kind", "name", "carries", "kept", "register"), "every choice")
 RESERVED |= dict.fromkeys(RESULTS, "the dataset of every sweep") | dict.fromkeys(_TOLD, "every table of results")
 """Names that no setting of a choice may have, by what has them."""

@@ -16,7 +16,7 @@ from rmft_jax.config import pytree
 from rmft_jax.config.checks import require
 from rmft_jax.language.tokenizers import Tokenizer, text_ends
 from rmft_jax.language.words import TEMPLATE, Contexts, Telling, make_tellings, thoughts
-from rmft_jax.problems import Problem
+from rmft_jax.problems import Environment, Problem
 
 EMPTY = -1
 _LEVELS = 101
@@ -98,6 +98,13 @@ def counted(
     return pulls + seen, sums + seen * reward
 
 
+def _are_zero_or_one(environment: Environment) -> bool:
+    """Whether all rewards are 0 or 1: a law that a user's own `step` or `draw_rewards` need not follow."""
+    kind: Any = type(environment)
+    ours = all(method.__module__.startswith("rmft_jax.") for method in (kind.step, kind.draw_rewards))
+    return ours and environment.noise == "bernoulli"
+
+
 def make_library(
     problem: Problem,
     tokenizer: Tokenizer,
@@ -129,7 +136,7 @@ def make_library(
     low, high = tellings[0].low, tellings[0].high
     arms = range(problem.num_arms)
     # Means are told at the same levels as rewards.
-    few = problem.environment.noise == "bernoulli" and history == "full"
+    few = _are_zero_or_one(problem.environment) and history == "full"
     levels = [float(x) for x in np.linspace(low, high, 2 if few else _LEVELS)]
     full = problem.feedback == "full"
 

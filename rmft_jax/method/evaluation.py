@@ -15,9 +15,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.agents import Agent, BestFixedArm, reference_agent
+from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import ScalarKey, pytree
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import require, require_count
 from rmft_jax.config.platforms import platform
+from rmft_jax.config.settings import shown
 from rmft_jax.method.devices import Shares, on_mesh
 from rmft_jax.method.noise import RolloutKeys
 from rmft_jax.method.numerics import pinned
@@ -173,7 +175,7 @@ def evaluate(
     """Plays every agent on the same scenarios with common random numbers.
 
     Args:
-      agents: by name.
+      agents: by name. Who is told of the problem in words is told of this one.
       problem: the distribution over scenarios, and how long they are played.
       num_scenarios: N.
       key: determines scenarios and reward noise, as far as these do not react to play.
@@ -185,8 +187,8 @@ def evaluate(
       those that do not speak of arms.
 
     Raises:
-      ConfigError: if the environment does not do what its base class says, or an agent cannot play this many arms or
-        rounds, or under the problem's feedback.
+      ConfigError: if the problem or an argument cannot work, the environment does not do what its base class says,
+        or an agent cannot play this many arms or rounds, or under the problem's feedback.
     """
 
     def play(name: str) -> Play:
@@ -195,7 +197,15 @@ def evaluate(
     got = type(agents).__name__
     require(isinstance(agents, Mapping), f"agents={got}", "agents by name", f"{{'mine': {got.lower()}}}")
     require(bool(agents) or bool(given), "no agents", "one at least", "make_baselines(problem)")
+    problem.validate()
+    require_count(num_scenarios, "num_scenarios", 1, 1000)
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    require(is_key, f"key={shown(key)}", "one key", "jax.random.key(0)")
     require_environment(problem)
+    if any(isinstance(agent, RefittedAgent) for agent in agents.values()):
+        problem = problem.existing  # Arms that do not exist would be told of.
+        made = (one.refitted(problem) if isinstance(one, RefittedAgent) else one for one in agents.values())
+        agents = dict(zip(agents, made, strict=True))
     for agent in agents.values():  # Refused here, before anything compiles.
         require_feedback(agent, problem.feedback)
         jax.eval_shape(functools.partial(agent.init, problem.num_arms, problem.horizon))

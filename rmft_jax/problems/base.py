@@ -30,6 +30,7 @@ class Environment(Choice, kind="environment"):
     """
 
     carries: ClassVar[bool] = False
+    kept: ClassVar[tuple[str, ...]] = ("num_arms", "feedback")
 
     num_arms: int = 5
     """Number of arms K."""
@@ -100,7 +101,7 @@ class Environment(Choice, kind="environment"):
     def reacts(self) -> bool:
         """Whether the expected rewards of a round are settled only after the decision, so that no arm is best before.
 
-        False says that `mean_rewards` holds.
+        False says that `mean_rewards` holds. A class that reacts says so: `reacts = True`.
         """
         return False
 
@@ -112,6 +113,10 @@ class Environment(Choice, kind="environment"):
         ok = self.noise_concentration > 0
         require_number(self.noise_concentration, "noise_concentration", "above 0", ok, 4.0)
         self.validate_law(horizon)
+        known = all(map(math.isfinite, (*self.reward_range, *self.prior_moments())))
+        need = "numbers, which agents take for the scale of rewards"
+        advice = "a property nominal_mean_range that says where expected rewards mostly lie"
+        require(known, f"an infinite reward_range or prior_moments of {type(self).__name__}", need, advice)
         low, high = self.mean_range
         require(
             self.noise not in ("bernoulli", "beta") or (low >= 0 and high <= 1),
@@ -125,27 +130,33 @@ class Environment(Choice, kind="environment"):
 
     @property
     def mean_range(self) -> tuple[float, float]:
-        """Bounds of the expected rewards; infinite where there are none."""
+        """Bounds of the expected rewards; infinite where there are none, and then `nominal_mean_range` is needed."""
         return 0.0, 1.0
 
     @property
     def reward_range(self) -> tuple[float, float]:
         """Where rewards lie: exactly if they are bounded, else but for one in twenty or fewer (ours). Never a point."""
-        low, high = self._nominal_mean_range
+        low, high = self.nominal_mean_range
         if self.noise in ("bernoulli", "beta"):
             return 0.0, 1.0
         margin = {"none": 0.0, "gaussian": 2.0, "uniform": math.sqrt(3)}[self.noise] * self.noise_std
         return low - margin, high + margin if high + margin > low - margin else low + 1.0
 
     @property
-    def _nominal_mean_range(self) -> tuple[float, float]:
+    def nominal_mean_range(self) -> tuple[float, float]:
+        """Where expected rewards mostly lie: `mean_range`, which a law without bounds has to replace here."""
         return self.mean_range
 
     def prior_moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of an arm's expected reward, taken for uniform between its bounds (ours)."""
-        low, high = self.mean_range
+        """Mean and standard deviation of an arm's expected reward, taken for uniform on its nominal range (ours)."""
+        low, high = self.nominal_mean_range
         return (low + high) / 2, (high - low) / math.sqrt(12)
 
     def variation_budget(self, horizon: int) -> float:
-        """A bound that `V_T = sum_{t=2..T} max_a |r_t(a) - r_{t-1}(a)|` never exceeds (Besbes, Gur, Zeevi 2014)."""
-        return float(horizon - 1)
+        """A bound that `V_T = sum_{t=2..T} max_a |r_t(a) - r_{t-1}(a)|` never exceeds (Besbes, Gur, Zeevi 2014).
+
+        By default the range of the expected rewards for every round, which is as loose as a bound can be: agents that
+        are told of it take it that the best arm may change all the time.
+        """
+        low, high = self.nominal_mean_range
+        return (horizon - 1) * (high - low)

@@ -32,15 +32,23 @@ def require_environment(problem: Problem, *, filled_up: bool = False) -> None:
 
     Raises:
       ConfigError: if the environment fails, returns what its base class does not say, has expected rewards that are
-        NaN or outside `mean_range`, or has other ones where there are more arms and rounds in the arrays.
+        NaN, outside `mean_range` or not those told before the decision, or has other ones where there are more arms
+        and rounds in the arrays.
     """
     environment = problem.environment
     if is_built_in(type(environment)):
         return
-    means = _means(problem)
+    means, before = _means(problem)
     name = type(environment).__name__
     found = "NaN or infinity" * (not bool(jnp.isfinite(means).all()))
     require(not found, f"{found} as an expected reward from {name}", "numbers", f"a look at {_source_of(environment)}")
+    settled = bool(jnp.allclose(before, means, atol=1e-5, rtol=1e-4))
+    require(
+        settled or environment.reacts,
+        f"other numbers from mean_rewards of {name} before a decision than from step after it",
+        "the same, or word that rewards are settled only after the decision",
+        "reacts = True in the class, or mean_rewards as step has them",
+    )
     low, high = environment.mean_range
     used = _used(problem)
     least, most = (
@@ -54,7 +62,7 @@ def require_environment(problem: Problem, *, filled_up: bool = False) -> None:
         "a property mean_range that says where they lie, with noise='gaussian' where that is not [0, 1]",
     )
     if filled_up:
-        larger = _means(problem.of_size(problem.num_arms + 1, problem.horizon + 1))
+        larger, _ = _means(problem.of_size(problem.num_arms + 1, problem.horizon + 1))
         same = bool(jnp.allclose(larger[:, : problem.horizon, : problem.num_arms], means, atol=1e-5))
         require(
             same,
@@ -65,8 +73,8 @@ def require_environment(problem: Problem, *, filled_up: bool = False) -> None:
         )
 
 
-def _means(problem: Problem) -> Float[Array, "N T K"]:
-    """Expected rewards of some scenarios, those of absent arms and rounds as 0.
+def _means(problem: Problem) -> tuple[Float[Array, "N T K"], Float[Array, "N T K"]]:
+    """Expected rewards of some scenarios, of outcomes and as told before, those of absent arms and rounds as 0.
 
     Raises:
       ConfigError: if the environment fails, or returns what its base class does not say.
@@ -75,7 +83,7 @@ def _means(problem: Problem) -> Float[Array, "N T K"]:
     try:
         _require_step(problem)
         keys = jax.random.split(jax.random.key(0), _NUM_SCENARIOS)
-        means = jax.jit(jax.vmap(functools.partial(_play, problem)))(keys)
+        means, before = jax.jit(jax.vmap(functools.partial(_play, problem)))(keys)
     except ConfigError:
         raise
     except Exception as error:
@@ -89,7 +97,7 @@ def _means(problem: Problem) -> Float[Array, "N T K"]:
         raise ConfigError(
             f"got an error from {name} at {where} ({reason}), need methods that JAX can trace; try {advice}"
         ) from error
-    return jnp.where(_used(problem), means, 0.0)
+    return jnp.where(_used(problem), means, 0.0), jnp.where(_used(problem), before, 0.0)
 
 
 def _used(problem: Problem) -> Bool[Array, "1 T K"]:
@@ -131,14 +139,15 @@ def _stepped(problem: Problem, key: ScalarKey, state: Any, round: Any = 0) -> An
     return problem.environment.step(key, state, decision, jnp.asarray(round))
 
 
-def _play(problem: Problem, key: ScalarKey) -> Float[Array, "T K"]:
-    """Expected rewards of all rounds of a scenario."""
+def _play(problem: Problem, key: ScalarKey) -> tuple[Float[Array, "T K"], Float[Array, "T K"]]:
+    """Expected rewards of all rounds of a scenario: those of the outcomes, and those told before the decisions."""
     scenario_key, reward_key = jax.random.split(key)
     start = problem.environment.reset(scenario_key, problem.arm_mask, problem.round_mask)
 
-    def step(state: Any, round: Any) -> tuple[Any, Float[Array, "K"]]:
+    def step(state: Any, round: Any) -> tuple[Any, tuple[Float[Array, "K"], Float[Array, "K"]]]:
+        before = problem.environment.mean_rewards(state, round)
         state, outcome = _stepped(problem, jax.random.fold_in(reward_key, round), state, round)
-        return state, outcome.mean_rewards
+        return state, (outcome.mean_rewards, before)
 
     return jax.lax.scan(step, start, jnp.arange(problem.horizon))[1]
 

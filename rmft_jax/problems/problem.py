@@ -34,13 +34,19 @@ class Problem:
         Raises:
           ConfigError: if it cannot.
         """
-        require_count(horizon, "horizon", 1, 50)
-        environment.validate(horizon)
+        cls(environment, horizon).validate()
         if num_arms is None:
             return cls(environment, horizon)
         size = environment.num_arms
         require(2 <= num_arms <= size, f"num_arms={num_arms}", f"2 to {size} arms", f"num_arms={size}")
         return cls(environment, horizon, Extent(num_arms, horizon))
+
+    def validate(self) -> None:
+        """Raises `ConfigError` for the first thing that cannot work."""
+        got, advice = f"environment={self.environment!r}", "Stationary(), or an object of another class"
+        require(isinstance(self.environment, Environment), got, "an environment", advice)
+        require_count(self.horizon, "horizon", 1, 50)
+        self.environment.validate(self.horizon)
 
     @property
     def num_arms(self) -> int:

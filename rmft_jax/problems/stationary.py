@@ -48,7 +48,7 @@ class Stationary(ObliviousEnvironment):
         return ranges[self.prior]
 
     @property
-    def _nominal_mean_range(self) -> tuple[float, float]:
+    def nominal_mean_range(self) -> tuple[float, float]:
         if self.prior == "gaussian":
             return self.prior_mean - 2 * self.prior_std, self.prior_mean + 2 * self.prior_std
         return self.mean_range

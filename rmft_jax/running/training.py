@@ -318,8 +318,6 @@ def evaluate_run(
     if num_arms is not None and (more or isinstance(agent, RefittedAgent)):
         config, num_arms = config.replace(num_arms=num_arms), None
         Problem.checked(config.rmft.environment, config.rmft.horizon)
-    if isinstance(agent, RefittedAgent):
-        agent = agent.refitted(config.rmft.problem())
     problem = config.rmft.problem()
     if num_arms is not None:
         extent = Problem.checked(problem.environment, problem.horizon, num_arms).extent

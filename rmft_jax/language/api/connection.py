@@ -188,9 +188,12 @@ class Connection:
 
 def finished(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs asynchronous work to its end, also where a loop of events runs already, as in a notebook."""
+    running = True
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        running = False  # Left before the work begins, whose errors would else seem to come from this one.
+    if not running:
         return asyncio.run(work())
     begun: concurrent.futures.Future[Any] = concurrent.futures.Future()
 

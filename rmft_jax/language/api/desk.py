@@ -83,6 +83,7 @@ class Desk:
       moods: what goes wrong.
       count_tokens: of a text.
       session: stands in the names of files and jobs, so that those of two servers are not taken for each other.
+      most: tokens of an answer, whatever a request allows.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class Desk:
         moods: Moods,
         count_tokens: Callable[[str], int],
         session: str = "",
+        most: int = 2**31 - 1,
     ):
+        self._most = most
         self._session = session
         self._reply, self._tune, self._count = reply, tune, count_tokens
         self.models, self.moods, self.counts = list(models), moods, Counts()
@@ -119,13 +122,14 @@ class Desk:
             raise RefusedError(400, "messages must be a list of role and content")
         if model not in self.models:
             raise RefusedError(404, f"the model {model!r} does not exist")
-        limit = body.get("max_completion_tokens") or body.get("max_tokens") or 64
-        seed = body.get("seed")
+        limit = min(_number(body, "max_completion_tokens", "max_tokens", kind=int, least=1, default=64), self._most)
+        seed = _number(body, "seed", kind=int, default=None)
+        temperature = _number(body, "temperature", kind=float, least=0.0, default=1.0)
         options = {"choices": choices} if (choices := _choices(body)) else {}
-        text = self._reply(messages, float(body.get("temperature", 1.0)), int(limit), seed, model, **options)
+        text = self._reply(messages, temperature, limit, seed, model, **options)
         prompt = sum(self._count(str(message["content"])) for message in messages)
         completion = self._count(text)
-        finish = "length" if completion >= int(limit) and not choices else "stop"
+        finish = "length" if completion >= limit and not choices else "stop"
         digest = hashlib.sha256(json.dumps({**body, "stream": None, "stream_options": None}, sort_keys=True).encode())
         return {
             "id": f"chatcmpl-{digest.hexdigest()[:16]}",
@@ -265,6 +269,26 @@ def _choices(body: dict[str, Any]) -> list[str]:
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, str) for choice in choices):
         raise RefusedError(400, "structured_outputs must hold a list of texts under choice")
     return choices
+
+
+def _number(body: dict[str, Any], *names: str, kind: type[Any], default: Any, least: float | None = None) -> Any:
+    """The first of some numbers that a request has; what is null counts as not given.
+
+    Raises:
+      RefusedError: if it is none, or too small.
+    """
+    for name in names:
+        value = body.get(name)
+        if value is None:
+            continue
+        fits = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+        if not fits or (least is not None and value < least):
+            need = {int: "a whole number", float: "a number"}[kind] + (
+                f" of at least {least:g}" if least is not None else ""
+            )
+            raise RefusedError(400, f"{name} must be {need}")
+        return kind(value)
+    return default
 
 
 def _is_message(message: Any) -> bool:

@@ -63,6 +63,11 @@ class OwnModel:
         got = f"policy={text.name!r}"
         if not isinstance(agent, LanguageAgent) or not isinstance(text, Text):
             raise ConfigError(f"got {got}, need a policy that writes text; try a run of text-toy")
+        if wording == "bare":
+            need, advice = "history='full', since clients tell every round", "another run, or --wording chat"
+            require(text.history == "full", f"a model trained with history={text.history!r}", need, advice)
+            if text.answer == "free":
+                note("trained with free answers, after which the arm is named once more; clients do not name it")
         self._policy, self._agent, self.folder = policy, agent, Path(folder)
         self._wording: Wording = wording
         self._settings, self._most = settings or TuneSettings(), most_tokens
@@ -184,9 +189,11 @@ class OwnModel:
         return found
 
     def _thinks(self, messages: Sequence[dict[str, Any]]) -> bool:
-        """Whether the reply is a thought: every other message of a model that thinks is one."""
-        said = sum(message["role"] == "assistant" for message in messages)
-        return self._agent.form.reasoning > 0 and (self._wording == "chat" or said % 2 == 0)
+        """Whether the reply is a thought: where a telling asks for one, and in chat wording of a model that thinks."""
+        if self._wording == "chat":
+            return self._agent.form.reasoning > 0
+        asked = tuple(text for styles in (TRAINED_STYLES, HELD_OUT_STYLES) for text in styles.thinks)
+        return str(messages[-1]["content"]).endswith(asked)
 
     def _example(self, messages: Sequence[dict[str, Any]]) -> Example:
         """Tokens, and which of them are learned: what the assistant says, and the token that ends it."""

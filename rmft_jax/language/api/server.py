@@ -76,6 +76,7 @@ def serve(
     api_key: str | None = None,
     count_tokens: Callable[[str], int] | None = None,
     session: str = "",
+    most_tokens: int = 2**31 - 1,
 ) -> Server:
     """Starts a server of this machine alone, in threads of its own.
 
@@ -92,6 +93,7 @@ def serve(
       api_key: that it asks for; None: any.
       count_tokens: of a text; None: words.
       session: stands in the names of files and jobs, so that those of two servers are not taken for each other.
+      most_tokens: of an answer, whatever a request allows.
 
     Raises:
       ConfigError: if others could reach that address.
@@ -99,7 +101,7 @@ def serve(
     """
     require(is_local(host), f"host={host!r}", "an address of this machine alone", "host='127.0.0.1'")
     count = count_tokens or (lambda text: len(text.split()))
-    desk = Desk(reply, tune, models, moods or Moods(), count, session)
+    desk = Desk(reply, tune, models, moods or Moods(), count, session, most_tokens)
     try:
         return Server(_HTTP((host, port), desk, api_key), desk)
     except OSError as error:
