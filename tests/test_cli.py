@@ -113,7 +113,7 @@ def test_the_environment_of_a_preset_can_be_another(tmp_path, capsys, light):
     path = tmp_path / "a run"
     assert cli.main(["train", "quickstart", f"--out={path}", *words]) == 0
     saved = json.loads((path / "config.json").read_text())["config"]
-    assert (saved["environment"], saved["num_changes"], saved["num_arms"]) == ("abrupt", 2, 5)
+    assert (saved["environment"], saved["num_changes"], saved["num_arms"]) == ("abrupt", 2, 3)
     assert "follow_the_leader" in capsys.readouterr().out
     assert cli.main(["train", "--out", str(path), "--resume"]) == 0
     assert "nothing to resume" in capsys.readouterr().err

@@ -319,7 +319,7 @@ def test_evaluations_of_other_values_have_other_names(tmp_path, monkeypatch):
     from rmft_jax.cli import main
 
     named = []
-    monkeypatch.setattr("rmft_jax.cli.evaluate._grid", lambda run, policy, axes, title, name: named.append(name) or 0)
+    monkeypatch.setattr("rmft_jax.cli.evaluate._grid", lambda *given: named.append(given[5]) or 0)
     long = ",".join(map(str, range(1, 80)))
     for values in ("horizon=5,8", "horizon=10,20", f"horizon={long}", f"horizon={long},99"):
         assert main(["evaluate", "pretrained:mab-k2", "--grid", values, "--out", str(tmp_path)]) == 0

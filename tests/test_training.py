@@ -202,7 +202,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(finished, t
         ),
         (
             {"environment": "abrupt"},
-            "(environment: the run has 'stationary', got 'abrupt'; num_arms: the run has 3, got 5; prior: ",
+            "(environment: the run has 'stationary', got 'abrupt'; prior: ",
         ),
     ],
 )
