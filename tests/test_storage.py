@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rmft_jax.method.presets import PRESETS
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.problems import Stationary
 from rmft_jax.running.files import RunError
+from rmft_jax.running.interruption import StopSignals
 from rmft_jax.running.storage import RunDirectory
 from runs import elsewhere
 
@@ -175,3 +177,10 @@ def test_code_that_cannot_be_imported_is_no_reason_to_train_anew(run):
     with pytest.raises(RunError, match=r"cannot be imported here .*worlds_that_are_not_here.*mend or install") as told:
         run.read_config()
     assert "overwrite" not in str(told.value)
+
+
+def test_commands_that_are_proposed_can_be_pasted_whatever_a_directory_is_called(tmp_path):
+    run = RunDirectory(tmp_path / "my runs")
+    for command in (run.anew, run.further):
+        assert shlex.split(command.strip("`"))[-1] == str(run.path)
+    assert shlex.split(StopSignals(run.path, print)._resume)[-1] == str(run.path)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def runs(argv: list[str]) -> int:
         raise RunError(f"got {folder}, need a folder of runs; try `rmft train quickstart --out runs/quickstart`")
     found = sorted(map(_look, _runs_in(folder)), key=lambda run: -run.changed)
     if not found:
-        raise RunError(f"{folder} holds no run; try `rmft train quickstart --out {folder / 'quickstart'}`")
+        raise RunError(
+            f"{folder} holds no run; try `rmft train quickstart --out {shlex.quote(str(folder / 'quickstart'))}`"
+        )
     width = terminal_width()
     Console(highlight=False, width=width or 200).print(_table(found, width), markup=False, soft_wrap=width is None)
     stopped = next((run.path for run in found if run.state == "stopped"), None)

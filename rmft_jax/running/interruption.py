@@ -1,6 +1,7 @@
 """Stopping a run: by a signal, where nothing is lost."""
 
 import contextlib
+import shlex
 import signal
 import sys
 import threading
@@ -42,7 +43,7 @@ class StopSignals:
     """
 
     def __init__(self, directory: Path, note: Callable[[str], None]):
-        self._resume = f"continue with: rmft train --resume --out {directory}"
+        self._resume = f"continue with: rmft train --resume --out {shlex.quote(str(directory))}"
         self._note = note
         self._deferred = False
         self._pending: int | None = None

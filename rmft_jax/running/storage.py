@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -76,7 +77,12 @@ class ResultDirectory:
     @property
     def anew(self) -> str:
         """The command that makes it again from nothing."""
-        return f"`{self.command} --overwrite --out {self.path}`"
+        return f"`{self.command} --overwrite --out {shlex.quote(str(self.path))}`"
+
+    @property
+    def further(self) -> str:
+        """The command that goes on with it."""
+        return f"`{self.command} --resume --out {shlex.quote(str(self.path))}`"
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Keeps every other process from writing here, and every other thread; whoever has it may take it again.
@@ -288,7 +294,7 @@ class RunDirectory(ResultDirectory):
         Raises:
           RunError: if it is missing or damaged.
         """
-        path, remedy = self.path / name, f"`rmft train --resume --out {self.path}`"
+        path, remedy = self.path / name, self.further
         if not path.is_file():
             raise RunError(f"{path} does not exist yet; try {remedy}")
         return read_dataset(path, remedy)

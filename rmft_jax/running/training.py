@@ -140,7 +140,7 @@ def load_run(directory: str | Path, which: str = "best", warn: Callable[[str], N
     config, preset = run.read_config()
     restored = Checkpoints(run.checkpoints, run.identity(), warn).restore(abstract_state(config.rmft))
     if restored is None:
-        raise RunError(f"{run.path} has no checkpoint yet; try `rmft train --resume --out {run.path}`")
+        raise RunError(f"{run.path} has no checkpoint yet; try {run.further}")
     state, history = restored
     params = history.best_of() if which == "best" else state.params
     iteration = int(history.best_iteration[0]) if which == "best" else history.done
@@ -333,7 +333,7 @@ def _require_same_config(run: RunDirectory, config: RunConfig) -> None:
     if changes:
         raise RunError(
             f"cannot resume {run.path} with a changed configuration ({'; '.join(changes)}); "
-            f"try `rmft train --resume --out {run.path}` without them, or another {either('--out', 'directory')}"
+            f"try {run.further} without them, or another {either('--out', 'directory')}"
         )
 
 
@@ -349,6 +349,6 @@ def _require_same_start(run: RunDirectory, start: TrainedPolicy | None) -> None:
     if given.keys() != own.keys() or not all(np.array_equal(own[name], given[name]) for name in given):
         raise RunError(
             f"cannot resume {run.path} from other weights than those it started from; "
-            f"try `rmft train --resume --out {run.path}` without {either('--from', 'start')}, or another "
+            f"try {run.further} without {either('--from', 'start')}, or another "
             f"{either('--out', 'directory')}"
         )

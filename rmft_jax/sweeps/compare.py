@@ -1,6 +1,7 @@
 """Runs side by side, finished or in training."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def _dataset(run: RunDirectory, coordinates: dict[str, Any]) -> xr.Dataset:
     evaluation = run.read_dataset("evaluation.nc")
     plays = {str(name): _play(evaluation.sel(agent=name)) for name in evaluation["agent"].values}
     if "rmft" not in plays:
-        raise RunError(f"{run.path} has an evaluation without the policy; try `rmft evaluate {run.path}`")
+        raise RunError(
+            f"{run.path} has an evaluation without the policy; try `rmft evaluate {shlex.quote(str(run.path))}`"
+        )
     return played_dataset(Cell(0, coordinates, config), plays).assign(dict(trained.data_vars))
 
 
