@@ -98,7 +98,7 @@ def test_an_environment_that_only_some_cells_name():
         {"environment": "abrupt", "seed": 0},
         {"environment": "preset", "seed": 1},
     )
-    assert first.config.rmft.environment == Abrupt()
+    assert first.config.rmft.environment == Abrupt(num_arms=3)
     assert second.config.rmft.environment == Stationary(num_arms=3)
     named = Sweep(preset="mab", cells=[{"environment": "abrupt"}, {"policy": "transformer"}]).expand()
     assert [cell.coordinates["environment"] for cell in named] == ["abrupt", "stationary"]
