@@ -35,9 +35,13 @@ compiler_options: dict[str, Any] = dict(QUICK)
 
 def configuration(preset: str, settings: Settings) -> Any:
     """The configuration of a run, from a preset and settings by their names."""
-    from rmft_jax import Sweep
+    import rmft_jax
 
-    return Sweep(preset, override=settings).expand()[0].config
+    name = settings.get("environment")
+    if name is not None and hasattr(rmft_jax, "Environment"):  # On the fixed day none kept arms and feedback.
+        own = rmft_jax.Environment.register[name].choice
+        settings = {"num_arms": own.num_arms, "feedback": own.feedback, **settings}
+    return rmft_jax.Sweep(preset, override=settings).expand()[0].config
 
 
 def algorithm(config: Any) -> Any:
