@@ -97,10 +97,6 @@ UNFIT: dict[str, tuple[Any, str]] = {
         lambda: problem_of(Tired, reset=lambda self, key, arms, rounds: (jnp.zeros(3), jnp.zeros(3, int))),
         "got a state of float32[3], float32[3] from step of Mine, need float32[3], int32[3], as reset returns",
     ),
-    "told otherwise": (
-        lambda: problem_of(Tired, mean_rewards=lambda self, state, round: jnp.where(round > 3, jnp.nan, state[0])),
-        "got NaN or infinity as an expected reward from Mine",
-    ),
     "told before": (
         lambda: problem_of(
             Tired,

@@ -16,7 +16,6 @@ import talking
 from rmft_jax.agents import Uniform
 from rmft_jax.config import ConfigError, pytree
 from rmft_jax.language.api.client import ChatClient
-from rmft_jax.language.api.desk import RefusedError
 from rmft_jax.language.api.faults import asked_wait
 from rmft_jax.language.api.ledger import Ledger
 from rmft_jax.language.api.messages import Script, bare_text, named_arm, said
@@ -382,29 +381,3 @@ def test_a_play_of_nothing_but_beginnings_is_stopped(tmp_path):
         told = refusal(server.url, tmp_path, num_rollouts=4)
     assert "the first 20 answers cut off at max_tokens=64, need whole ones; try a larger max_tokens" in told
     assert next(count) < 30
-
-
-def test_why_a_server_cannot_be_reached_is_said(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-    told = refusal(url, tmp_path, error=RunError, timeout=2.0)
-    assert "cannot reach" in told
-    assert "event loop" not in told
-
-
-def test_answers_are_cut_where_the_server_says_and_requests_are_looked_at():
-    with serve(lambda *_: "one two three four", tuned, models=["m"], most_tokens=4) as server:
-        body = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 20}
-        desk = server._desk
-        assert desk.answer(body)["choices"][0]["finish_reason"] == "length"
-        for wrong in (
-            {"temperature": -1},
-            {"temperature": "hot"},
-            {"seed": "x"},
-            {"max_tokens": "many"},
-            {"max_tokens": -3},
-        ):
-            with pytest.raises(RefusedError) as refused:
-                desk.answer(body | wrong)
-            assert refused.value.status == 400
-        assert desk.answer(body | {"temperature": None, "seed": None, "max_tokens": None})

@@ -1,9 +1,10 @@
-"""What goes over a connection to a chat endpoint, and what stops it."""
+"""What goes over a connection to a chat endpoint, what stops it, and what our own endpoint makes of requests."""
 
 import asyncio
 import http.server
 import json
 import signal
+import socket
 import threading
 import time
 from typing import Any, ClassVar
@@ -12,7 +13,10 @@ import pytest
 
 import talking
 from rmft_jax.language.api.connection import Connection, all_of, finished
-from talking import ROUNDS, SCENARIOS, SECRET
+from rmft_jax.language.api.desk import RefusedError
+from rmft_jax.language.api.server import serve
+from rmft_jax.running.files import RunError
+from talking import ROUNDS, SCENARIOS, SECRET, refusal, tuned
 
 pytest.importorskip("openai")
 
@@ -90,3 +94,29 @@ def test_a_notebook_that_is_interrupted_sends_nothing_more():
     assert number < 20
     time.sleep(0.5)
     assert len(sent) == number
+
+
+def test_why_a_server_cannot_be_reached_is_said(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    told = refusal(url, tmp_path, error=RunError, timeout=2.0)
+    assert "cannot reach" in told
+    assert "event loop" not in told
+
+
+def test_answers_are_cut_where_the_server_says_and_requests_are_looked_at():
+    with serve(lambda *_: "one two three four", tuned, models=["m"], most_tokens=4) as server:
+        body = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 20}
+        desk = server._desk
+        assert desk.answer(body)["choices"][0]["finish_reason"] == "length"
+        for wrong in (
+            {"temperature": -1},
+            {"temperature": "hot"},
+            {"seed": "x"},
+            {"max_tokens": "many"},
+            {"max_tokens": -3},
+        ):
+            with pytest.raises(RefusedError) as refused:
+                desk.answer(body | wrong)
+            assert refused.value.status == 400
+        assert desk.answer(body | {"temperature": None, "seed": None, "max_tokens": None})

@@ -315,6 +315,14 @@ def test_differences_are_paired_and_to_the_strongest():
             plot_difference(EVALUATION, relative_to=wrong)
 
 
+def test_rounds_without_a_logarithm_are_gaps():
+    regret = EVALUATION["regret"].copy()
+    regret[{"agent": EVALUATION["agent"].to_index().get_loc("ucb1"), "round": 3}] = -1.0
+    lines = {str(line.get_label()): line for line in plot_loglog(EVALUATION.assign(regret=regret)).axes[0].get_lines()}
+    drawn = np.asarray(next(line for label, line in lines.items() if label.startswith("UCB1")).get_ydata())
+    assert np.isnan(drawn).tolist() == [number == 3 for number in range(len(drawn))]
+
+
 def test_the_average_is_regret_over_rounds():
     figure: Any = plot_average_regret(EVALUATION)
     line = next(one for one in figure.axes[0].get_lines() if one.get_label() == "UCB1")

@@ -8,7 +8,7 @@ import jax
 
 from rmft_jax.agents.base import Agent
 from rmft_jax.config import ConfigError, Register, pytree
-from rmft_jax.config.checks import require
+from rmft_jax.config.checks import first_line, require
 from rmft_jax.config.names import TRAINED, is_trained
 from rmft_jax.problems import Problem
 
@@ -67,6 +67,8 @@ class AgentRegister(Register[CatalogueEntry]):
 
 
 AGENTS = AgentRegister("agent")
+_PARTS = ("init", "act", "observe", "feedback")
+"""What every agent has."""
 
 
 def _watched(name: str, function: Callable[[Problem], Any], grids: Iterable[str]) -> Build:
@@ -79,14 +81,13 @@ def _watched(name: str, function: Callable[[Problem], Any], grids: Iterable[str]
         except ConfigError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
-                f"got {what} ({reason}), need a function that makes it of a problem; "
+                f"got {what} ({first_line(error)}), need a function that makes it of a problem; "
                 "try returning None where it does not fit"
             ) from error
         if made is None:
             return None
-        missing = [part for part in ("init", "act", "observe", "feedback") if not hasattr(made, part)]
+        missing = [part for part in _PARTS if not hasattr(made, part)]
         got = f"{made.__name__}, a class, for {what}" if isinstance(made, type) else f"{type(made).__name__} for {what}"
         called = f"return {made.__name__}(...)" if isinstance(made, type) else "return MyAgent(...)"
         require(not missing and not isinstance(made, type), got, "an object with all methods of Agent, or None", called)
@@ -102,7 +103,7 @@ def _watched(name: str, function: Callable[[Problem], Any], grids: Iterable[str]
 def _builder_of(name: str, made: Any, grids: Iterable[str]) -> Build:
     what = f"agent {name!r} ({made.__name__})"
     abstract = getattr(made, "__abstractmethods__", ())
-    missing = [part for part in ("init", "act", "observe", "feedback") if not hasattr(made, part)] + sorted(abstract)
+    missing = [part for part in _PARTS if not hasattr(made, part)] + sorted(abstract)
     advice = "feedback = ('bandit',)" if missing == ["feedback"] else f"def {(*missing, '')[0]}"
     require(not missing, f"{what} without {', '.join(missing)}", "all that an agent has", advice)
     try:

@@ -26,6 +26,11 @@ class ConfigError(ValueError):
     """A setting that cannot work. The message says what was got, what is needed and what to try."""
 
 
+def first_line(error: BaseException) -> str:
+    """Which error of others' code it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def require(ok: bool, got: str, need: str, suggestion: str) -> None:
     """Raises `ConfigError` unless `ok`."""
     if not ok:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rmft_jax.config.checks import ConfigError, either
+from rmft_jax.config.checks import ConfigError, either, first_line
 
 GROUP = "rmft_jax.plugins"
 """Entry points under which installed packages name the modules that register what they bring."""
@@ -42,8 +42,9 @@ def import_code(name: str | os.PathLike[str]) -> None:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(f"got {said} ({reason}), need code that can be imported; try `python {text}`") from error
+        raise ConfigError(
+            f"got {said} ({first_line(error)}), need code that can be imported; try `python {text}`"
+        ) from error
     _imported[spec] = None
 
 
@@ -69,9 +70,8 @@ def load_plugins() -> None:
         try:
             point.load()
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
-                f"got the plugin {point.name} = {point.value} ({reason}), need one that can be imported; "
+                f"got the plugin {point.name} = {point.value} ({first_line(error)}), need one that can be imported; "
                 "try installing it again, or without it"
             ) from error
 

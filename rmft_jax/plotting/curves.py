@@ -310,8 +310,7 @@ def _exponents(
 
 
 def draw(axes: Axes, style: Style, curve: xr.Dataset, label: str | None = None) -> None:
-    """A curve with its band, through the points that it has: runs may be validated at other iterations."""
-    curve = curve.isel({dim: curve["mean"].notnull().to_numpy() for dim in curve["mean"].dims})
+    """A curve with its band."""
     above, along = 3 if style.label == house.STYLES["rmft"].label else 2, curve[curve["mean"].dims[0]]
     axes.plot(along, curve["mean"], color=style.color, linestyle=style.line, label=label or style.label, zorder=above)
     axes.fill_between(along, curve["low"], curve["high"], color=style.color, alpha=0.2, linewidth=0)

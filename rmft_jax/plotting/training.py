@@ -93,7 +93,8 @@ def _draw_regrets(axes: Axes, lines: _Lines, style: Style, with_kept: bool) -> N
         axes.plot(kept["iteration"], kept, color=house.SKY, linewidth=0.8, label="kept rollouts")
     else:
         axes.plot(rollouts["iteration"], rollouts, color=style.color, linewidth=0.6, alpha=0.6)
-    draw(axes, style, lines["validation_regret"], "validation scenarios" if with_kept else style.label)
+    validated = lines["validation_regret"].dropna("validation_iteration", subset=["mean"])  # Others have others.
+    draw(axes, style, validated, "validation scenarios" if with_kept else style.label)
 
 
 def _finish(figure: DataFigure, axes: list[Axes], lines: Mapping[str, _Lines]) -> None:

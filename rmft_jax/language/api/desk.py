@@ -283,10 +283,9 @@ def _number(body: dict[str, Any], *names: str, kind: type[Any], default: Any, le
             continue
         fits = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
         if not fits or (least is not None and value < least):
-            need = {int: "a whole number", float: "a number"}[kind] + (
-                f" of at least {least:g}" if least is not None else ""
-            )
-            raise RefusedError(400, f"{name} must be {need}")
+            need = "a whole number" if kind is int else "a number"
+            bound = "" if least is None else f" of at least {least:g}"
+            raise RefusedError(400, f"{name} must be {need}{bound}")
         return kind(value)
     return default
 
