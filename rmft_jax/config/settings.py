@@ -7,6 +7,7 @@ the command line, `config.json`, TOML, sweeps and `replace` speak of them.
 
 import dataclasses
 import functools
+import inspect
 import numbers
 import typing
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def _make_dataclass(cls: type) -> None:
     """
     known: Any = cls
     inherited = [field.name for field in dataclasses.fields(known)] if dataclasses.is_dataclass(known) else ()
-    own, doc = vars(cls).get("__annotations__", {}), cls.__doc__
+    own, doc = inspect.get_annotations(cls), cls.__doc__
     for name in vars(cls):
         typed = name not in inherited or name in own
         require(typed, f"{name} of {cls.__name__} without a type", "one for every setting", f"{name}: int = ...")
