@@ -143,21 +143,22 @@ class GradientSteps(Update):
         share = -(-size // shares.number)
         block_size = block_of(share, self.update_block or _block(config, agent) or share)
         # A minibatch may have nothing to imitate: of short trajectories in padded rounds, only the shared past.
-        batch = dataclasses.replace(batch, weights=batch.weights / jnp.maximum(jnp.sum(batch.weights), 1.0))
+        portions = batch.weights / jnp.maximum(jnp.sum(batch.weights), 1.0)
         # The last block, and the last share, are filled up with rows that weigh nothing.
         if padding := shares.number * block_size * -(-share // block_size) - size:
             rows = jnp.concatenate([jnp.arange(size), jnp.zeros(padding, jnp.int32)])
-            batch = jax.tree.map(lambda x: x[rows], batch)
-            batch = dataclasses.replace(batch, weights=batch.weights.at[size:].set(0.0))
-        blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), shares.own(batch))
+            batch, portions = jax.tree.map(lambda x: x[rows], (batch, portions))
+            portions = portions.at[size:].set(0.0)
+        own = shares.own((portions, batch))
+        blocks = jax.tree.map(lambda x: x.reshape(-1, block_size, *x.shape[1:]), own)
 
-        def loss(params: Params, block: KeptBatch) -> Float[Array, ""]:
+        def loss(params: Params, portions: Float[Array, "B T"], block: KeptBatch) -> Float[Array, ""]:
             learner = config.agent(params, state.fixed)
             losses = jax.vmap(functools.partial(config.objective.round_losses, config, learner, reference=reference))
-            return jnp.sum(block.weights * losses(block))
+            return jnp.sum(portions * losses(block))
 
-        def add(total: Any, block: KeptBatch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, block)), None
+        def add(total: Any, block: tuple[Float[Array, "B T"], KeptBatch]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, *block)), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         return shares.sum(jax.lax.scan(add, zero, blocks)[0])

@@ -67,7 +67,12 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about four minutes on two CPU cores",
         # Two arms gain nothing by play at a lower temperature.
         _MAB.replace(
-            num_arms=2, num_scenarios=2048, num_minibatches=8, num_validation_scenarios=1024, play_temperature=1.0
+            num_arms=2,
+            num_scenarios=2048,
+            num_minibatches=8,
+            selection_temperature=0.5,
+            num_validation_scenarios=8192,
+            play_temperature=1.0,
         ),
     ),
     "mab-k5": (

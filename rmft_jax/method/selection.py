@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rmft_jax.config import Choice, ScalarKey
-from rmft_jax.config.checks import require, require_count
+from rmft_jax.config.checks import require, require_count, require_number
 from rmft_jax.method.judging import Judged
 from rmft_jax.problems import Problem, Regret
 
@@ -93,11 +93,27 @@ class Advantage(_ByRegret):
 
     Ranks within a scenario do not tell a large gain from a small one: a policy that commits early wins most
     comparisons by a little, and loses few by much.
+
+    The furthest alone favour decisions that seldom gain much over those that gain on average. With a
+    `selection_temperature` τ a trajectory of advantage A is kept with odds that grow like exp(A / τ), as long as few are
+    kept. Imitation then moves a policy to `π(a | h) E[exp(A / τ) | h, a]`, up to normalization: exponential weights on
+    the entropic certainty equivalent of a decision, `E[A] + Var[A] / 2τ` to first order, which is its mean for large τ.
     """
+
+    selection_temperature: float = 0.0
+    """Chance in the selection, in the unit of regret: the higher, the more often a lower advantage is kept in place of
+    a higher one. With 0 the highest are kept."""
+
+    def validate(self, config: "RMFTConfig") -> None:
+        super().validate(config)
+        tau = self.selection_temperature
+        require_number(tau, "selection_temperature", "of at least 0", tau >= 0, 0.5)
 
     def keep(self, key: ScalarKey, judged: Judged) -> Int[Array, "1 n"]:
         relative = judged.final - jnp.mean(judged.final, axis=1, keepdims=True)
-        return select_lowest(relative.reshape(1, -1), judged.final.shape[0] * self.k)
+        # The highest sums with Gumbel noise are a draw without replacement, by exponential odds (Kool et al. 2019).
+        chance = self.selection_temperature * jax.random.gumbel(key, relative.shape)
+        return select_lowest((relative - chance).reshape(1, -1), judged.final.shape[0] * self.k)
 
 
 @Selection.register("pooled")
