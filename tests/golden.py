@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 Settings = Mapping[str, Any]
 
 # Compiled with little optimization: in a sixth of the time, and the programs run for a moment only.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICK = {"xla_backend_optimization_level": 0}
 compiler_options: dict[str, Any] = dict(QUICK)
 
 

@@ -50,6 +50,12 @@ BAD = [
         {"selection": "reward", "selection_regret": "swap"},
         "got selection_regret with selection 'reward', need regret or advantage or pooled, which has it",
     ),
+    (
+        BANDIT,
+        {"selection": "advantage", "selection_temperature": -0.1},
+        "got selection_temperature=-0.1, need a finite number of at least 0",
+    ),
+    (BANDIT, {"selection_temperature": 0.1}, "got selection_temperature with selection 'regret', need advantage,"),
     (BANDIT, {"selection": "random", "selection_form": "expected"}, "got selection_form with selection 'random', need"),
     (FULL, {"entropy_weight": 0.1}, "got entropy_weight=0.1 with feedback='full' and a policy that emits scores, need"),
     (FULL, {"exploration_std": 0.0}, "got exploration_std=0.0, need a finite number above 0"),

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 from rmft_jax.agents import BanditTransformer, FullInformationTransformer, Transformer
 from rmft_jax.method.judging import Judged, KeptBatch, take_rollouts
 from rmft_jax.method.objectives import entropy, squared_error
-from rmft_jax.method.selection import AtRandom, Selection, select_lowest
+from rmft_jax.method.selection import Advantage, AtRandom, Selection, select_lowest
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.problems import Trajectory
 from rmft_jax.statistics.diagnostics import greedy_frac, last_best_round, min_frac, played_rank, suff_fail
@@ -91,6 +92,24 @@ def test_a_random_selection_keeps_every_rollout_equally_often_whatever_it_did():
     assert (kept[:, 0] != kept[:, 1]).all()
     np.testing.assert_allclose(np.bincount(kept.reshape(-1), minlength=4), 1500, atol=5 * np.sqrt(3000 / 4))
     assert (other != kept).any()
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0, 1e4])
+def test_chance_keeps_advantages_by_exponential_odds(tau):
+    """The closed form of a large sample: kept are those whose perturbed advantage exceeds a common threshold."""
+    levels, scenarios = np.arange(16) // 4, 4000
+    regret = np.tile(levels.astype(np.float32), (scenarios, 1))
+    kept = np.asarray(Advantage(k=2, selection_temperature=tau).keep(jax.random.key(3), judged(regret, regret)))
+    found = np.bincount(levels[kept.reshape(-1) % 16], minlength=4) / (4 * scenarios)
+
+    def shares(threshold):
+        return -np.expm1(-np.exp((levels.mean() - np.arange(4)) / tau - threshold))
+
+    expected = shares(optimize.brentq(lambda threshold: shares(threshold).mean() - 2 / 16, -50.0, 50.0))
+    np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(0.25 / (4 * scenarios)))
+    assert len(set(kept.reshape(-1))) == 2 * scenarios
+    if tau == 0.3:
+        assert found[0] > 10 * found[2]
 
 
 def batch(weights=None, mask=(True, True, True)) -> KeptBatch:

@@ -363,3 +363,14 @@ def test_advantages_of_a_wrong_shape_are_refused():
     assert str(error.value) == (
         "got advantages from Weighed of shape (8, 4), need one for every decision, (8, 4, 6); try jnp.broadcast_to"
     )
+
+
+def test_losses_are_told_which_decisions_count():
+    class Counted(Rewarded):
+        """The weight itself."""
+
+        def losses(self, outputs, kept, config):
+            return kept.weights + 0.0 * outputs[:, 0]
+
+    _, metrics = rmft.iterate(init(alone(Counted(entropy_weight=0.0)), KEY))
+    assert float(metrics.loss) == pytest.approx(1.0, rel=1e-6)

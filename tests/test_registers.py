@@ -52,7 +52,7 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         "environment",
         "mine",
         lambda: made(Stationary, {"rate": float}),
-        "got Mine (non-default argument 'rate' follows default argument), need a plain default for every setting",
+        "got Mine (non-default argument 'rate' follows default argument",
     ),
     "list": ("environment", "mine", lambda: made(Stationary, {"rates": list}, rates=[]), "need a plain default for ev"),
     "tuple": (

@@ -1,7 +1,6 @@
 """How the policy is fine-tuned on the kept trajectories: by steps of Adam, or by the exact least-squares fit."""
 
 import abc
-import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, Literal
 

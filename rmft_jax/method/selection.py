@@ -95,9 +95,9 @@ class Advantage(_ByRegret):
     comparisons by a little, and loses few by much.
 
     The furthest alone favour decisions that seldom gain much over those that gain on average. With a
-    `selection_temperature` τ a trajectory of advantage A is kept with odds that grow like exp(A / τ), as long as few are
-    kept. Imitation then moves a policy to `π(a | h) E[exp(A / τ) | h, a]`, up to normalization: exponential weights on
-    the entropic certainty equivalent of a decision, `E[A] + Var[A] / 2τ` to first order, which is its mean for large τ.
+    `selection_temperature` τ the odds of being kept grow like exp(A / τ) with the advantage A, as long as few are kept.
+    Imitation then moves a policy to `π(a | h) E[exp(A / τ) | h, a]`, up to normalization: exponential weights on the
+    entropic certainty equivalent of a decision, `E[A] + Var[A] / 2τ` to first order, which for large τ is its mean.
     """
 
     selection_temperature: float = 0.0
