@@ -20,4 +20,8 @@ def registers_restored() -> Iterator[None]:
         yield
     finally:
         for register, (entries, makers) in zip(every, before, strict=True):
+            # What is of the package stays, for it may have been imported, and so registered, in between.
+            new = set(register._entries) - set(entries) - set(register.of_users())
+            entries |= {name: register._entries[name] for name in new}
+            makers |= {name: register._makers[name] for name in new}
             register._entries, register._makers = entries, makers
