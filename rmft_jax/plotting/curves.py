@@ -181,7 +181,8 @@ def plot_loglog(
 
     styles = {name: line._replace(label=labels[name] if single else line.label) for name, line in drawn.styles.items()}
     positive = drawn._replace(panels={title: _positive(one) for title, one in drawn.panels.items()}, styles=styles)
-    figure = _draw(positive, style, finish, columns=1 if single else 2, ax=ax)
+    empty = "no finished run with positive regret"
+    figure = _draw(positive, style, finish, columns=1 if single else 2, ax=ax, empty=empty)
     if isinstance(figure, DataFigure):
         columns = ("exponent", "exponent_low", "exponent_high")
         figure.rows = rows_of(drawn, {curve: dict(zip(columns, row, strict=True)) for curve, row in exponents.items()})
@@ -215,20 +216,21 @@ def _draw(
     y: str = "",
     columns: int = 2,
     ax: Axes | None = None,
+    empty: str = "no finished run",
 ) -> Figure:
     """The panels of a view, each finished by a function, beneath a legend; they show regret if `y` is empty.
 
-    With `ax`, the only panel in those axes, and their figure.
+    With `ax`, the only panel in those axes, and their figure. A panel without a value to show says `empty`.
     """
     y = y or f"cumulative {drawn.regret}\n(reward units)"
     if ax is not None:
-        _draw_panel(ax, *only_panel(drawn.panels, "select= or baselines=[]"), drawn.styles, finish)
+        _draw_panel(ax, *only_panel(drawn.panels, "select= or baselines=[]"), drawn.styles, finish, empty)
         ax.set(xlabel=x, ylabel=y)
         return house.figure_of(ax)
     with house.sheet(style, house.height_for(len(drawn.styles), columns)) as figure:
         places = house.grid_axes(figure, len(drawn.panels))
         for axes, (title, curves) in zip(places, drawn.panels.items(), strict=True):
-            _draw_panel(axes, title, curves, drawn.styles, finish)
+            _draw_panel(axes, title, curves, drawn.styles, finish, empty)
         house.compare_panels(places)
         house.label_axes(figure, places, x, y)
         house.legend_above(figure, places, columns)
@@ -238,15 +240,17 @@ def _draw(
         return figure
 
 
-def _draw_panel(axes: Axes, title: str, curves: _Curves, styles: Mapping[str, Style], finish: _Finish) -> None:
-    """A panel of curves; one without, because all runs failed, says so."""
+def _draw_panel(
+    axes: Axes, title: str, curves: _Curves, styles: Mapping[str, Style], finish: _Finish, empty: str
+) -> None:
+    """A panel of curves; one without a value, because all runs failed, says `empty`."""
     for name, curve in curves.items():
         draw(axes, styles[name], curve)
     if any(curve["mean"].notnull().any() for curve in curves.values()):
         axes.set_xlim(0, _rounds(curves)[-1])
         house.whole_ticks(axes.xaxis)
     else:
-        house.nothing_to_show(axes, "no finished run" if curves else "no other agent")
+        house.nothing_to_show(axes, empty if curves else "no other agent")
     if title:
         axes.set_title(house.title_of(title))
     finish(axes, title, curves)
