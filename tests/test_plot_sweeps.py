@@ -135,7 +135,7 @@ def test_a_cell_without_a_finished_run_says_so():
     for kind in ("regret", "loglog", "suff_fail", "arms"):
         figure = plot_kind(kind, dataset, by="num_arms", select={"horizon": 50})
         empty = panels_of(figure)["K = 2"]
-        said = "no finished run with positive regret" if kind == "loglog" else "no finished run"
+        said = "no finished run\nwith positive regret" if kind == "loglog" else "no finished run"
         assert [text.get_text() for text in empty.texts] == [said]
         assert not panels_of(figure)["K = 5"].texts
         figure.draw_without_rendering()

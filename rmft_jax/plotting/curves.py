@@ -181,7 +181,7 @@ def plot_loglog(
 
     styles = {name: line._replace(label=labels[name] if single else line.label) for name, line in drawn.styles.items()}
     positive = drawn._replace(panels={title: _positive(one) for title, one in drawn.panels.items()}, styles=styles)
-    empty = "no finished run with positive regret"
+    empty = "no finished run\nwith positive regret"
     figure = _draw(positive, style, finish, columns=1 if single else 2, ax=ax, empty=empty)
     if isinstance(figure, DataFigure):
         columns = ("exponent", "exponent_low", "exponent_high")
