@@ -70,7 +70,6 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
             num_arms=2,
             num_scenarios=2048,
             num_minibatches=8,
-            selection_temperature=0.5,
             num_validation_scenarios=8192,
             play_temperature=1.0,
         ),
