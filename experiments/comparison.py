@@ -67,13 +67,6 @@ class Group(NamedTuple):
             override["refresh_every"] = min(int(override.get("refresh_every", 1)), int(QUICK["num_iterations"]))
         return override
 
-    def train(self, row: str, options: Options) -> Trained:
-        """What a row trains: of the preset as it is, the policies of the other scripts."""
-        settings = self.settings(row, options.quick)
-        if not settings:
-            return options.train(self.preset)
-        return options.train(slug(f"{self.preset} {row}"), self.preset, settings, self.references)
-
 
 _WHOLE: Changes = {"branching": "none"}
 _ALL: Changes = {"k": 8}
@@ -160,12 +153,6 @@ GROUPS: dict[str, Group] = {
         ("gittins", "posterior_index", "thompson", "greedy"),
         common={**LISTED, "step_size": 2e-3, "num_iterations": 200, "num_scenarios": 512, "num_minibatches": 4},
     ),
-    "two-arms": Group(
-        {"rmft": {}, "the highest alone are kept": {"selection_temperature": 0.0}},
-        "mab-k2",
-        ("gittins", "bayes_optimal", "posterior_index", "thompson"),
-        common={},
-    ),
     "full-information": Group(
         {
             "rmft": {},
@@ -187,9 +174,7 @@ GROUPS: dict[str, Group] = {
 
 @pinned()
 def main(
-    group: tyro.conf.Positional[
-        Literal["paper", "rivals", "controls", "levers", "limit", "two-arms", "full-information"]
-    ],
+    group: tyro.conf.Positional[Literal["paper", "rivals", "controls", "levers", "limit", "full-information"]],
     options: tyro.conf.OmitArgPrefixes[Options],
     only: tuple[str, ...] = (),
 ) -> None:
@@ -203,7 +188,13 @@ def main(
     chosen = GROUPS[group]
     if unknown := [name for name in only if name not in chosen.rows]:
         raise SystemExit(f"got --only {unknown[0]!r}, need one of {', '.join(map(repr, chosen.rows))}")
-    trained = {name: chosen.train(name, options) for name in chosen.rows if not only or name in only}
+    trained = {
+        name: options.train(
+            slug(f"{chosen.preset} {name}"), chosen.preset, chosen.settings(name, options.quick), chosen.references
+        )
+        for name in chosen.rows
+        if not only or name in only
+    }
     if only:
         return
     result = describe(trained, chosen)
@@ -243,7 +234,7 @@ def describe(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
             "trajectories_per_update": rmft.num_scenarios * rmft.selection.k // rmft.update.num_minibatches,
             **row.cost(),
         }
-    beside = list(trained.values())[-1].sweep["baseline_final_regret"]
+    beside = first.sweep["baseline_final_regret"]
     references = {name: describe_seeds(beside.sel(agent=name).to_numpy().tolist()) for name in group.references}
     return {"rows": found, "references": references}
 
@@ -272,8 +263,9 @@ def draw(result: Mapping[str, Any]) -> DataFigure:
         # Beneath the whole figure, because the names leave the axes little width.
         figure.supxlabel("regret at T (reward units, log scale)")
         axes.set_xscale("log")
-        low, high = axes.get_xlim()
-        ticks = [tick for tick in (1.2, 1.5, 2, 3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if low <= tick <= high]
+        ticks = [
+            tick for tick in (3, 4, 5, 6, 8, 10, 13, 17, 25, 40) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+        ]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         figure.legend(loc="outside upper center", ncols=3)
