@@ -107,8 +107,12 @@ _LISTED = {"arms": "one_hot", "step_size": 2e-3, "play_temperature": 1.0}
 _OF_THE_DAY: dict[str, Settings] = {
     "mab": {**_LISTED, "num_minibatches": 8},
     "mab-k2": {
-        **_LISTED, "num_minibatches": 4, "entropy_weight": 0.01, "num_iterations": 300, "selection_temperature": 0.0
-    },  # fmt: skip
+        **_LISTED,
+        "num_minibatches": 4,
+        "entropy_weight": 0.01,
+        "num_iterations": 300,
+        "selection_temperature": 0.0,
+    },
     "mab-k5": {**_LISTED, "num_minibatches": 8, "num_iterations": 160},
     "nsmab": {
         **_LISTED,
