@@ -91,12 +91,12 @@ def trained(agent: TrainedAgent, rng: np.random.Generator, record: Record) -> fl
 
 @jax.jit
 def second_arm(agent: Any, actions: jax.Array, rewards: jax.Array, round: int) -> jax.Array:
-    """`[orders]` the probability of the second arm in a round."""
+    """`[orders]` the probability of the second arm in a round, at the temperature at which the policy plays."""
 
     def one(actions: jax.Array, rewards: jax.Array) -> jax.Array:
         table = jnp.zeros((len(actions), 2))
         past = Trajectory(actions, rewards, table, table, table, None, arm_mask=jnp.ones(2, bool))
-        return jax.nn.softmax(agent.outputs(past)[round])[1]
+        return jax.nn.softmax(agent.outputs(past)[round] / agent.temperature)[1]
 
     return jax.vmap(one)(actions, rewards)
 
