@@ -195,7 +195,10 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(finished, t
     ("changes", "message"),
     [
         ({"seed": 9, "k": 1}, "(k: the run has 2, got 1; seed: the run has 0, got 9)"),
-        ({"selection": "advantage"}, "(selection: the run has 'regret', got 'advantage')"),
+        (
+            {"selection": "advantage"},
+            "(selection: the run has 'regret', got 'advantage'; selection_temperature: the run has None, got 0.0)",
+        ),
         (
             {"objective": "dpt"},
             "(objective: the run has 'imitation', got 'dpt'; behavior: the run has None, got 'policy')",

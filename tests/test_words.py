@@ -52,7 +52,7 @@ def test_a_class_without_source_keeps_its_docstring():
 def test_a_configuration_is_shown_as_python_would_write_what_differs(name):
     config = PRESETS[name][1]
     shown = repr(config)
-    assert len(shown) < 400
+    assert len(shown) < 450
     names = {cls.__name__: cls for register in _registers() for cls in register.classes().values()}
     assert eval(shown, vars(settings) | names) == config
 
