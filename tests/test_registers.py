@@ -1,6 +1,7 @@
 """The registers: which classes of users they take, and which they refuse."""
 
 import json
+import sys
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -37,6 +38,8 @@ def made(base: type, annotations: dict[str, Any] | None = None, **body: Any) -> 
     return type("Mine", (base,), {"__annotations__": annotations or {}, "__module__": "users", **body})
 
 
+# As Python says it.
+FOLLOWED = "default argument 'gap'" if sys.version_info >= (3, 13) else "default argument"
 UNFIT: dict[str, tuple[str, str, Any, str]] = {
     "abstract": ("policy", "mine", lambda: made(Policy), "without init_params, make_agent, need every method of its"),
     "abstract selection": ("selection", "mine", lambda: made(Selection), "without keep, need every method of its base"),
@@ -52,7 +55,7 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         "environment",
         "mine",
         lambda: made(Stationary, {"rate": float}),
-        "got Mine (non-default argument 'rate' follows default argument",
+        f"got Mine (non-default argument 'rate' follows {FOLLOWED}), need a plain default for every setting",
     ),
     "list": ("environment", "mine", lambda: made(Stationary, {"rates": list}, rates=[]), "need a plain default for ev"),
     "tuple": (
