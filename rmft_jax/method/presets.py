@@ -68,6 +68,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         # Regrets of two arms differ by little between policies, and by much between scenarios: hence that many.
         _MAB.replace(
             num_arms=2,
+            num_iterations=400,
             num_scenarios=2048,
             num_minibatches=8,
             selection_temperature=0.5,
