@@ -9,7 +9,7 @@ from beartype import BeartypeConf, beartype
 _REFUSE = {
     "ChoiceRegister.__call__", "AgentRegister.__call__", "FigureRegister.__call__", "_require_complete",
     "_draw", "sheet", "house_style", "table", "training_data", "paired_difference", "with_intervals", "trend_test",
-    "regression_test", "played",
+    "regression_test", "played", "train", "use_cores", "require_logs",
 }  # fmt: skip
 # A whole number will do for a fraction.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))

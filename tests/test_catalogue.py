@@ -28,8 +28,8 @@ from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
 from rmft_jax.method.contract import require_agents_of_users
 from rmft_jax.method.evaluation import final_regret, play_scenarios
-from rmft_jax.plotting import STYLES
-from rmft_jax.problems import Abrupt, Adaptive, Environment, Problem, Stationary, get_environment
+from rmft_jax.plotting.style import style_of
+from rmft_jax.problems import Abrupt, Adaptive, Decision, Environment, Problem, Stationary, get_environment
 
 KEY = jax.random.key(0)
 STOCHASTIC = {
@@ -106,7 +106,8 @@ def test_whether_an_agent_fits_is_known_without_making_it(name):
 
 
 def test_every_agent_has_a_style_and_every_grid_holds_what_it_tunes():
-    assert set(AGENTS) <= set(STYLES)
+    looks = [style_of(name)[1:] for name in AGENTS]
+    assert len(set(looks)) == len(looks), "no two look alike, those that have no style of their own among them"
     for environment in (Stationary(), Abrupt(), Stationary(feedback="full")):
         for name, agent in agents_of(environment).items():
             own, grid = constants(agent, name), tuning_grid(agent, name)
@@ -280,13 +281,17 @@ class _NoDefault(UCB):
         ("mine", type("Mine", (UCB,), {}), "bonus", r"got grids of bonus for agent 'mine' \(Mine\), .* grids={}"),
         ("ucb1", type("Mine", (UCB,), {}), None, r"got agent 'ucb1' from .*Mine, which .* has taken.* try 'my_ucb1'"),
         ("My agent", UCB, None, r"got agent 'My agent', need a name .*; try @register_agent\('my_name'\)"),
+        ("mine", UCB, 0.5, r"got grids=\{'constant': 0.5\} of agent 'mine', need numbers for every field; try"),
+        ("mine", UCB, "abc", r"got grids=\{'constant': 'abc'\} of agent 'mine', need numbers for every field; try"),
         (UCB, UCB, None, r"got agent <class .*UCB'>, need a name .*; try @register_agent\('my_name'\)"),
     ],
 )
 def test_a_user_s_agent_that_cannot_play_is_refused(name, made, constant, message):
     before = AGENTS.names()
+    grids: Any = {constant: ()} if constant else {}
+    grids = {"constant": constant} if constant in (0.5, "abc") else grids
     with pytest.raises(ConfigError, match=f"^.*{message}.*$"):
-        AGENTS(name, grids={constant: ()} if constant else {})(made)
+        AGENTS(name, grids=grids)(made)
     assert AGENTS.names() == before
 
 
@@ -363,3 +368,47 @@ def test_an_agent_of_a_user_that_fails_is_told_before_anything_is_trained():
     AGENTS("mistyped", grids={"constnat": [1.0]})(lambda problem: UCB())
     with pytest.raises(ConfigError, match="got grids of constnat for agent 'mistyped', need fields of UCB"):
         make_agents(problem, ["mistyped"])
+
+
+def reckless(action: int, chances: tuple[float, ...]) -> UCB:
+    """An agent that decides what it is told to."""
+
+    class Reckless(UCB):
+        def act(self, key, state, context):
+            return Decision(jnp.asarray(action), jnp.asarray(chances)), state
+
+    return Reckless()
+
+
+@pytest.mark.usefixtures("_own_names")
+@pytest.mark.parametrize(
+    ("action", "chances", "message"),
+    [
+        (7, (1.0, 0.0, 0.0), r"got action \[7\] of agent 'reckless', need one of its 3 arms"),
+        (-1, (1.0, 0.0, 0.0), r"got action \[-1\] of agent 'reckless', need one of its 3 arms"),
+        (
+            0,
+            (1.0, 1.0, 1.0),
+            r"probabilities of agent 'reckless' with sum \[3\.\], need none below 0, and the sum 1",
+        ),
+        (0, (2.0, -1.0, 0.0), r"got probabilities of agent 'reckless' with sum \[1\.\], need none below 0"),
+        (0, (math.nan, 0.0, 0.0), r"got probabilities of agent 'reckless' with sum \[nan\]"),
+    ],
+)
+def test_what_is_no_decision_is_told_before_anything_is_played(action, chances, message):
+    AGENTS("reckless")(lambda problem: reckless(action, chances))
+    with pytest.raises(ConfigError, match=message):
+        require_agents_of_users(Problem(Stationary(num_arms=3), 5), ["reckless"])
+
+
+def test_a_law_of_ones_own_has_no_agents_that_know_another():
+    class Half(Stationary):
+        """Rewards in half of the interval."""
+
+    class Turning(Abrupt):
+        """Changes of its own."""
+
+    assert {"bayes_optimal", "gittins"} <= fitting(Stationary(num_arms=2), 20)
+    assert not {"bayes_optimal", "gittins"} & fitting(Half(num_arms=2), 20)
+    assert "change_point_index" in fitting(Abrupt())
+    assert "change_point_index" not in fitting(Turning())

@@ -64,12 +64,15 @@ AMID = {
         mount --bind "$IN" "$IN"; mount -o remount,ro,bind "$IN"; exec "$@"
     """,
 }
+# From what else is there these can be made again.
+REMADE = ("figures", "metrics.nc", "metrics.jsonl", "evaluation.nc", "summary.json", "sweep.nc")
 WRONG = ("lost", "mislabelled", "tracebacks", "unreadable")
 
 
 class Chaos:
     """Commands that are killed, what they leave, and what went wrong.
 
+    said: what the last command said of errors.
     counts: kills, faults of every kind, lost results, wrong labels, tracebacks, unreadable files.
     """
 
@@ -103,7 +106,8 @@ class Chaos:
             os.killpg(process.pid, signal.SIGKILL)
             _, said = process.communicate()
             self.counts["kills"] += 1
-        self.look(said.decode(), " ".join(map(str, words)), fault)
+        self.said = said.decode()
+        self.look(self.said, " ".join(map(str, words)), fault)
         return process.returncode
 
     def look(self, said: str, words: str, fault: str) -> None:
@@ -134,7 +138,7 @@ class Chaos:
 
     def vanish(self, path: Path) -> None:
         """Somebody removes results of a run or sweep, from which they can be made again."""
-        what = path / self.random.choice(["figures", "metrics.nc", "evaluation.nc", "summary.json", "sweep.nc"])
+        what = path / self.random.choice(REMADE)
         shutil.rmtree(what, ignore_errors=True) if what.is_dir() else what.unlink(missing_ok=True)
 
     def seed_of_run(self) -> int | None:
@@ -203,8 +207,8 @@ def test_nothing_is_lost_or_mixed_up(chaos):
 
 def finish(chaos: Chaos, seed: int) -> None:
     """What goes on to its end is what was never disturbed, under its own seed."""
-    assert chaos.run(*train("run", seed, "--resume")) == 0
-    assert chaos.run(*SWEEP, "sweep", "--resume") == 0
+    for words in (train("run", seed, "--resume"), [*SWEEP, "sweep", "--resume"]):
+        assert chaos.run(*words) == 0, chaos.said
     run, reference = chaos.base / "run", chaos.base / f"reference-{seed}"
     for name in ("metrics.nc", "evaluation.nc"):
         chaos.counts["lost"] += not same(numbers_of(run / name), numbers_of(reference / name))

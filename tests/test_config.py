@@ -10,8 +10,8 @@ from rmft_jax.config import ConfigError
 from rmft_jax.config.choices import ChoiceRegister
 from rmft_jax.config.settings import hints_of, is_settings
 from rmft_jax.method.presets import PRESETS, get_preset
-from rmft_jax.method.settings import RMFTConfig, RunConfig, differing_settings, with_environment
-from rmft_jax.problems import Abrupt, Adaptive, Alternating, Environment, Problem, Stationary, get_environment
+from rmft_jax.method.settings import RMFTConfig, RunConfig, differing_settings
+from rmft_jax.problems import Adaptive, Alternating, Environment, Problem, Stationary, get_environment
 
 BANDIT = RMFTConfig()
 FULL = BANDIT.replace(feedback="full", entropy_weight=0.0)
@@ -197,11 +197,6 @@ def test_differing_settings_names_every_change():
         ("selection_form", "standard", None),
     }
     assert not list(differing_settings(RUN, RUN))
-
-
-def test_a_run_in_another_environment_is_the_same_run():
-    config = RUN.replace(seed=3, k=1)
-    assert with_environment(config, Abrupt(num_arms=2)) == config.replace(environment=Abrupt(num_arms=2))
 
 
 def test_floats_are_leaves_and_everything_else_is_structure():

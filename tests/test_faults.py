@@ -29,8 +29,8 @@ from rmft_jax.method.evaluation import evaluate
 from rmft_jax.method.settings import RunConfig
 from rmft_jax.plotting import plot_final_regret, save_figure
 from rmft_jax.problems import Problem, Stationary
-from rmft_jax.running.files import RunError, read_dataset, writable, write_dataset
-from rmft_jax.running.interruption import InterruptedRunError, StopSignals
+from rmft_jax.running.files import RunError, UnreadableError, read_dataset, writable, write_dataset
+from rmft_jax.running.interruption import InterruptedRunError, StopSignals, heeded
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.training import load_run, train
 from rmft_jax.running.weights import read_policy, write_policy
@@ -88,7 +88,7 @@ def test_what_cannot_be_removed_is_told_and_stays_what_it_was(tmp_path, monkeypa
     def fails(path, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(shutil, "rmtree", fails)
+    monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(RunError, match=r"cannot write to .*: Permission denied"):
         RunDirectory.create(run.path, RunConfig(seed=7), "mab", overwrite=True)
     assert run.read_config() == (TINY_RUN, "tiny")
@@ -162,7 +162,7 @@ def test_checkpoints_that_cannot_be_read_stop_a_run_and_are_not_replaced(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", fails)
-        with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        with pytest.raises(UnreadableError, match=os.strerror(errno.EAGAIN)):
             train(TINY_RUN, run.path, preset="tiny", resume=True, reporter=Reporter())
     assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
 
@@ -263,16 +263,24 @@ def test_stopped_as_it_compiles_it_ends_in_order(number, code, tmp_path):
 def test_a_stop_that_python_drops_is_not_lost(tmp_path, capsys):
     """What is raised in a callback of the garbage collector goes nowhere."""
 
+    number = signal.SIGTERM
+
     def stop(phase, info):
         gc.callbacks.remove(stop)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
-    with StopSignals(tmp_path, print) as signals:
+    def wait():
         gc.callbacks.append(stop)
         gc.collect()
-        with pytest.raises(InterruptedRunError, match="saved; continue with: rmft train --resume") as stopped:
-            signals.check("saved")
-    assert stopped.value.signal_number == signal.SIGTERM
+        time.sleep(20)
+
+    with StopSignals(tmp_path, print):
+        with pytest.raises(InterruptedRunError, match="at once; continue with: rmft train --resume") as stopped:
+            wait()
+        assert stopped.value.signal_number == signal.SIGTERM
+    number = signal.SIGINT
+    with heeded(), pytest.raises(KeyboardInterrupt):  # As commands have it that do not train.
+        wait()
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -169,3 +169,15 @@ def test_functions_that_cannot_draw_are_refused_in_one_line():
     register_figure("empty", needs="regret")(draw_none)
     with pytest.raises(ConfigError, match="got NoneType from the function of figure 'empty', need a matplotlib Figure"):
         plot_kind("empty", SWEEP)
+
+
+def test_a_function_of_a_user_that_fails_is_told_in_one_line():
+    def fails(dataset):
+        raise KeyError("nothing")
+
+    register_figure("failing", needs="regret")(fails)
+    with pytest.raises(ConfigError, match=r"figure 'failing' \(KeyError: 'nothing' at .*_register.py:\d+\)"):
+        plot_kind("failing", SWEEP)
+    for needs in (3, ("regret", 3)):
+        with pytest.raises(ConfigError, match=r"got needs=.* of figure 'unfit', need a name, or some"):
+            register_figure("unfit", needs=needs)  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 """The registers: which classes of users they take, and which they refuse."""
 
+import dataclasses
 import json
 import sys
 from typing import Any, ClassVar, Literal
@@ -9,8 +10,10 @@ import pytest
 from own import registers_restored
 from rmft_jax.agents import Policy, Transformer
 from rmft_jax.agents.register import AGENTS
+from rmft_jax.cli.bench import BenchArguments
+from rmft_jax.cli.train import TrainArguments
 from rmft_jax.config import ConfigError
-from rmft_jax.config.choices import ChoiceRegister
+from rmft_jax.config.choices import RESERVED, ChoiceRegister
 from rmft_jax.method import registers
 from rmft_jax.method.objectives import Imitation, Objective
 from rmft_jax.method.selection import LowestRegret, Selection
@@ -69,13 +72,13 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         "environment",
         "mine",
         lambda: made(Stationary, {"rate": float}, rate="fast"),
-        "got rate='fast' in environment 'mine' (Mine), need a finite number; try rate=1.0",
+        "got rate='fast' in environment 'mine' (Mine), need a finite number; try rate = 1.0",
     ),
     "no such name": (
         "environment",
         "mine",
         lambda: made(Stationary, {"tide": Literal["ebb", "flow"]}, tide="calm"),
-        "got tide='calm' in environment 'mine' (Mine), need one of ebb, flow; try tide='ebb'",
+        "got tide='calm' in environment 'mine' (Mine), need one of ebb, flow; try tide = 'ebb'",
     ),
     "of the algorithm": (
         "environment",
@@ -107,6 +110,18 @@ UNFIT: dict[str, tuple[str, str, Any, str]] = {
         "mine",
         lambda: made(Stationary, {"exponent": float}, exponent=1.0),
         "got exponent in environment 'mine' (Mine), which the dataset of every sweep has, need a name that no",
+    ),
+    "of a command": (
+        "environment",
+        "mine",
+        lambda: made(Stationary, {"log": float}, log=0.5),
+        "got log in environment 'mine' (Mine), which a command, as an option, has, need a name that no other kind of",
+    ),
+    "of numbers": (
+        "environment",
+        "mine",
+        lambda: made(Stationary, {"side": Literal[1, 2]}, side=1),
+        "got side: typing.Literal[1, 2] in environment 'mine' (Mine), need bool, int, float, str or a Literal of names",
     ),
     "of every choice": ("environment", "mine", lambda: made(Stationary, {"name": str}, name="x"), "which every choice"),
     "another type": (
@@ -234,3 +249,9 @@ def test_a_class_that_cannot_be_an_agent_is_refused(case):
         registers.register_agent("mine")(type("Mine", (), {"__module__": "users", **body}))
     assert message in str(error.value)
     assert list(AGENTS) == known
+
+
+@pytest.mark.parametrize("arguments", [TrainArguments, BenchArguments])
+def test_no_setting_has_the_name_of_an_option(arguments):
+    options = {field.name for field in dataclasses.fields(arguments)} - {"config"}
+    assert options <= RESERVED.keys()

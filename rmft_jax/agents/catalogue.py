@@ -109,7 +109,7 @@ def _discounted(of_bernoulli: Callable[..., Agent], of_gaussian: Callable[..., A
 
 
 def _stationary(config: Environment, noise: str) -> bool:
-    return isinstance(config, Stationary) and config.noise == noise
+    return type(config) is Stationary and config.noise == noise  # A class derived from it may have another law.
 
 
 def _gittins(config: Environment, horizon: int) -> Agent:
@@ -119,12 +119,12 @@ def _gittins(config: Environment, horizon: int) -> Agent:
 
 
 def _solvable(config: Environment, horizon: int) -> bool:
-    known = isinstance(config, Stationary) and config.prior == "uniform" and config.noise == "bernoulli"
+    known = type(config) is Stationary and config.prior == "uniform" and config.noise == "bernoulli"
     return known and horizon <= MAX_HORIZONS.get(config.num_arms, 0)
 
 
 def _redrawn(config: Environment, horizon: int) -> Agent | None:
-    if isinstance(config, Abrupt) and config.change == "fresh" and config.noise == "bernoulli":
+    if type(config) is Abrupt and config.change == "fresh" and config.noise == "bernoulli":
         return ChangePointIndex(num_changes=config.num_changes)
     return None
 

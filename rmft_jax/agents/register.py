@@ -54,7 +54,11 @@ class AgentRegister(Register[CatalogueEntry]):
         """
         self.require_name(name)
         require(not is_trained(name), f"agent {name!r}", f"a name that does not begin with {TRAINED}", "my_agent")
-        values = {field: tuple(map(float, grid)) for field, grid in (grids or {}).items()}
+        try:
+            values = {field: tuple(map(float, grid)) for field, grid in (grids or {}).items()}
+        except (TypeError, ValueError):
+            need = "numbers for every field"
+            raise ConfigError(f"got grids={grids} of agent {name!r}, need {need}; try {{'c': (0.5, 1.0)}}") from None
 
         def register(made: M) -> M:
             given: Any = made

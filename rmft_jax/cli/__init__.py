@@ -79,14 +79,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "--version"):
         print(f"rmft {importlib.metadata.version('rmft-jax')}\n" if "--version" in argv else _HELP, end="")
         return 0
-    # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
-    from rmft_jax.cli.advice import with_command
-    from rmft_jax.cli.common import as_typed, fail
-    from rmft_jax.config import ConfigError
-    from rmft_jax.running.files import RunError
+    for name in [name for name, value in os.environ.items() if name.startswith("JAX_") and not value]:
+        del os.environ[name]  # As for others, set but empty is not set; JAX would not start.
+    try:
+        # Here, because they load JAX, xarray and tyro, which `rmft --help` does not need.
+        from rmft_jax.cli.advice import with_command
+        from rmft_jax.cli.common import as_typed, fail
+        from rmft_jax.config import ConfigError
+        from rmft_jax.running.files import RunError
+        from rmft_jax.running.interruption import heeded
+    except ValueError as error:  # Of JAX, for a variable of its own.
+        print(f"rmft: error: cannot load JAX: {error}; try again without that variable", file=sys.stderr)
+        return 2
 
     try:
-        return _call(argv)
+        with heeded():
+            return _call(argv)
     except (ConfigError, RunError) as error:
         return fail(with_command(str(error), argv), 2)
     except KeyboardInterrupt as stopped:
@@ -94,14 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BY_SIGNAL + getattr(stopped, "signal_number", signal.SIGINT)
     except OSError as error:
         return _of_the_system(error)
-    except (RuntimeError, AssertionError):
-        from rmft_jax.method.devices import all_devices
-
-        try:
-            all_devices()
-        except ConfigError as error:
-            return fail(str(error), 2)
-        raise
 
 
 def _of_the_system(error: OSError) -> int:
@@ -118,7 +118,7 @@ def _call(argv: Sequence[str]) -> int:
     from rmft_jax.config import ConfigError
     from rmft_jax.config.checks import command_line
     from rmft_jax.config.plugins import import_all, load_plugins
-    from rmft_jax.method.devices import use_cores
+    from rmft_jax.method.devices import all_devices, use_cores
     from rmft_jax.method.numerics import pinned
 
     if argv[0] not in COMMANDS:
@@ -133,7 +133,11 @@ def _call(argv: Sequence[str]) -> int:
     with pinned(), command_line():
         load_plugins()
         import_all(imports)
-        return command(words)
+        try:
+            return command(words)
+        except (RuntimeError, AssertionError):
+            all_devices()  # Refuses a platform that is not there, of which JAX speaks in many ways.
+            raise
 
 
 def run() -> NoReturn:

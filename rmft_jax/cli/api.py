@@ -186,7 +186,7 @@ def evaluate(argv: list[str]) -> int:
     require(1 <= arguments.k <= settings.num_rollouts, f"k={arguments.k}", "1 to num_rollouts", "--k 1")
     client, problem = endpoint.client(model), endpoint.problem()
     tellings, budget = endpoint.tellings(problem), endpoint.budget
-    with writable(out, *filter(None, [arguments.export and arguments.export.parent])):
+    with writable(out, files=list(filter(None, [arguments.export]))):
         done = evaluate_model(
             client,
             problem,

@@ -1,6 +1,7 @@
 """The command `rmft bench-agents`."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,15 @@ from rmft_jax.agents.catalogue import fitting
 from rmft_jax.cli.common import free_place, imports, parse, print_summary, suggest
 from rmft_jax.cli.plot import tell_figures
 from rmft_jax.config import ConfigError
-from rmft_jax.config.checks import require_count, require_seed
+from rmft_jax.config.checks import require, require_count, require_seed
 from rmft_jax.plotting import plot_run
 from rmft_jax.problems import Environment, Problem, Stationary, get_environment
 from rmft_jax.running import benchmark
-from rmft_jax.running.files import writable, write_dataset, write_json
+from rmft_jax.running.files import read_dataset, unless_damaged, writable, write_dataset, write_json
 from rmft_jax.running.progress import ProgressReporter
+from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics.report import summarize
+from rmft_jax.sweeps.store import SweepDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,20 @@ def _shown(values: Mapping[str, float]) -> str:
     return " ".join(f"{field}={value:.3g}" for field, value in values.items())
 
 
+def _require_own(path: Path, known: Mapping[str, Any]) -> None:
+    """Refuses a place that holds a run or a sweep, or what was played under other settings."""
+    out = path.parent
+    results = any((out / kind.record_name).is_file() for kind in (RunDirectory, SweepDirectory))
+    require(not results, f"--out {out}, which holds a run or a sweep", "a place for results", "another --out")
+    with unless_damaged():
+        there = read_dataset(path, "")
+        was = {name: there.attrs.get(name) for name in ("environment", "tuned", "seed")}
+        was |= {"horizon": there.sizes.get("round"), "num_scenarios": there.sizes.get("scenario")}
+        was["agents"] = sorted(map(str, there["agent"].to_numpy())) if "agent" in there.coords else None
+        other = [name for name in known if was[name] != known[name]]
+        require(not other, f"{path}, which has other {' and '.join(other)}", "a place of its own", "another --out")
+
+
 def bench_agents(argv: list[str]) -> int:
     """Plays the classical agents."""
     name = argv[0] if argv and not argv[0].startswith("-") else None
@@ -66,10 +83,13 @@ def bench_agents(argv: list[str]) -> int:
     require_seed(arguments.seed)
     problem = Problem.checked(config, horizon)
     names = fitting(problem, arguments.agents or None)
-    folders = filter(None, (arguments.json and arguments.json.parent, arguments.out))
+    dataset_path = arguments.out and arguments.out / "agents.nc"
+    if dataset_path is not None:
+        known = {"environment": json.dumps(config.flat()), "agents": sorted(names), "tuned": int(arguments.tune)}
+        _require_own(dataset_path, known | shared)
     started, what = time.perf_counter(), "tuning and playing" if arguments.tune else "playing"
     reporter = ProgressReporter()
-    with writable(*folders):
+    with writable(files=list(filter(None, (arguments.json, dataset_path)))):
         agents = make_agents(problem, names)
         reporter.note(f"{what} {len(names)} agents on {arguments.num_scenarios} scenarios of {horizon} rounds")
         options: dict[str, Any] = {"agents": agents, "tune": arguments.tune, "reporter": reporter}
@@ -80,6 +100,9 @@ def bench_agents(argv: list[str]) -> int:
     if arguments.tune:
         print("tuned: " + "; ".join(f"{agent} {_shown(values)}" for agent, values in constants.items()))
     print(f"{len(summary)} agents in {time.perf_counter() - started:.0f} s, compilation included")
+    if dataset_path is not None:
+        print(f"dataset: {write_dataset(dataset_path, dataset)}")
+        tell_figures(plot_run(None, dataset, dataset_path.parent), [dataset_path])
     if arguments.json is not None:
         intervals = ("regret_mean", "regret_ci95")
         content = {
@@ -92,12 +115,9 @@ def bench_agents(argv: list[str]) -> int:
             "agents": {agent: {key: row[key] for key in intervals} for agent, row in summary.items()},
         }
         write_json(arguments.json, content)
-    if arguments.out is not None:
-        print(f"dataset: {write_dataset(arguments.out / 'agents.nc', dataset)}")
-        tell_figures(plot_run(None, dataset, arguments.out), [arguments.out / "agents.nc"])
     suggest(
-        ["table", arguments.out / "agents.nc", "--format", "latex"]
-        if arguments.out
+        ["table", dataset_path, "--format", "latex"]
+        if dataset_path
         else ["bench-agents", *argv, *imports(), "--out", free_place("agents")]
     )
     return 0

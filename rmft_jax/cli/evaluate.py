@@ -1,23 +1,23 @@
 """The command `rmft evaluate`."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+import xarray as xr
 
 from rmft_jax.agents import SingleLayer
 from rmft_jax.cli.common import API, Groups, parse, print_summary, short_name, suggest, table_text, values_by_name
 from rmft_jax.config import ConfigError, Value
-from rmft_jax.config.checks import require, require_seed
+from rmft_jax.config.checks import require, require_count, require_seed
 from rmft_jax.plotting import plot_heatmap, save_figure
 from rmft_jax.running import training
-from rmft_jax.running.files import RunError, read_dataset, writable
+from rmft_jax.running.files import RunError, as_text, read_dataset, unless_damaged, writable
 from rmft_jax.running.guarantees import certificate
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.running.storage import RunDirectory
@@ -26,7 +26,7 @@ from rmft_jax.running.weights import PREFIX, TrainedPolicy
 from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
-from rmft_jax.sweeps.store import load_policy
+from rmft_jax.sweeps.store import SweepDirectory, load_policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +72,11 @@ def evaluate(argv: list[str]) -> int:
         return api.evaluate(argv)
     arguments = parse(EvaluateArguments, "evaluate", argv)
     axes = _axes(arguments)
-    for name, minimum in (("horizon", 1), ("num_scenarios", 2), ("num_arms", 2), ("seed", 0)):
-        value = getattr(arguments, name)
-        require(value is None or value >= minimum, f"{name}={value}", f"at least {minimum}", "leaving it out")
+    for name, minimum, suggestion in (("horizon", 1, 50), ("num_scenarios", 2, 1000), ("num_arms", 2, 5)):
+        if (value := getattr(arguments, name)) is not None:
+            require_count(value, name, minimum, suggestion)
     require_seed(arguments.seed or 0)
+    identity = _identity(arguments.directory)
     policy = _changed(_opened(arguments), arguments)
     config = policy.config.replace(
         horizon=arguments.horizon or policy.config.rmft.horizon,
@@ -96,16 +97,22 @@ def evaluate(argv: list[str]) -> int:
     name = short_name(",".join(f"{key}={value}" for key, value in asked.items()))
     run, file = _place(arguments), f"evaluations/{name}.nc" if name else "evaluation.nc"
     source = _require_own(run, file, policy, arguments) if arguments.out else {}
+
+    def write(dataset: xr.Dataset) -> Path:
+        if _identity(arguments.directory)[: len(identity)] != identity:  # A sweep may have grown.
+            raise RunError(f"{arguments.directory} was replaced meanwhile: nothing is written; try again")
+        return run.write_dataset(file, dataset.assign_attrs(source))
+
     known = [key for key in ("iteration", "cell") if key in policy.provenance]
     title = ", ".join([policy.preset, *(f"{key} {policy.provenance[key]}" for key in known)])
     with writable(run.path / "evaluations" if name else run.path, *[run.figures] * bool(axes)):
         if axes:
             trained = config.replace(horizon=policy.config.rmft.horizon)
-            return _grid(run, dataclasses.replace(policy, config=trained), axes, held, title, name, source)
+            return _grid(run, dataclasses.replace(policy, config=trained), axes, held, title, name, write)
         key = RunKeys.create(config.seed).test
         shared: dict[str, Any] = {"num_arms": arguments.num_arms, "reporter": ProgressReporter()}
         dataset = training.evaluate_run(config, policy.agent, key, **shared)
-    path = run.write_dataset(file, dataset.assign_attrs(source))
+    path = write(dataset)
     title = f"{title}, T={config.rmft.horizon}, {config.num_test_scenarios} test scenarios"
     print_summary(summarize(dataset), title, dataset.attrs)
     if isinstance(config.rmft.policy, SingleLayer) and arguments.num_arms in (None, config.rmft.environment.num_arms):
@@ -135,17 +142,24 @@ def _require_own(run: RunDirectory, file: str, policy: TrainedPolicy, arguments:
     out, given = arguments.out, RunDirectory(arguments.directory)
     whole = {"config": policy.config.flat(), "preset": policy.preset}
     known = json.dumps(given.identity() if given.exists() else whole, sort_keys=True)
-    source = {"source": str(arguments.directory), "policy_id": hashlib.sha256(known.encode()).hexdigest()[:16]}
+    source = {"source": as_text(arguments.directory), "policy_id": hashlib.sha256(known.encode()).hexdigest()[:16]}
     results = run.exists() or (run.path / "sweep.json").is_file()
     same = results and run.path.resolve() == arguments.directory.resolve()
     require(same or not results, f"--out {out}, which holds a run or a sweep", "a place for results", "another --out")
     path, there = run.path / file, {}
-    if path.is_file():
-        with contextlib.suppress(RunError):
-            there = read_dataset(path, "").attrs
+    with unless_damaged():
+        there = read_dataset(path, "").attrs
     other = there.get("policy_id", source["policy_id"]) != source["policy_id"]
     require(not other, f"{path}, which is of {there.get('source')}", "a place of its own", "another --out")
     return source
+
+
+def _identity(directory: Path) -> list[Any]:
+    """Whose the results of a policy are: of the run there, or of the cells of the sweep."""
+    run, sweep = RunDirectory(directory), SweepDirectory(directory)
+    if run.exists():
+        return [run.identity()]
+    return list(sweep.read_record()["cells"]) if sweep.exists() else []
 
 
 def _opened(arguments: EvaluateArguments) -> TrainedPolicy:
@@ -187,14 +201,14 @@ def _grid(
     held: Mapping[str, Sequence[Value]],
     title: str,
     name: str,
-    source: Mapping[str, str],
+    write: Callable[[xr.Dataset], Path],
 ) -> int:
     """Plays every combination of the axes, where what is `held` has one value, and tells what came out."""
     config, count = policy.config, math.prod(map(len, axes.values()))
     with ProgressReporter().bar("problem", count, 0) as bar:
         dataset = evaluate_grid(config, policy.agent, {**held, **axes}, watch=bar.add)
     dataset = dataset.isel(dict.fromkeys(held, 0), drop=True)
-    path = run.write_dataset(f"evaluations/{name}.nc", dataset.assign_attrs(source))
+    path = write(dataset)
     print(f"{title}, trained at K={config.rmft.environment.num_arms}, T={config.rmft.horizon}")
     played = {str(name) for name in dataset["agent"].values}
     beside = [name for name in dict.fromkeys(["ucb1", str(dataset.attrs.get("reference"))]) if name in played]

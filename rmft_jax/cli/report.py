@@ -57,7 +57,7 @@ def report(argv: list[str]) -> int:
         return 0
     library()  # Refused first is what takes no time.
     sources = open_sources(arguments.directories, arguments.intervals)
-    with writable(out.parent), ProgressReporter().status("making the report"):
+    with writable(files=[out]), ProgressReporter().status("making the report"):
         missing = write_page(sources, out, dialogues=arguments.dialogues, scenario=arguments.scenario)
     for text in missing:
         print(f"missing: {text}")

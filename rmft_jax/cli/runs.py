@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import time
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmft_jax.cli.common import parse, suggest, terminal_width
-from rmft_jax.running.files import RunError, locked
+from rmft_jax.running.files import RunError, UnreadableError, locked, read_if_there
 from rmft_jax.running.storage import RunDirectory
 
 _PRESET_WIDTH = 12  # In a narrow terminal.
@@ -107,18 +108,20 @@ def _runs_in(folder: Path) -> Iterator[Path]:
 
 def _look(path: Path) -> _Run:
     run, written = RunDirectory(path), [path / RunDirectory.record_name, path / "metrics.jsonl", path / "summary.json"]
-    changed = max(file.stat().st_mtime for file in written if file.is_file())
+    changed = max((file.stat().st_mtime for file in written if os.access(file, os.F_OK)), default=0.0)
     try:
         record: Any = run.read_record()
         preset, total = str(record["preset"]), int(record["config"]["num_iterations"])
         row = _last_row(path)
         done = int(row.get("iteration", 0))
         regret, state = row.get("validation_regret"), "stopped"
-        if (path / "summary.json").is_file():
-            summary = run.read_summary()
+        if (stored := read_if_there(path / "summary.json")) is not None:
+            summary = json.loads(stored)
             state, regret, done = "finished", summary["evaluation"]["rmft"]["regret_mean"], total
         elif _is_locked(path):
             state = "training"
+    except UnreadableError:
+        return _Run(path, "?", "unreadable", "?", "-", changed)
     except (RunError, LookupError, TypeError, ValueError):
         return _Run(path, "?", "damaged", "?", "-", changed)
     return _Run(path, preset, state, f"{done}/{total}", "-" if regret is None else f"{regret:.2f}", changed)
@@ -126,8 +129,7 @@ def _look(path: Path) -> _Run:
 
 def _last_row(path: Path) -> dict[str, Any]:
     """The last whole line of `metrics.jsonl`; empty if there is none."""
-    file = path / "metrics.jsonl"
-    for line in reversed(file.read_bytes().splitlines() if file.is_file() else []):
+    for line in reversed((read_if_there(path / "metrics.jsonl") or b"").splitlines()):
         try:
             return dict(json.loads(line))
         except ValueError:  # It is being written.
@@ -141,6 +143,8 @@ def _is_locked(path: Path) -> bool:
     try:
         with locked(path, "training"):
             return False
+    except UnreadableError:  # Whose lock is another user's.
+        raise
     except RunError:
         return True
 

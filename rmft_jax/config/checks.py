@@ -1,6 +1,7 @@
 """How a setting is refused: eagerly, in one line that says what was got, what is needed and what to try."""
 
 import contextlib
+import numbers
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -37,15 +38,16 @@ def require(ok: bool, got: str, need: str, suggestion: str) -> None:
         raise ConfigError(f"got {got}, need {need}; try {suggestion}")
 
 
-def require_count(value: object, name: str, minimum: int, suggestion: int) -> None:
-    """Raises `ConfigError` unless `value` is a whole number of at least `minimum`."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    require(ok, f"{name}={value}", f"a whole number of at least {minimum}", f"{name}={suggestion}")
+def require_count(value: object, name: str, minimum: int, suggestion: int, *, limit: int = 2**31) -> None:
+    """Raises `ConfigError` unless `value` is a whole number of at least `minimum`, and below what arrays can count."""
+    number = int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else minimum - 1
+    require(number >= minimum, f"{name}={value}", f"a whole number of at least {minimum}", f"{name}={suggestion}")
+    require(number < limit, f"{name}={value}", f"a number below {limit}", f"{name}={suggestion}")
 
 
 def require_seed(seed: int) -> None:
     """Raises `ConfigError` unless a key can be made from `seed` that is no other seed's."""
-    require_count(seed, "seed", 0, 0)
+    require_count(seed, "seed", 0, 0, limit=2**64)
     require(seed < 2**32, f"seed={seed}", "a seed below 2**32", "seed=0")
 
 

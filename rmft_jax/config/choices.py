@@ -300,7 +300,8 @@ def _require_complete(kind: str, name: str, cls: type[Choice]) -> None:
 def _require_setting(kind: str, name: str, what: str, field: dataclasses.Field[Any], hint: Any) -> None:
     """Raises `ConfigError` if a field of a choice cannot be a setting."""
     named = f"{field.name} in {what}"
-    plain = hint in KINDS or typing.get_origin(hint) is Literal
+    names = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    plain = hint in KINDS or (bool(names) and all(isinstance(name, str) for name in names))
     text = getattr(hint, "__name__", str(hint)) if hint in KINDS else str(hint)
     require(plain, f"{field.name}: {text} in {what}", "bool, int, float, str or a Literal of names", "one of these")
     missing = field.default is dataclasses.MISSING
@@ -326,7 +327,12 @@ RESULTS = (
     "validation_regret", "validation_regret_sem", "wall_seconds", "zip",
 )  # fmt: skip
 """What the dataset of a sweep calls its results and their dimensions, beside those that begin with `baseline_`."""
+_OPTIONS = (
+    "agents", "coordinator_address", "distributed", "dry_run", "from", "from_cell", "help", "import", "json", "log",
+    "num_devices", "num_processes", "out", "overwrite", "preset", "process_id", "resume", "start", "tune", "version",
+)  # fmt: skip
 _TOLD = ("mean", "low", "high", "interval", "num_seeds", "column", "variable", "share", "relative_to")
 RESERVED: dict[str, str] = dict.fromkeys(("kind", "name", "carries", "kept", "register"), "every choice")
+RESERVED |= dict.fromkeys(_OPTIONS, "a command, as an option,")
 RESERVED |= dict.fromkeys(RESULTS, "the dataset of every sweep") | dict.fromkeys(_TOLD, "every table of results")
 """Names that no setting of a choice may have, by what has them."""

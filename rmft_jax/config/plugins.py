@@ -39,9 +39,9 @@ def import_code(name: str | os.PathLike[str]) -> None:
             importlib.import_module(text)
     except ConfigError as error:
         raise ConfigError(f"in {said}: {error}") from error
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
         raise ConfigError(
             f"got {said} ({first_line(error)}), need code that can be imported; try `python {text}`"
         ) from error
@@ -69,7 +69,9 @@ def load_plugins() -> None:
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # Code that exits as it is imported, too.
             raise ConfigError(
                 f"got the plugin {point.name} = {point.value} ({first_line(error)}), need one that can be imported; "
                 "try installing it again, or without it"
@@ -91,6 +93,9 @@ def _import_file(path: Path) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # Beside it may lie what it imports, as where Python runs it; last, so that it hides nothing.
+    if (folder := str(path.parent)) not in sys.path:
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
     except BaseException:

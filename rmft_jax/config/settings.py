@@ -132,11 +132,12 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
       ConfigError: if it is none.
     """
     got, value = f"{name}={shown(value)}{where}", _plain(value)
+    equals = " = " if where else "="  # In code, and in what is called.
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
-        require(value in choices, got, f"one of {', '.join(choices)}", f"{name}={choices[0]!r}")
+        require(value in choices, got, f"one of {', '.join(choices)}", f"{name}{equals}{choices[0]!r}")
         return value
-    if hint is float and isinstance(value, jax.Array):  # One of several that are vmapped over.
+    if hint is float and isinstance(value, Tracer):  # One of several that are vmapped over.
         return value
     # The abstract types know the numbers of NumPy.
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
@@ -144,7 +145,7 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
     fits = whole or (fraction and fits_float32(float(value)))
     kinds = {bool: isinstance(value, bool | np.bool_), int: whole, float: fits, str: isinstance(value, str)}
     in_float32 = " in float32" if hint is float and fraction else ""
-    require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}={default}")
+    require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}{equals}{default}")
     return hint(value)
 
 

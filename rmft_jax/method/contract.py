@@ -7,11 +7,14 @@ import textwrap
 from collections.abc import Container, Iterator
 
 import jax
+import numpy as np
 
+from rmft_jax.agents.base import Agent
 from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError
+from rmft_jax.config.checks import require
 from rmft_jax.config.choices import Choice, is_built_in
-from rmft_jax.method.evaluation import measure
+from rmft_jax.method.evaluation import measure, play_scenarios
 from rmft_jax.method.rmft import iteration
 from rmft_jax.method.settings import RMFTConfig
 from rmft_jax.method.state import init
@@ -57,6 +60,21 @@ def require_agents_of_users(problem: Problem, names: Container[str] | None = Non
             agent = AGENTS[name].build(problem)
             if agent is not None:
                 jax.eval_shape(functools.partial(measure, agent, problem, num_scenarios=2), jax.random.key(0))
+                _require_decisions(name, agent, problem)
+
+
+def _require_decisions(name: str, agent: Agent, problem: Problem) -> None:
+    """Plays a little: numbers that are no decision would become a regret like any other."""
+    play = functools.partial(play_scenarios, agent, problem, num_scenarios=4)
+    trajectory = jax.jit(play)(jax.random.key(0))
+    actions, chances = (np.asarray(array) for array in (trajectory.actions, trajectory.probabilities))
+    outside = actions[(actions < 0) | (actions >= problem.num_arms)]
+    need = f"one of its {problem.num_arms} arms"
+    require(not outside.size, f"action {outside[:1]} of agent {name!r}", need, "an index from 0 to K - 1")
+    sums = chances.sum(axis=-1)
+    wrong = sums[~(np.isfinite(sums) & (np.abs(sums - 1) < 1e-3) & (chances >= 0).all(axis=-1))]
+    got = f"probabilities of agent {name!r} with sum {wrong[:1]}"
+    require(not wrong.size, got, "none below 0, and the sum 1", "jax.nn.softmax or jax.nn.one_hot")
 
 
 @contextlib.contextmanager

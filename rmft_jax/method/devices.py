@@ -154,10 +154,12 @@ def use_cores(num_devices: int | None = None) -> None:
     One device with all cores splits single operations over them; a device per core splits the scenarios, which costs
     nothing. The device count that JAX was told is its option `jax_num_cpu_devices` or the flag of XLA.
     """
+    if num_devices is not None:
+        require_count(num_devices, "num_devices", 1, 2, limit=1025)
     told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.jax_num_cpu_devices < 0:  # pyright: ignore[reportAttributeAccessIssue]
         with contextlib.suppress(RuntimeError):  # JAX has started.
-            jax.config.update("jax_num_cpu_devices", num_devices or num_cores())
+            jax.config.update("jax_num_cpu_devices", int(num_devices or num_cores()))
 
 
 def num_cores() -> int:

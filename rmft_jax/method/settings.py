@@ -1,6 +1,5 @@
 """The settings of the algorithm and of a run, and how they are written down."""
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -201,8 +200,3 @@ def differing_settings(first: RunConfig, second: RunConfig) -> Iterator[tuple[st
     for name in dict.fromkeys((*a, *b)):
         if a.get(name) != b.get(name):
             yield name, a.get(name), b.get(name)
-
-
-def with_environment(config: RunConfig, environment: Environment) -> RunConfig:
-    """The run in another environment."""
-    return dataclasses.replace(config, rmft=dataclasses.replace(config.rmft, environment=environment))

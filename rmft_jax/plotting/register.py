@@ -1,15 +1,17 @@
 """The register of figure kinds: those of this package, and those of users."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import xarray as xr
 from matplotlib.figure import Figure
 
-from rmft_jax.config import Register
-from rmft_jax.config.checks import require
+from rmft_jax.config import ConfigError, Register
+from rmft_jax.config.checks import first_line, require
 from rmft_jax.statistics.estimates import is_sweep
 
 D = TypeVar("D", bound=Callable[..., Figure])
@@ -62,6 +64,9 @@ class FigureRegister(Register[FigureKind]):
           ConfigError: if the function cannot be called with a dataset alone, or if the name is taken.
         """
         require(axes in (0, 1, 2), f"axes={axes} of figure {name!r}", "0, 1 or 2", "axes=0")
+        any_of = (needs,) if isinstance(needs, str) else needs
+        named = isinstance(any_of, Sequence) and all(isinstance(one, str) for one in any_of)
+        require(named, f"needs={needs!r} of figure {name!r}", "a name, or some", "needs='regret'")
 
         def register(draw: D) -> D:
             signature = inspect.signature(draw)
@@ -77,17 +82,33 @@ class FigureRegister(Register[FigureKind]):
                 got = f"a {'sweep' if is_sweep(dataset) else 'single run'} without {' or '.join(kind.needs)}"
                 need = f"one with it for figure {name!r} (a run has no dimensions, play in a ball no arms)"
                 require(kind.fits(dataset), got, need, "another kind, or the directory of a run or a sweep")
-                figure = draw(*args, **options)
+                with _told(name, draw):
+                    figure = draw(*args, **options)
                 got = f"{type(figure).__name__} from the function of figure {name!r}"
                 require(isinstance(figure, Figure), got, "a matplotlib Figure", "return figure")
                 return figure
 
-            any_of = (needs,) if isinstance(needs, str) else needs
             kind = FigureKind(checked, any_of, axes, tuple(one.name for one in parameters[1:]), along)
             self.add(name, kind, draw)
             return cast(D, checked)
 
         return register
+
+
+@contextlib.contextmanager
+def _told(name: str, draw: Callable[..., Figure]) -> Iterator[None]:
+    """What fails within a user's function is told in a line; what fails within ours is a fault of ours."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if draw.__module__.startswith("rmft_jax."):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        got = f"got figure {name!r} ({first_line(error)} at {frame.filename}:{frame.lineno})"
+        need = "a function that draws this dataset"
+        raise ConfigError(f"{got}, need {need}; try calling it with it in Python") from error
 
 
 register_figure = FIGURES = FigureRegister("figure")

@@ -21,7 +21,7 @@ from rmft_jax.report.markup import Content, description, element, html_of, secti
 from rmft_jax.report.sources import Source, open_sources
 from rmft_jax.report.tables import results_table, settings_table
 from rmft_jax.report.talks import dialogues_of
-from rmft_jax.running.files import not_written, replacing, writable
+from rmft_jax.running.files import as_text, not_written, replacing, writable
 from rmft_jax.statistics.estimates import IntervalName
 
 # Of lines, in pixels; dashes are multiples of it. The trained policy's is wider: in grey its colour is that of others.
@@ -87,7 +87,7 @@ def write_report(
     """
     library()  # First: what follows takes longer.
     sources = open_sources(paths, intervals)
-    with writable(Path(out).parent):
+    with writable(files=[Path(out)]):
         return write_page(sources, out, dialogues=dialogues, scenario=scenario)
 
 
@@ -193,7 +193,7 @@ def _provenance(sources: Sequence[Source]) -> ET.Element:
         element(
             "article",
             element("h3", source.name),
-            description([("path", str(source.path)), *source.provenance.items()]),
+            description([("path", as_text(source.path)), *source.provenance.items()]),
         )
         for source in sources
     ]

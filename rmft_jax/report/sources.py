@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from rmft_jax.config import ConfigError
-from rmft_jax.running.files import RunError, read_dataset
+from rmft_jax.running.files import RunError, as_text, read_dataset
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics.estimates import IntervalName, is_sweep, with_intervals
 from rmft_jax.sweeps.store import SweepDirectory, load_sweep
@@ -67,10 +67,10 @@ def open_sources(paths: Sequence[str | Path], intervals: IntervalName = "student
     places = list(dict.fromkeys(map(Path, paths)))
     if not places:
         raise ConfigError("got nothing to report on, need a run or a sweep; try `rmft report runs/quickstart`")
-    names = [path.name or str(path.resolve().name) for path in places]
+    names = [as_text(path.name or path.resolve().name) for path in places]
     found = []
     for path, name in zip(places, names, strict=True):
-        source = Source(name if names.count(name) == 1 else str(path), path)
+        source = Source(name if names.count(name) == 1 else as_text(path), path)
         _fill(source)
         if source.results is not None and is_sweep(source.results):
             source.results = with_intervals(source.results, intervals)

@@ -13,7 +13,7 @@ from rmft_jax.config import ConfigError
 from rmft_jax.config.checks import either
 from rmft_jax.report.page import library, make_page
 from rmft_jax.report.sources import open_sources
-from rmft_jax.running.files import RunError
+from rmft_jax.running.files import RunError, as_text
 from rmft_jax.running.serving import LocalServer
 from rmft_jax.statistics.estimates import IntervalName
 
@@ -75,7 +75,7 @@ class _Kept:
         for path in [*self._paths, *found]:
             try:
                 told = path.stat()
-                known.append((str(path), told.st_size, told.st_mtime_ns))
+                known.append((as_text(path), told.st_size, told.st_mtime_ns))
             except OSError:  # It was replaced in between.
                 continue
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]

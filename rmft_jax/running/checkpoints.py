@@ -12,7 +12,7 @@ import numpy as np
 
 from rmft_jax.config.checks import either
 from rmft_jax.method.state import TrainState
-from rmft_jax.running.files import RunError
+from rmft_jax.running.files import RunError, UnreadableError
 from rmft_jax.running.history import METRICS, History
 from rmft_jax.running.provenance import versions
 from rmft_jax.running.weights import DamagedFileError, fitted, named, read_arrays, write_arrays
@@ -61,12 +61,12 @@ class Checkpoints:
         Raises:
           RunError: if there are checkpoints and all are damaged, or they are another training's.
         """
+        paths = self._paths()
         if (self._folder / "last").is_dir():
             raise RunError(
                 f"{self._folder} holds checkpoints of version 0.6 or before, which this one cannot read; "
                 "try rmft-jax==0.6.0 for this run, or train it again in another directory"
             )
-        paths = self._paths()
         for position, path in enumerate(paths):
             try:
                 arrays, about = read_arrays(path)
@@ -95,7 +95,12 @@ class Checkpoints:
     def _paths(self) -> list[Path]:
         """Newest first."""
         # Not by `glob`, which sees nothing where it may not look.
-        names = os.listdir(self._folder) if self._folder.is_dir() else []
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise UnreadableError.of(self._folder, error) from error
         found = [name for name in names if name[0].isdecimal() and name.endswith(".npz")]
         return [self._folder / name for name in sorted(found, reverse=True)]
 

@@ -1,5 +1,6 @@
 """Stopping a run: by a signal, where nothing is lost."""
 
+import _thread
 import contextlib
 import shlex
 import signal
@@ -31,11 +32,32 @@ def wait(result: Any) -> None:
         time.sleep(0.005)
 
 
-class StopSignals:
-    """SIGINT and SIGTERM: at once, or, inside `deferred`, at the next `check`; a second one is always at once.
+@contextlib.contextmanager
+def heeded() -> Iterator[None]:
+    """Inside it no stop is lost.
 
     Python drops what is raised while it collects garbage, where a signal may be met as anywhere. A stop that is dropped
-    so comes at the next `check`, without a word of it.
+    so comes again a moment later, without a word of it.
+    """
+
+    def drop(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        number = getattr(dropped.exc_value, "signal_number", signal.SIGINT)
+        again = threading.Timer(0.02, _thread.interrupt_main, [number])
+        again.daemon = True
+        again.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, drop
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+class StopSignals:
+    """SIGINT and SIGTERM: at once, or, inside `deferred`, at the next `check`; a second one is always at once.
 
     Args:
       directory: of the run, to say how it goes on.
@@ -53,11 +75,12 @@ class StopSignals:
         # Only the main thread receives signals, and only there may handlers be set.
         in_main = threading.current_thread() is threading.main_thread()
         self._previous = {number: signal.signal(number, self._handle) for number in numbers} if in_main else {}
-        self._dropped, sys.unraisablehook = sys.unraisablehook, self._drop
+        self._heeded = heeded()
+        self._heeded.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.unraisablehook = self._dropped
+        self._heeded.__exit__(None, None, None)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -81,9 +104,3 @@ class StopSignals:
             raise InterruptedRunError(number, f"stopped at once; {self._resume}")
         self._pending = number
         self._note("stopping when this chunk is saved; once more to stop at once")
-
-    def _drop(self, dropped: Any) -> None:
-        if isinstance(dropped.exc_value, InterruptedRunError):
-            self._pending = dropped.exc_value.signal_number
-        else:
-            self._dropped(dropped)

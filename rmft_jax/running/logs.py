@@ -49,8 +49,10 @@ def restore_lines(run: RunDirectory, history: History) -> list[Row]:
             seconds[row["iteration"]] = row["seconds"]
     rows = [history.row(number) for number in range(len(history.iterations))]
     whole: list[Row] = [row | {"seconds": seconds.get(row["iteration"])} for row in rows]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, whole)), encoding="utf-8")
+    content = "".join(map(_line, whole)).encode()
+    if not path.is_file() or read_bytes(path) != content:  # When it was changed says when the run last did something.
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     return whole
 
 
@@ -108,6 +110,7 @@ LOGS: dict[str, tuple[str, Callable[[RunDirectory, Sequence[Row]], AbstractConte
 
 def require_logs(names: Sequence[str]) -> None:
     """Raises `ConfigError` for a log that is not known, or whose package is not installed."""
+    require(isinstance(names, Sequence), f"log={names!r}", "a sequence of names", "log=()")
     for name in names:
         require(name in LOGS, f"log={name!r}", f"some of {', '.join(LOGS)}", "log=('tensorboard',)")
         package, _ = LOGS[name]

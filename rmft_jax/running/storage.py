@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import shlex
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +24,15 @@ from rmft_jax.running.files import (
     read_bytes,
     read_dataset,
     remove,
+    replaced,
     write_dataset,
     write_json,
 )
 from rmft_jax.running.weights import founded, require_same_foundation
 
 D = TypeVar("D", bound="ResultDirectory")
+
+_SHARED, _HOUR = ("figures", "evaluations"), 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ class ResultDirectory:
             yield resume and self.exists()
 
     def begin(self, content: Any, prepare: Callable[[], None] = lambda: None) -> None:
-        """Clears the directory, which is `held`, and writes the record.
+        """Clears the directory, which is `held`, and writes the record; where that fails, all is as it was.
 
         Args:
           content: of the record, fit for JSON.
@@ -128,18 +131,23 @@ class ResultDirectory:
           RunError: if something cannot be removed or written.
         """
         try:
-            for name in (*self.parts, self.record_name) if self.exists() else self.early:
-                remove(self.path / name)
-            prepare()
-            write_json(self.record, content)
+            names = (*self.parts, self.record_name) if self.exists() else self.early
+            with replaced([self.path / name for name in names], self.path):
+                prepare()
+                write_json(self.record, content)
         except OSError as error:
             raise not_written(self.path, error) from error
 
     def _remove_halves(self) -> None:
-        """Removes what processes left that were killed as they wrote; figures and evaluations need no lock."""
-        folders = [self.path / name for name in self.parts if name not in ("figures", "evaluations", "wandb")]
-        for path in itertools.chain(self.path.glob(TEMPORARY), *(folder.rglob(TEMPORARY) for folder in folders)):
-            path.unlink(missing_ok=True)
+        """Removes what processes left that were killed as they wrote."""
+        found = [("", path) for path in self.path.glob(TEMPORARY)]
+        for name in self.parts:
+            found += [(name, path) for path in (self.path / name).rglob(TEMPORARY) if name != "wandb"]
+        for name, path in found:
+            with contextlib.suppress(OSError):
+                # Into some folders others write without the lock.
+                if name not in _SHARED or time.time() - path.lstat().st_mtime > _HOUR:
+                    remove(path)
 
     def _require_free(self, known: bool) -> None:
         """Refuses a directory of something else, and one that has results unless that is known."""

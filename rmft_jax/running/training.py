@@ -1,6 +1,5 @@
 """A run from start to end: training, checkpoints, metrics, evaluation, resumption."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from rmft_jax.method.state import TrainState, abstract_state, init, starting_fro
 from rmft_jax.problems import Problem
 from rmft_jax.running import processes
 from rmft_jax.running.checkpoints import Checkpoints, revived, stored
-from rmft_jax.running.files import RunError
+from rmft_jax.running.files import RunError, unless_damaged
 from rmft_jax.running.history import History
 from rmft_jax.running.interruption import StopSignals
 from rmft_jax.running.logs import Callback, Log, Row, append_line, opened, require_logs, restore_lines
@@ -96,6 +95,10 @@ def train(
     config.validate()
     if resume and overwrite:
         raise RunError(f"got both {either('--resume and --overwrite', 'resume and overwrite')}; try one of them")
+    require(isinstance(preset, str), f"preset={preset!r}", "a name", "preset='custom'")
+    policy = start is None or isinstance(start, TrainedPolicy)
+    require(policy, f"start={start!r}", "a policy", "start=rmft_jax.load_policy(...)")
+    require(on_chunk is None or callable(on_chunk), f"on_chunk={on_chunk!r}", "a function", "leaving it out")
     require_logs(log)
     use_cores(num_devices)
     mesh, directory = make_mesh(num_devices, config.rmft.num_scenarios), Path(directory)
@@ -216,13 +219,14 @@ class _Session:
         restored = self._checkpoints.restore(abstract_state(config.rmft))
         history = History.fresh(1) if restored is None else restored[1]
         state, resumed = _agreed(beginning, restored and restored[0])
+        rows = restore_lines(self._run, history)
         if resumed:
+            self._restore_metrics(history)
             if history.done == total and (summary := self._finished_summary()):
                 again = either("--overwrite", "overwrite=True")
                 self._reporter.note(f"{self._run.path} is complete: nothing to resume; {again} trains it again")
                 return summary
             self._reporter.note(f"resuming {self._run.path} at iteration {history.done} of {total}")
-        rows = restore_lines(self._run, history)
         if history.done < total or not history.validated:
             with opened(self._log, self._run, rows) as logs:
                 self._train(state, history, logs)
@@ -248,9 +252,22 @@ class _Session:
 
     def _save(self, state: TrainState, history: History, device: str) -> None:
         # Metrics first: whatever the checkpoint knows, the metrics then know too.
+        self._write_metrics(history, device)
+        self._checkpoints.save(state, history)
+
+    def _write_metrics(self, history: History, device: str) -> None:
         attrs = {"seed": self._config.seed, "horizon": self._config.rmft.horizon, "device": device}
         self._run.write_dataset("metrics.nc", history.dataset().assign_attrs(attrs))
-        self._checkpoints.save(state, history)
+
+    def _restore_metrics(self, history: History) -> None:
+        """Makes `metrics.nc` again from the checkpoint, where it is missing or damaged."""
+        with unless_damaged():
+            self._run.read_dataset("metrics.nc")
+            return
+        device = device_name(self._mesh)
+        with unless_damaged():
+            device = str(self._run.read_summary().get("device", device))
+        self._write_metrics(history, device)
 
     def _tell(self, state: TrainState, history: History, logs: Sequence[Log]) -> None:
         row: Row = history.row() | {"seconds": round(history.seconds, 3)}
@@ -261,13 +278,13 @@ class _Session:
             self._on_chunk(row, state)
 
     def _note_other_device(self, device: str) -> None:
-        with contextlib.suppress(RunError):
+        with unless_damaged():
             if (before := self._run.read_dataset("metrics.nc").attrs["device"]) != device:
                 self._reporter.note(f"begun on {before}, goes on on {device}: the same but for rounding")
 
     def _finished_summary(self) -> dict[str, Any] | None:
         """The summary of a run whose evaluation is whole too; else None, and both are made again."""
-        with contextlib.suppress(RunError):
+        with unless_damaged():
             self._run.read_dataset("evaluation.nc")
             return self._run.read_summary()
         return None

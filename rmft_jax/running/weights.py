@@ -20,7 +20,7 @@ from rmft_jax.agents import TrainedAgent
 from rmft_jax.config import ConfigError, Params
 from rmft_jax.config.checks import require
 from rmft_jax.method.settings import RunConfig, from_dict
-from rmft_jax.running.files import RunError, replacing
+from rmft_jax.running.files import RunError, read_bytes, replacing
 
 PREFIX = "pretrained:"
 """What stands before the name of a policy that comes with the package."""
@@ -68,10 +68,10 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     """What `write_arrays` wrote.
 
     Raises:
-      OSError: if the file cannot be read.
+      RunError: if the file is missing or cannot be read.
       DamagedFileError: if it is damaged.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             # Each is read whole, which checks it; `numpy.load` reads what the header asks for, and may stop before.
@@ -129,8 +129,6 @@ def read_policy(path: str | Path) -> TrainedPolicy:
         config = from_dict(about["config"])
         require_same_foundation(about, config)
         return policy_of(config, about["preset"], about["provenance"], lambda like: fitted(arrays, like))
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; try again when it can be read") from error
     except (DamagedFileError, ConfigError, LookupError, TypeError) as error:
         raise RunError(f"cannot use the policy {path} ({error}); try another file, or make it again") from error
 

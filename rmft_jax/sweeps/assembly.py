@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from rmft_jax.running.files import read_bytes
 from rmft_jax.sweeps.spec import Value
 
 _DESCRIPTIONS = ("long_name", "units")
@@ -43,14 +42,13 @@ def content_of(dataset: xr.Dataset) -> CellContent:
     return CellContent(variables, coordinates, dict(dataset.attrs))
 
 
-def read_cell(path: Path) -> CellContent:
-    """A netCDF file as `storage.write_dataset` makes it, read an order of magnitude faster than xarray does.
+def read_cell(stored: bytes) -> CellContent:
+    """The content of a file of `files.write_dataset`, read an order of magnitude faster than xarray does.
 
-    Raises:
-      RunError: if it cannot be read. A damaged one raises whatever HDF5 and NumPy make of it.
+    A damaged one raises whatever HDF5 and NumPy make of it.
     """
     variables, coordinates = {}, {}
-    with h5py.File(io.BytesIO(read_bytes(path)), "r") as file:
+    with h5py.File(io.BytesIO(stored), "r") as file:
         attrs = {name: _attribute(value) for name, value in file.attrs.items() if name != "_NCProperties"}
         for name, item in file.items():
             values = np.asarray(item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()])

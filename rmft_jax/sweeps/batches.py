@@ -12,7 +12,7 @@ import xarray as xr
 
 from rmft_jax.config import Params
 from rmft_jax.running.checkpoints import Checkpoints
-from rmft_jax.running.files import RunError, remove
+from rmft_jax.running.files import RunError, UnreadableError, remove
 from rmft_jax.running.history import History
 from rmft_jax.running.trainer import training
 from rmft_jax.running.weights import founded
@@ -138,6 +138,8 @@ def _train(task: Task, programs: Programs, path: Path | None, watch: Watch) -> t
         checkpoints = Checkpoints(path, identity, warn=lambda line: None)
         try:
             restored = checkpoints.restore(batch.state)
+        except UnreadableError:
+            raise
         except RunError:  # Damaged, or of another batch: begun anew, with nothing of it beside what will be saved.
             restored = None
             remove(path)

@@ -12,7 +12,7 @@ import xarray as xr
 from rmft_jax.agents import reference_agent
 from rmft_jax.config.checks import require
 from rmft_jax.method.evaluation import Play
-from rmft_jax.running.files import RunError
+from rmft_jax.running.files import RunError, as_text
 from rmft_jax.running.history import least
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.sweeps.assembly import assemble, content_of
@@ -38,8 +38,8 @@ def compare_runs(directories: Sequence[str | Path]) -> xr.Dataset:
     paths = [Path(directory) for directory in directories]
     twice = next((path for path in paths if [one.resolve() for one in paths].count(path.resolve()) > 1), None)
     require(twice is None, f"{twice} twice", "each run once", "leaving one out")
-    names = [path.resolve().name for path in paths]
-    names = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    names = [as_text(path.resolve().name) for path in paths]
+    names = names if len(set(names)) == len(names) else [as_text(path) for path in paths]
     runs = [RunDirectory.open(path) for path in paths]
     datasets = [_dataset(run, {DIMENSION: name}) for run, name in zip(runs, names, strict=True)]
     status = {i: "finished" if "final_regret" in one else "training" for i, one in enumerate(datasets)}

@@ -22,7 +22,7 @@ from rmft_jax.config.checks import either, require
 from rmft_jax.config.plugins import imported
 from rmft_jax.config.settings import shown
 from rmft_jax.method.settings import from_dict
-from rmft_jax.running.files import RunError, read_dataset, write_dataset, write_json
+from rmft_jax.running.files import RunError, read_dataset, read_if_there, unless_damaged, write_dataset, write_json
 from rmft_jax.running.storage import ResultDirectory, lost_files
 from rmft_jax.running.training import load_run
 from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
@@ -124,10 +124,10 @@ class SweepDirectory(ResultDirectory):
         messages = {}
         for index in range(len(self._records)):
             path = self._failure_path(index)
-            if path.exists() and not self._cell_path(index).exists():
+            if (stored := read_if_there(path)) is not None and not self._cell_path(index).exists():
                 try:
-                    messages[index] = str(json.loads(path.read_text())["message"])
-                except (OSError, ValueError, KeyError, TypeError) as error:
+                    messages[index] = str(json.loads(stored)["message"])
+                except (ValueError, KeyError, TypeError) as error:
                     messages[index] = f"unknown: {path} cannot be read ({error})"
         return messages
 
@@ -207,9 +207,7 @@ class SweepDirectory(ResultDirectory):
     def read_assembled(self) -> xr.Dataset | None:
         """The content of `sweep.nc`; None if it is damaged, or was made from other files than are here now."""
         path = self._assembled
-        if not path.is_file():
-            return None
-        with contextlib.suppress(RunError):
+        with unless_damaged():
             dataset = read_dataset(path, "assembling it again")
             # Where only the assembled file was kept, it is all there is.
             if dataset.attrs.pop(_SOURCES, None) == self._sources() or not any(self._cells.glob("*.nc")):
@@ -264,12 +262,13 @@ class SweepDirectory(ResultDirectory):
         contents = {}
         for index, record in enumerate(self._records):
             path = self._cell_path(index)
+            if (stored := read_if_there(path)) is None:
+                continue
             try:
-                if path.exists():
-                    content = read_cell(path)
-                    if json.loads(content.attrs.pop(_STAMP, "null"))["config"] != record["config"]:
-                        raise ValueError("it holds another cell")
-                    contents[index] = content
+                content = read_cell(stored)
+                if json.loads(content.attrs.pop(_STAMP, "null"))["config"] != record["config"]:
+                    raise ValueError("it holds another cell")
+                contents[index] = content
             except _DAMAGE as error:
                 warn(f"{path} is damaged ({error}): {label_of(record['coordinates'])} counts as not finished")
         return contents
