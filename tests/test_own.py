@@ -365,6 +365,19 @@ def test_advantages_of_a_wrong_shape_are_refused():
     )
 
 
+@pytest.mark.parametrize(("number", "told"), [(-1, "-1"), (4, "4"), (10**6, "1000000")])
+def test_rollouts_that_are_none_are_refused(number, told):
+    class Astray(Selection):
+        """Keeps what nobody played."""
+
+        def keep(self, key, judged):
+            return jnp.full((judged.final.shape[0], self.k), number)
+
+    with pytest.raises(ConfigError) as error:
+        require_contract(alone(Astray()))
+    assert str(error.value).startswith(f"got rollout [{told}] from Astray, need numbers of 0 to 3; try jax.lax.top_k")
+
+
 def test_losses_are_told_which_decisions_count():
     class Counted(Rewarded):
         """The weight itself."""

@@ -7,17 +7,19 @@ import textwrap
 from collections.abc import Container, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from rmft_jax.agents.base import Agent
 from rmft_jax.agents.register import AGENTS
-from rmft_jax.config import ConfigError
+from rmft_jax.config import ConfigError, ScalarKey
 from rmft_jax.config.checks import require
 from rmft_jax.config.choices import Choice, is_built_in
-from rmft_jax.method.evaluation import measure, play_scenarios
-from rmft_jax.method.rmft import iteration
+from rmft_jax.method.evaluation import measure, require_decisions
+from rmft_jax.method.judging import Judged, judge
+from rmft_jax.method.rmft import iteration, play_rollouts
 from rmft_jax.method.settings import RMFTConfig
-from rmft_jax.method.state import init
+from rmft_jax.method.state import IterationKeys, TrainState, init
 from rmft_jax.problems.contract import require_environment
 from rmft_jax.problems.problem import Problem
 
@@ -39,8 +41,31 @@ def require_contract(config: RMFTConfig) -> None:
         state = jax.eval_shape(lambda: init(config, jax.random.key(0)))
         before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.params)
         after = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(iteration, state)[0].params)
+        if not is_built_in(type(config.selection)):
+            _require_rollouts(config, state)
     if before != after:
         raise ConfigError(f"got {names}, after which the parameters have other shapes; try parameters of float32")
+
+
+def _require_rollouts(config: RMFTConfig, state: TrainState) -> None:
+    """Lets the rule of selection choose among a few made-up rollouts: numbers that are none would be found as NaN."""
+    num_scenarios = min(config.num_scenarios, 8)
+
+    def made_up(key: ScalarKey, leaf: jax.ShapeDtypeStruct) -> Array:
+        shape = (num_scenarios, *leaf.shape[1:])
+        return jax.random.normal(key, shape) if leaf.dtype == jnp.float32 else jnp.ones(shape, leaf.dtype)
+
+    def judged(state: TrainState) -> Judged:
+        problem = state.config.problem()
+        return judge(state.config, problem, play_rollouts(state, problem, IterationKeys.of(state))[0])
+
+    leaves, form = jax.tree.flatten(jax.eval_shape(judged, state))
+    drawn = map(made_up, jax.random.split(jax.random.key(0), len(leaves)), leaves)
+    kept = np.asarray(jax.jit(config.selection.keep)(jax.random.key(1), jax.tree.unflatten(form, drawn)))
+    among = num_scenarios * config.num_rollouts // kept.shape[0]
+    outside = kept[(kept < 0) | (kept >= among)]
+    got, need = f"rollout {outside[:1]} from {type(config.selection).__name__}", f"numbers of 0 to {among - 1}"
+    require(not outside.size, got, need, "jax.lax.top_k(-judged.final, self.k)[1], which keeps the lowest regrets")
 
 
 def require_agents_of_users(problem: Problem, names: Container[str] | None = None) -> None:
@@ -60,21 +85,7 @@ def require_agents_of_users(problem: Problem, names: Container[str] | None = Non
             agent = AGENTS[name].build(problem)
             if agent is not None:
                 jax.eval_shape(functools.partial(measure, agent, problem, num_scenarios=2), jax.random.key(0))
-                _require_decisions(name, agent, problem)
-
-
-def _require_decisions(name: str, agent: Agent, problem: Problem) -> None:
-    """Plays a little: numbers that are no decision would become a regret like any other."""
-    play = functools.partial(play_scenarios, agent, problem, num_scenarios=4)
-    trajectory = jax.jit(play)(jax.random.key(0))
-    actions, chances = (np.asarray(array) for array in (trajectory.actions, trajectory.probabilities))
-    outside = actions[(actions < 0) | (actions >= problem.num_arms)]
-    need = f"one of its {problem.num_arms} arms"
-    require(not outside.size, f"action {outside[:1]} of agent {name!r}", need, "an index from 0 to K - 1")
-    sums = chances.sum(axis=-1)
-    wrong = sums[~(np.isfinite(sums) & (np.abs(sums - 1) < 1e-3) & (chances >= 0).all(axis=-1))]
-    got = f"probabilities of agent {name!r} with sum {wrong[:1]}"
-    require(not wrong.size, got, "none below 0, and the sum 1", "jax.nn.softmax or jax.nn.one_hot")
+                require_decisions(name, agent, problem)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from rmft_jax.agents import Agent, BestFixedArm, reference_agent
 from rmft_jax.agents.base import RefittedAgent
 from rmft_jax.config import ScalarKey, pytree
 from rmft_jax.config.checks import require, require_count
+from rmft_jax.config.choices import is_built_in
 from rmft_jax.config.platforms import platform
 from rmft_jax.config.settings import shown
 from rmft_jax.method.devices import Shares, on_mesh
@@ -126,6 +127,25 @@ def quick_to_compile(on: str) -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 1} if on == "cpu" else None
 
 
+def require_decisions(name: str, agent: Agent, problem: Problem) -> None:
+    """Plays a little: numbers that are no decision would become a regret like any other.
+
+    Raises:
+      ConfigError: if an action is no arm that exists, or probabilities are none.
+    """
+    play = functools.partial(play_scenarios, agent, problem, num_scenarios=4)
+    trajectory = jax.jit(play, compiler_options=quick_to_compile(platform()))(jax.random.key(0))
+    actions, chances = (np.asarray(array) for array in (trajectory.actions, trajectory.probabilities))
+    active = int(problem.arm_mask.sum())  # The first ones.
+    outside = actions[(actions < 0) | (actions >= active)]
+    got, need = f"action {outside[:1]} of agent {name!r}", f"one of its {active} arms"
+    require(not outside.size, got, need, f"an index from 0 to {active - 1}")
+    sums = chances.sum(axis=-1)
+    wrong = sums[~(np.isfinite(sums) & (np.abs(sums - 1) < 1e-3) & (chances >= 0).all(axis=-1))]
+    got = f"probabilities of agent {name!r} with sum {wrong[:1]}"
+    require(not wrong.size, got, "none below 0, and the sum 1", "jax.nn.softmax or jax.nn.one_hot")
+
+
 def measure(agent: Agent, problem: Problem, key: ScalarKey, num_scenarios: int) -> Play:
     """What `play_and_measure` compiles."""
     return measured(problem, play_scenarios(agent, problem, key, num_scenarios))
@@ -188,10 +208,13 @@ def evaluate(
 
     Raises:
       ConfigError: if the problem or an argument cannot work, the environment does not do what its base class says,
-        or an agent cannot play this many arms or rounds, or under the problem's feedback.
+        or an agent cannot play this many arms or rounds, or under the problem's feedback, or what it decides is no
+        decision.
     """
 
     def play(name: str) -> Play:
+        if not (problem.points or is_built_in(type(agents[name]))):
+            require_decisions(name, agents[name], problem)
         return jax.device_get(play_and_measure(agents[name], problem, key, num_scenarios))
 
     got = type(agents).__name__
