@@ -307,3 +307,12 @@ def test_variables_of_jax_may_be_empty_and_others_are_told_in_a_line(value, code
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert ("jax_default_prng_impl" in done.stderr) == (code == 2)
+
+
+def test_settings_of_matplotlib_in_another_encoding_are_told_in_a_line(tmp_path, finished):
+    (tmp_path / "matplotlibrc").write_bytes("text.usetex: True".encode("utf-16"))
+    command = [sys.executable, "-P", "-m", "rmft_jax.cli", "plot", finished, "--out", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("rmft: error: got a matplotlibrc that is no text")
+    assert "Traceback" not in done.stderr

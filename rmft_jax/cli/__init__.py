@@ -125,7 +125,11 @@ def _call(argv: Sequence[str]) -> int:
         raise ConfigError(f"got command {argv[0]!r}, need one of {', '.join(COMMANDS)}; try `rmft --help`")
     module, function = COMMANDS[argv[0]]
     words, imports = without_imports(list(argv[1:]))
-    command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
+    try:
+        command = getattr(importlib.import_module(f"rmft_jax.cli.{module}"), function)
+    except UnicodeDecodeError as error:  # Of matplotlib, which reads its settings as it is loaded.
+        need = "one in UTF-8, here or in your home; try renaming it"
+        raise ConfigError(f"got a matplotlibrc that is no text ({error}), need {need}") from error
     if argv[0] == "train":
         # Before the first array, which may be one of imported code or of the weights to start from.
         number = value_of(words, "--num-devices")
