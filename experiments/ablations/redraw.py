@@ -13,7 +13,7 @@ import pandas as pd
 import tyro
 import xarray as xr
 
-from experiments.ablations import arm_count, exploration, horizon, kept, rounds, selection, size
+from experiments.ablations import arm_count, chance, exploration, horizon, kept, rounds, selection, size
 from experiments.ablations.common import Question
 from experiments.common import RESULTS
 from rmft_jax.config.names import TRAINED
@@ -21,7 +21,7 @@ from rmft_jax.plotting import DataFigure, plot_kind, save_figure
 
 QUESTIONS = (
     selection.QUESTION, rounds.QUESTION, kept.QUESTION, exploration.BANDIT, exploration.FULL_INFORMATION,
-    horizon.QUESTION, arm_count.QUESTION, size.QUESTION,
+    horizon.QUESTION, arm_count.QUESTION, size.QUESTION, chance.TWO_ARMS, chance.FIVE_ARMS,
 )  # fmt: skip
 FORMS = ("", "_quick")
 """What the names of files end in: of the full form, and of earlier results of the quick one."""
