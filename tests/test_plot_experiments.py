@@ -18,17 +18,17 @@ from rmft_jax.plotting import FIGURES, style_of
 from rmft_jax.statistics.tables import csv_text
 
 ABLATIONS = RESULTS / "ablations"
-DRAWN = [pytest.param(*one, id=f"{one[0].name}{one[1]}{one[2]}") for one in redraw.drawn()]
+DRAWN = [pytest.param(*one, id=f"{one[0].name}{one[1]}") for one in redraw.drawn()]
 
 
 def test_every_ablation_has_a_result():
     assert {one.name for one, *_ in redraw.drawn()} == {one.name for one in redraw.QUESTIONS}
 
 
-@pytest.mark.parametrize(("question", "part", "form"), DRAWN)
-def test_ablations_are_drawn_from_their_numbers(question, part, form):
-    figure: Any = redraw.redrawn(question, part, form)
-    committed = (ABLATIONS / f"{question.name}{part}{form}.csv").read_text()
+@pytest.mark.parametrize(("question", "part"), DRAWN)
+def test_ablations_are_drawn_from_their_numbers(question, part):
+    figure: Any = redraw.redrawn(question, part)
+    committed = (ABLATIONS / f"{question.name}{part}.csv").read_text()
     assert csv_text(figure.rows) == committed
     assert "bootstrap" not in figure.caption
     rows = list(csv.DictReader(io.StringIO(committed)))

@@ -3,7 +3,6 @@
 python -m experiments.ablations.redraw [--results DIR]
 """
 
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ QUESTIONS = (
     selection.QUESTION, rounds.QUESTION, kept.QUESTION, exploration.BANDIT, exploration.FULL_INFORMATION,
     horizon.QUESTION, arm_count.QUESTION, size.QUESTION, chance.TWO_ARMS, chance.FIVE_ARMS,
 )  # fmt: skip
-FORMS = ("", "_quick")
-"""What the names of files end in: of the full form, and of earlier results of the quick one."""
 _CURVES = {"regret": "regret", "loglog": "regret", "suff_fail": "suff_fail_freq"}
 _SIDES = {"mean": "", "low": "_low", "high": "_high"}
 
@@ -35,22 +32,20 @@ def main(results: Path = RESULTS / "ablations") -> None:
     Args:
       results: where the figures and their numbers are.
     """
-    for question, part, form in drawn(results):
-        stem = results / f"{question.name}{part}{form}"
-        print(save_figure(redrawn(question, part, form, results), stem)[0])
+    for question, part in drawn(results):
+        print(save_figure(redrawn(question, part, results), results / f"{question.name}{part}")[0])
 
 
-def drawn(results: Path = RESULTS / "ablations") -> list[tuple[Question, str, str]]:
-    """Questions, parts and forms of all figures whose numbers are there."""
-    every = itertools.product(QUESTIONS, FORMS)
-    there = [(one, form) for one, form in every if (results / f"{one.name}{form}.json").is_file()]
-    return [(one, part, form) for one, form in there for part in one.figures]
+def drawn(results: Path = RESULTS / "ablations") -> list[tuple[Question, str]]:
+    """Questions and parts of all figures whose numbers are there."""
+    there = [one for one in QUESTIONS if (results / f"{one.name}.json").is_file()]
+    return [(one, part) for one in there for part in one.figures]
 
 
-def redrawn(question: Question, part: str, form: str, results: Path = RESULTS / "ablations") -> DataFigure:
+def redrawn(question: Question, part: str, results: Path = RESULTS / "ablations") -> DataFigure:
     """A figure as the question draws it, of the means and intervals in its file."""
     kind, options = question.figures[part]
-    own, final = (pd.read_csv(results / f"{question.name}{one}{form}.csv") for one in (part, ""))
+    own, final = (pd.read_csv(results / f"{question.name}{one}.csv") for one in (part, ""))
     varied = [name for name in (*question.quick.grid, *question.quick.zip) if name in final]
     found = _of_agents(final, varied, "final_regret")
     if kind == "arms":
@@ -63,7 +58,7 @@ def redrawn(question: Question, part: str, form: str, results: Path = RESULTS / 
         found |= _of_agents(own, [*varied, "round"], _CURVES[kind])
         for name in (name for name in own if name.startswith("exponent")):
             found[name] = _array(own.drop_duplicates(varied), varied, name)
-    regret = json.loads((results / f"{question.name}{form}.json").read_text(encoding="utf-8"))["regret"]
+    regret = json.loads((results / f"{question.name}.json").read_text(encoding="utf-8"))["regret"]
     figure: Any = plot_kind(kind, xr.Dataset(found, attrs={"regret": regret}), **options)
     # Of the file, which alone knows what the intervals are.
     figure.rows = own.to_dict("records")
