@@ -279,8 +279,12 @@ def test_a_stop_that_python_drops_is_not_lost(tmp_path, capsys):
             wait()
         assert stopped.value.signal_number == signal.SIGTERM
     number = signal.SIGINT
-    with heeded(), pytest.raises(KeyboardInterrupt):  # As commands have it that do not train.
-        wait()
+    before = signal.signal(number, signal.default_int_handler)  # What is started in the background may ignore it.
+    try:
+        with heeded(), pytest.raises(KeyboardInterrupt):  # As commands have it that do not train.
+            wait()
+    finally:
+        signal.signal(number, before)
     assert "Traceback" not in capsys.readouterr().err
 
 

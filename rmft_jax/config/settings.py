@@ -145,7 +145,8 @@ def checked(name: str, value: Any, hint: Any, default: Any, where: str = "") -> 
     fits = whole or (fraction and fits_float32(float(value)))
     kinds = {bool: isinstance(value, bool | np.bool_), int: whole, float: fits, str: isinstance(value, str)}
     in_float32 = " in float32" if hint is float and fraction else ""
-    require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}{equals}{default}")
+    suggestion = repr(default) if where and hint is str else default
+    require(kinds[hint], got, KINDS[hint] + in_float32, f"{name}{equals}{suggestion}")
     return hint(value)
 
 

@@ -32,6 +32,15 @@ def wait(result: Any) -> None:
         time.sleep(0.005)
 
 
+def _interrupt_main_thread(number: int) -> None:
+    """As if the signal came from outside."""
+    main_thread = threading.main_thread().ident
+    if main_thread is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main_thread, number)  # It ends waiting for the system, too.
+    else:
+        _thread.interrupt_main(number)
+
+
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
     """Inside it no stop is lost.
@@ -45,7 +54,7 @@ def heeded() -> Iterator[None]:
             before(dropped)
             return
         number = getattr(dropped.exc_value, "signal_number", signal.SIGINT)
-        again = threading.Timer(0.02, _thread.interrupt_main, [number])
+        again = threading.Timer(0.02, _interrupt_main_thread, [number])
         again.daemon = True
         again.start()
 
