@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Many tests compile the same small program, in this process or in one that they start; once is enough.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the directory.
-    _cache = tempfile.TemporaryDirectory(prefix="rmft-jax-compiled-")
+_CACHE = "rmft-jax-compiled-"
+if _CACHE not in os.environ.get("JAX_COMPILATION_CACHE_DIR", ""):  # Workers, and tests within tests, inherit it.
+    _cache = tempfile.TemporaryDirectory(prefix=_CACHE)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     # Programs of tests compile for longer than they run: without optimization that takes a third of the time. A flag
     # that another version of XLA does not know would end the process. Accelerators are tested as they are used. Tests
@@ -40,6 +41,7 @@ import pytest
 import talking
 from rmft_jax.language.api.server import Server, serve
 from rmft_jax.method.settings import RMFTConfig
+from rmft_jax.plotting.style import SHEETS
 from runs import few_baselines
 from worlds import TINY
 
@@ -66,6 +68,19 @@ def _exact_products(request: pytest.FixtureRequest) -> Iterator[None]:
     exact = marked and jax.default_backend() != "cpu"
     with jax.default_matmul_precision("highest") if exact else contextlib.nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_fonts() -> Iterator[dict[str, int]]:
+    """Cutting fonts to the letters of a figure takes a third of the time in which it is written.
+
+    Yields the kinds of fonts that figures have outside of the tests, by style.
+    """
+    real = {name: sheet.rc["pdf.fonttype"] for name, sheet in SHEETS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for sheet in SHEETS.values():
+            patch.setitem(sheet.rc, "pdf.fonttype", 3)
+        yield real
 
 
 @pytest.fixture(scope="module")

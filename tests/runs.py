@@ -76,6 +76,7 @@ def few_baselines(*names: str) -> Iterator[None]:
     """Runs end with few rivals and without figures, which take most of their time; `test_cli.py` has them all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_baselines", functools.partial(make_baselines, among=names))
+        patch.setattr("rmft_jax.sweeps.results._DEFAULT", names)
         patch.setattr("rmft_jax.cli.train.plot", lambda words: 0)
         yield
 

@@ -184,6 +184,7 @@ def test_a_run_is_complete_and_reloadable(run, capsys):
     assert (run / "evaluation.nc").read_bytes() == before
 
 
+@pytest.mark.slow  # `test_surroundings.py` has every file, of runs with few rivals.
 def test_a_lost_or_damaged_result_is_made_again(run, capsys):
     values = json.loads((run / "summary.json").read_text())["evaluation"]
     (run / "summary.json").write_text("{")

@@ -35,7 +35,8 @@ from runs import Reporter, assert_same_run, few_baselines, train_until
 from texts import TEXT, TEXT_RUN, TEXT_WORDS
 
 pytestmark = pytest.mark.usefixtures("few_rivals")
-LORA = TEXT_RUN.replace(tuned="lora", lora_rank=2, reasoning=2, branching="uniform")
+LORA = TEXT_RUN.replace(tuned="lora", lora_rank=2)
+THINKING = LORA.replace(reasoning=2, branching="uniform")
 
 OBJECTIVES = {
     "own": {"reasoning": 2},
@@ -99,18 +100,24 @@ def test_the_gradient_of_clipped_words_is_that_of_their_probabilities():
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
-    train_until(1, LORA, tmp_path / "stopped")
-    train(LORA, tmp_path / "stopped", resume=True, reporter=Reporter(), num_devices=1)
-    train(LORA, tmp_path / "whole", reporter=Reporter(), num_devices=1)
-    assert_same_run(LORA, tmp_path / "stopped", tmp_path / "whole")
+    train_until(1, THINKING, tmp_path / "stopped")
+    train(THINKING, tmp_path / "stopped", resume=True, reporter=Reporter(), num_devices=1)
+    train(THINKING, tmp_path / "whole", reporter=Reporter(), num_devices=1)
+    assert_same_run(THINKING, tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_checkpoints_hold_what_is_trained_only(tmp_path):
-    train(LORA, tmp_path / "run", reporter=Reporter(), num_devices=1)
-    (newest, *_) = sorted((tmp_path / "run" / "checkpoints").glob("*.npz"), reverse=True)
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("adapted") / "run"
+    train(LORA, path, reporter=Reporter(), num_devices=1)
+    return path
+
+
+def test_checkpoints_hold_what_is_trained_only(adapted):
+    (newest, *_) = sorted((adapted / "checkpoints").glob("*.npz"), reverse=True)
     names = np.load(newest).files
     assert not [name for name in names if "fixed" in name or "library" in name or "embed" in name]
-    policy = load_run(tmp_path / "run")
+    policy = load_run(adapted)
     assert jax.tree.map(jnp.shape, policy.agent.params) == jax.tree.map(
         lambda leaf: leaf.shape, abstract_state(LORA.rmft).params
     )
@@ -248,9 +255,8 @@ def test_two_devices_make_the_same_iteration():
     assert done.returncode == 0, done.stderr
 
 
-def test_adapters_are_not_put_upon_another_model(tmp_path):
-    train(LORA, tmp_path / "run", reporter=Reporter(), num_devices=1)
-    start = load_run(tmp_path / "run")
+def test_adapters_are_not_put_upon_another_model(tmp_path, adapted):
+    start = load_run(adapted)
     with pytest.raises(ConfigError, match=r"lora_alpha=3, trained upon tiny with lora_alpha=16, need"):
         train(LORA.replace(lora_alpha=3.0), tmp_path / "other", start=start, reporter=Reporter(), num_devices=1)
     assert not (tmp_path / "other").exists()

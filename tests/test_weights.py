@@ -165,9 +165,7 @@ def test_an_unknown_name_is_refused_with_those_there_are():
         load_pretrained("mab-k99")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("mab-", "nsmab"))) for name in NAMES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mab")) for name in NAMES])
 def test_every_policy_is_that_of_its_preset_and_beats_a_classical_agent(name):
     policy = load_pretrained(name)
     assert policy.preset == name

@@ -38,7 +38,7 @@ def _interrupt_main_thread(number: int) -> None:
     if main_thread is not None and hasattr(signal, "pthread_kill"):
         signal.pthread_kill(main_thread, number)  # It ends waiting for the system, too.
     else:
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 @contextlib.contextmanager
