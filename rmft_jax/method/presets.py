@@ -64,7 +64,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
     ),
     "mab": ("Bernoulli bandit, K=5, T=50: about three minutes on two CPU cores", _MAB),
     "mab-k2": (
-        "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about four minutes on two CPU cores",
+        "Bernoulli bandit, K=2, T=50, for which the Bayes optimum is known: about eight minutes on two CPU cores",
         # Regrets of two arms differ by little between policies, and by much between scenarios: hence that many.
         _MAB.replace(
             num_arms=2,
