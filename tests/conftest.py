@@ -71,7 +71,7 @@ def _exact_products(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def plain_fonts() -> Iterator[dict[str, int]]:
+def _plain_fonts() -> Iterator[dict[str, int]]:
     """Cutting fonts to the letters of a figure takes a third of the time in which it is written.
 
     Yields the kinds of fonts that figures have outside of the tests, by style.
@@ -81,6 +81,13 @@ def plain_fonts() -> Iterator[dict[str, int]]:
         for sheet in SHEETS.values():
             patch.setitem(sheet.rc, "pdf.fonttype", 3)
         yield real
+
+
+@pytest.fixture
+def real_fonts(_plain_fonts, monkeypatch):
+    """For tests of the fonts in figures."""
+    for name, kind in _plain_fonts.items():
+        monkeypatch.setitem(SHEETS[name].rc, "pdf.fonttype", kind)
 
 
 @pytest.fixture(scope="module")

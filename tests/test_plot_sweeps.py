@@ -214,6 +214,7 @@ def test_a_ball_has_no_arms_and_a_run_no_dimensions():
         plot_regret(made_sweep({"num_arms": list(range(2, 13))}), by="num_arms")
 
 
+@pytest.mark.usefixtures("real_fonts")
 def test_files_embed_their_fonts_and_hold_the_numbers(tmp_path):
     figure = plot_regret(SWEEP, by="num_arms", select={"horizon": 25}, style="slides")
     png, pdf, table = save_figure(figure, tmp_path / "step=0.5")

@@ -29,7 +29,6 @@ from rmft_jax.plotting import (
     style_of,
     styles_of,
 )
-from rmft_jax.plotting.style import SHEETS
 from rmft_jax.problems import Abrupt, Problem, Stationary
 from rmft_jax.statistics.bootstrap import Interval
 from rmft_jax.statistics.estimates import estimate_of
@@ -246,8 +245,8 @@ def test_the_axis_is_cut_above_every_curve_but_uniform_play():
     assert 3 < plot_regret_curves(curves).axes[0].get_ylim()[1] < 4
 
 
-def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path, plain_fonts, monkeypatch):
-    monkeypatch.setitem(SHEETS["paper"].rc, "pdf.fonttype", plain_fonts["paper"])
+@pytest.mark.usefixtures("real_fonts")
+def test_figures_are_written_at_column_width_and_nothing_is_cut_off(metrics, tmp_path):
     evaluation = made_evaluation([*AGENTS, "explore_then_commit", "rmft_held_out", "sliding_window_ucb"])
     written = [one.path for one in plot_run(metrics, evaluation, tmp_path)]
     suffixes = ("png", "pdf", "csv")
