@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import xarray as xr
 from rich.console import Console
 
 from rmft_jax import Sweep, load_sweep
+from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.progress import ProgressReporter
 from rmft_jax.sweeps.batches import Result, Task, run_task
 from rmft_jax.sweeps.plan import structure
@@ -20,6 +22,8 @@ TINY_OVERRIDE: dict[str, Any] = {
     "num_layers": 1, "width": 8, "num_iterations": 6, "chunk_size": 2, "num_scenarios": 8, "num_rollouts": 4, "k": 2,
     "num_minibatches": 2, "num_validation_scenarios": 16, "num_test_scenarios": 32,
 }  # fmt: skip
+CHUNKS = 1 + 3
+"""Of a batch of tiny cells; the first one only validates."""
 GRID = {"horizon": [6, 8], "num_arms": [3, 4], "seed": [0, 1]}
 SWEEP = Sweep("quickstart", grid=GRID, override=TINY_OVERRIDE, baselines=["ucb1", "thompson"])
 
@@ -90,3 +94,10 @@ def assert_equal(first: xr.Dataset, second: xr.Dataset) -> None:
 
 def cell_times(path: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in sorted((path / "cells").iterdir())}
+
+
+def interrupted(path: Path, programs: KeptPrograms, after: int, sweep: Sweep, **options: Any) -> None:
+    """Runs a sweep in batches of three until so many chunks are done."""
+    programs.interrupt_after = after
+    with pytest.raises(InterruptedRunError, match="is finished; continue with the same call and resume=True"):
+        run(sweep, path, cells_per_batch=3, executor=programs, **options)

@@ -19,18 +19,25 @@ from rmft_jax.running import training
 from rmft_jax.running.checkpoints import Checkpoints
 from rmft_jax.running.files import RunError
 from rmft_jax.running.history import METRICS
-from rmft_jax.running.interruption import InterruptedRunError
 from rmft_jax.running.storage import RunDirectory
 from rmft_jax.running.trainer import RunKeys
 from rmft_jax.running.training import train
 from rmft_jax.sweeps import batches
 from rmft_jax.sweeps.batches import make_tasks
 from rmft_jax.sweeps.run import checked_plan, run_sweep
-from rmft_jax.sweeps.store import SweepDirectory
-from sweeping import GRID, SWEEP, TINY_OVERRIDE, CountedPrograms, KeptPrograms, Quiet, assert_equal, cell_times, run
+from sweeping import (
+    CHUNKS,
+    GRID,
+    SWEEP,
+    TINY_OVERRIDE,
+    KeptPrograms,
+    Quiet,
+    assert_equal,
+    cell_times,
+    interrupted,
+    run,
+)
 from worlds import TINY_RUN
-
-CHUNKS = 1 + 3  # The first one only validates.
 
 
 @pytest.fixture(scope="module")
@@ -285,15 +292,9 @@ def test_a_sweep_is_neither_replaced_nor_mixed_with_another(batched, programs):
 PART = dataclasses.replace(SWEEP, grid={**GRID, "seed": [0]})
 
 
-def interrupted(path, programs, after: int, sweep: Sweep = PART, **options) -> None:
-    programs.interrupt_after = after
-    with pytest.raises(InterruptedRunError, match="is finished; continue with the same call and resume=True"):
-        run(sweep, path, cells_per_batch=3, executor=programs, **options)
-
-
 def test_an_interrupted_batch_goes_on_where_it_was_left_bit_for_bit(batched, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
-    interrupted(tmp_path / "sweep", programs, CHUNKS + 3)
+    interrupted(tmp_path / "sweep", programs, CHUNKS + 3, PART)
     left = [str(file.relative_to(tmp_path)) for file in (tmp_path / "sweep" / "unfinished").rglob("*.npz")]
     # The last chunk was not saved: it was interrupted before.
     assert sorted(left) == ["sweep/unfinished/00003/00000000.npz", "sweep/unfinished/00003/00000002.npz"]
@@ -334,9 +335,9 @@ def of_other_settings(folder):
 def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, programs, tmp_path, monkeypatch, change):
     """And what is saved from then on can be resumed."""
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
-    interrupted(tmp_path / "sweep", programs, 3)
+    interrupted(tmp_path / "sweep", programs, 3, PART)
     change(tmp_path / "sweep" / "unfinished" / "00000")
-    interrupted(tmp_path / "sweep", programs, 3, resume=True)
+    interrupted(tmp_path / "sweep", programs, 3, PART, resume=True)
     chunks = programs.chunks
     dataset, _ = run(PART, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
     assert programs.chunks == chunks + 2 + CHUNKS
@@ -346,7 +347,7 @@ def test_unfinished_work_that_is_damaged_or_of_others_is_begun_anew(batched, pro
 def test_wherever_unfinished_work_is_damaged_it_is_noticed(batched, programs, tmp_path, monkeypatch):
     """Every read gives what was written, or nothing."""
     monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
-    interrupted(tmp_path / "sweep", programs, 3)
+    interrupted(tmp_path / "sweep", programs, 3, PART)
     path = tmp_path / "sweep" / "unfinished" / "00000" / "00000002.npz"
     path.with_name("00000000.npz").unlink()
     task = make_tasks(checked_plan(PART.expand(), PART.baselines), 3, (), None)[0]
@@ -378,85 +379,3 @@ def test_wherever_unfinished_work_is_damaged_it_is_noticed(batched, programs, tm
         np.save(file, np.zeros(3))
     with pytest.raises(RunError, match="only damaged checkpoints"):
         checkpoints.restore(start)
-
-
-def with_step_sizes(*sizes: float) -> Sweep:
-    override = {**TINY_OVERRIDE, "horizon": 8, "num_arms": 4}
-    return Sweep("quickstart", grid={"step_size": sizes}, override=override, baselines=SWEEP.baselines)
-
-
-def test_a_cell_that_fails_is_recorded_and_touches_no_other(batched, programs, tmp_path):
-    path = tmp_path / "sweep"
-    good, _ = run(with_step_sizes(1e-3, 2e-3, 3e-3), tmp_path / "good", cells_per_batch=3, executor=programs)
-    sweep = with_step_sizes(1e-3, 1e30, 3e-3)
-    dataset, outcome = run(sweep, path, cells_per_batch=3, executor=programs)
-    assert (outcome.finished, outcome.missing) == (2, 0)
-    assert list(outcome.failures) == ["step_size=1e+30"]
-    message = outcome.failures["step_size=1e+30"]
-    assert message.startswith("loss or parameters became NaN or infinite ")
-    assert message.endswith(" iteration 1; try a smaller step_size, max_grad_norm or exploration_std")
-    assert dataset.status.values.tolist() == ["finished", "failed", "finished"]
-    assert np.isnan(dataset.final_regret[1])
-    ok = dataset.isel(step_size=[0, 2]).drop_vars("wall_seconds")
-    xr.testing.assert_equal(ok, good.isel(step_size=[0, 2]).drop_vars("wall_seconds"))
-    times, chunks = cell_times(path), programs.chunks
-    _, outcome = run(sweep, path, resume=True, cells_per_batch=3, executor=programs)
-    assert (outcome.finished, list(outcome.failures)) == (2, ["step_size=1e+30"])
-    assert cell_times(path) == times
-    assert programs.chunks == chunks + 2, "once nobody is left who could learn, training ends"
-
-
-def test_a_failure_is_remembered_through_an_interruption(batched, programs, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "_SAVE_SECONDS", -1.0)
-    sweep = with_step_sizes(1e-3, 1e30, 3e-3)
-    interrupted(tmp_path / "sweep", programs, 4, sweep)
-    _, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs)
-    assert (outcome.finished, outcome.missing) == (2, 0)
-    assert " iteration 1; try" in outcome.failures["step_size=1e+30"]
-
-
-def test_a_failure_that_was_bad_luck_is_made_good(batched, programs, tmp_path, monkeypatch):
-    dataset, _ = batched
-    path, advance, calls = tmp_path / "sweep", CountedPrograms.advance, []
-
-    def fails_once(self, batch, run):
-        calls.append(run)
-        if len(calls) == CHUNKS + 2:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long tail")
-        return advance(self, batch, run)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CountedPrograms, "advance", fails_once)
-        failed, outcome = run(SWEEP, path, cells_per_batch=3, executor=programs)
-    assert (outcome.finished, len(outcome.failures), outcome.missing) == (5, 3, 0)
-    assert all("RESOURCE_EXHAUSTED: out of memory; try fewer" in text for text in outcome.failures.values())
-    assert (failed.status == "failed").sum() == 3
-    times, chunks = cell_times(path), programs.chunks
-    again, outcome = run(SWEEP, path, resume=True, cells_per_batch=3, executor=programs)
-    assert (outcome.finished, outcome.failures, programs.chunks) == (8, {}, chunks + CHUNKS)
-    assert {name: time for name, time in cell_times(path).items() if name in times} == times
-    assert_equal(again, dataset)
-    assert SweepDirectory.open(path).failures() == {}
-
-
-def test_a_sweep_stops_after_so_many_failures(batched, programs, tmp_path):
-    sweep, chunks = with_step_sizes(1e30, 1e31, 1e32, 2e-3, 1e-3, 3e-3), programs.chunks
-    dataset, outcome = run(sweep, tmp_path / "sweep", cells_per_batch=3, executor=programs, max_failures=2)
-    assert (outcome.finished, len(outcome.failures), outcome.missing) == (0, 2, 4)
-    assert dataset.status.values.tolist() == ["failed", "failed", *["missing"] * 4]
-    assert programs.chunks == chunks + 2
-    dataset, outcome = run(sweep, tmp_path / "sweep", resume=True, cells_per_batch=3, executor=programs, max_failures=4)
-    assert (outcome.finished, len(outcome.failures), outcome.missing) == (3, 3, 0)
-
-
-def test_a_sweep_that_grows_becomes_the_one_that_begins_so_large(batched, programs, tmp_path):
-    few, all_of_them = (1e-3, 2e-3, 4e-3), (1e-3, 2e-3, 4e-3, 3e-3, 5e-3, 6e-3)
-    path, options = tmp_path / "grown", {"cells_per_batch": 3, "executor": programs}
-    small, _ = run(with_step_sizes(*few), path, **options)
-    before, chunks = cell_times(path), programs.chunks
-    grown, outcome = run(with_step_sizes(*all_of_them), path, resume=True, **options)
-    assert (outcome.finished, programs.chunks - chunks) == (6, CHUNKS)
-    assert {name: time for name, time in cell_times(path).items() if name in before} == before
-    xr.testing.assert_equal(grown.sel(step_size=list(few)), small)
-    whole, _ = run(with_step_sizes(*all_of_them), tmp_path / "whole", **options)
-    xr.testing.assert_equal(grown.drop_vars("wall_seconds"), whole.drop_vars("wall_seconds"))

@@ -238,7 +238,7 @@ def test_a_rescaled_problem_changes_no_agent_s_play():
             },
         )  # fmt: skip
         problem = Problem(kind(num_arms=3, noise="gaussian", noise_std=0.2 * unit), 12)
-        names = ("discounted_ucb", "discounted_index", "rexp3", "ucb1")
+        names = ("discounted_ucb", "sliding_window_ucb", "discounted_index", "rexp3", "ucb1")
         played = evaluate(make_agents(problem, names), problem, num_scenarios=64, key=jax.random.key(3))
         return played["regret"].isel(round=-1).mean("scenario").to_numpy() / unit
 

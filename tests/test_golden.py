@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import golden
+import golden_cases
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="golden results are those of CPUs")
 
@@ -66,26 +67,26 @@ def part(arrays: golden.Arrays, name: str) -> golden.Arrays:
 
 
 def test_every_case_is_stored(stored):
-    assert {key.rpartition("/")[0] for key in stored} >= {*golden.ITERATIONS, *golden.EVALUATIONS, "sweep"}
+    assert {key.rpartition("/")[0] for key in stored} >= {*golden_cases.ITERATIONS, *golden_cases.EVALUATIONS, "sweep"}
     for name, array in stored.items():
         assert not np.isinf(array).any(), name
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in golden.ITERATIONS]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in golden_cases.ITERATIONS]
 )
 def test_three_iterations(stored, name):
     assert_close(*today(name, stored), CLOSE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", golden.EVALUATIONS)
+@pytest.mark.parametrize("name", golden_cases.EVALUATIONS)
 def test_evaluation(stored, name):
     assert_same_play(*today(name, stored))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", golden.RUNS)
+@pytest.mark.parametrize("name", golden_cases.RUNS)
 def test_run(stored, name):
     found, expected = today(name, stored)
     assert_close(found, expected, CLOSE, "metrics/")

@@ -304,7 +304,7 @@ def measures(trajectory: Trajectory) -> dict[str, Any]:
     return found | {"rank": diagnostics.played_rank(trajectory), "in hindsight": in_hindsight(trajectory).actions}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(cut_trajectories())
 def test_what_is_measured_of_masked_rounds_is_that_of_a_shorter_trajectory(pair):
     masked, cut = map(measures, pair)

@@ -39,7 +39,7 @@ def sizes(cells: tuple[Cell, ...] | list[Cell]) -> set[tuple[int, int]]:
     return {(cell.config.rmft.horizon, plans.arms(cell.config)) for cell in cells}
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(sweeps(), st.booleans())
 def test_every_cell_is_in_one_group_of_its_structure(cells, pad):
     groups = plan(cells, pad=pad)
@@ -69,7 +69,7 @@ def seconds(cells: list[Cell]) -> float:
     return plans._COMPILE_SECONDS + (padded if padded > 1.1 * own else own) / plans._FLOPS_PER_SECOND
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(2, 300), min_size=1, max_size=6, unique=True),
     st.lists(st.integers(1, 3), min_size=6, max_size=6),

@@ -117,7 +117,7 @@ _NAMES = st.sampled_from(["seed", "horizon", "grid", "zip", "cell"])
         lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner),
     )
 )
-@hypothesis.settings(max_examples=30)
+@hypothesis.settings(max_examples=50)
 def test_whatever_is_given_is_a_sweep_or_refused_in_one_line(values):
     for content in (values, {"grid": values}, {"cell": [values]}, {"zip": {"step_size": values}}, {"override": values}):
         message = ""

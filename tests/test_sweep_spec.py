@@ -231,7 +231,7 @@ def sweeps(draw: st.DrawFn) -> Sweep:
 
 
 @hypothesis.given(sweeps())
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=40)
 def test_round_trip_and_number_of_cells(sweep):
     assert Sweep.from_dict(json.loads(json.dumps(sweep.to_dict()))) == sweep
     cells = sweep.expand()
@@ -250,7 +250,7 @@ def test_round_trip_and_number_of_cells(sweep):
 
 
 @hypothesis.given(sweeps())
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=40)
 def test_every_cell_has_one_place_along_the_dimensions(sweep):
     cells, dimensions = sweep.expand(), sweep.dimensions()
     places = set()

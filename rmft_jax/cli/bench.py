@@ -20,9 +20,8 @@ from rmft_jax.problems import Environment, Problem, Stationary, get_environment
 from rmft_jax.running import benchmark
 from rmft_jax.running.files import read_dataset, unless_damaged, writable, write_dataset, write_json
 from rmft_jax.running.progress import ProgressReporter
-from rmft_jax.running.storage import RunDirectory
 from rmft_jax.statistics.report import summarize
-from rmft_jax.sweeps.store import SweepDirectory
+from rmft_jax.sweeps.store import require_no_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +56,7 @@ def _shown(values: Mapping[str, float]) -> str:
 
 def _require_own(path: Path, known: Mapping[str, Any]) -> None:
     """Refuses a place that holds a run or a sweep, or what was played under other settings."""
-    out = path.parent
-    results = any((out / kind.record_name).is_file() for kind in (RunDirectory, SweepDirectory))
-    require(not results, f"--out {out}, which holds a run or a sweep", "a place for results", "another --out")
+    require_no_results(path.parent)
     with unless_damaged():
         there = read_dataset(path, "")
         was = {name: there.attrs.get(name) for name in ("environment", "tuned", "seed")}

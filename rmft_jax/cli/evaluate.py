@@ -26,7 +26,7 @@ from rmft_jax.running.weights import PREFIX, TrainedPolicy
 from rmft_jax.statistics.report import summarize
 from rmft_jax.sweeps.generalization import evaluate_grid
 from rmft_jax.sweeps.spec import parsed_axis
-from rmft_jax.sweeps.store import SweepDirectory, load_policy
+from rmft_jax.sweeps.store import SweepDirectory, load_policy, require_no_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,13 +139,12 @@ def _place(arguments: EvaluateArguments) -> RunDirectory:
 
 def _require_own(run: RunDirectory, file: str, policy: TrainedPolicy, arguments: EvaluateArguments) -> dict[str, str]:
     """Whose results go there, as attributes; refuses a place that has those of another policy."""
-    out, given = arguments.out, RunDirectory(arguments.directory)
+    given = RunDirectory(arguments.directory)
     whole = {"config": policy.config.flat(), "preset": policy.preset}
     known = json.dumps(given.identity() if given.exists() else whole, sort_keys=True)
     source = {"source": as_text(arguments.directory), "policy_id": hashlib.sha256(known.encode()).hexdigest()[:16]}
-    results = run.exists() or (run.path / "sweep.json").is_file()
-    same = results and run.path.resolve() == arguments.directory.resolve()
-    require(same or not results, f"--out {out}, which holds a run or a sweep", "a place for results", "another --out")
+    if run.path.resolve() != arguments.directory.resolve():
+        require_no_results(run.path)
     path, there = run.path / file, {}
     with unless_damaged():
         there = read_dataset(path, "").attrs

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import textwrap
 from collections.abc import Container, Iterator
 
@@ -15,7 +14,7 @@ from rmft_jax.agents.register import AGENTS
 from rmft_jax.config import ConfigError, ScalarKey
 from rmft_jax.config.checks import require
 from rmft_jax.config.choices import Choice, is_built_in
-from rmft_jax.method.evaluation import measure, require_decisions
+from rmft_jax.method.evaluation import require_decisions
 from rmft_jax.method.judging import Judged, judge
 from rmft_jax.method.rmft import iteration, play_rollouts
 from rmft_jax.method.settings import RMFTConfig
@@ -69,7 +68,7 @@ def _require_rollouts(config: RMFTConfig, state: TrainState) -> None:
 
 
 def require_agents_of_users(problem: Problem, names: Container[str] | None = None) -> None:
-    """Makes the agents that users brought, and traces their play of a problem where they fit.
+    """Makes the agents that users brought, and looks at what they decide in a problem where they fit.
 
     Args:
       problem: what training ends with the play of; in a ball none of them plays.
@@ -84,7 +83,6 @@ def require_agents_of_users(problem: Problem, names: Container[str] | None = Non
         with _told(f"agent {name!r}", f"rmft_jax.evaluate of it alone, with rmft_jax.make_agents(problem, [{name!r}])"):
             agent = AGENTS[name].build(problem)
             if agent is not None:
-                jax.eval_shape(functools.partial(measure, agent, problem, num_scenarios=2), jax.random.key(0))
                 require_decisions(name, agent, problem)
 
 

@@ -23,7 +23,7 @@ from rmft_jax.config.plugins import imported
 from rmft_jax.config.settings import shown
 from rmft_jax.method.settings import from_dict
 from rmft_jax.running.files import RunError, read_dataset, read_if_there, unless_damaged, write_dataset, write_json
-from rmft_jax.running.storage import ResultDirectory, lost_files
+from rmft_jax.running.storage import ResultDirectory, RunDirectory, lost_files
 from rmft_jax.running.training import load_run
 from rmft_jax.running.weights import PREFIX, TrainedPolicy, load_pretrained, read_policy, write_policy
 from rmft_jax.sweeps.assembly import CellContent, assemble, read_cell
@@ -290,6 +290,13 @@ def load_sweep(directory: str | Path, warn: Warn = print) -> xr.Dataset:
     sweep = SweepDirectory(Path(directory))
     assembled = sweep.read_assembled() if sweep.exists() else None  # Which needs no code of users.
     return SweepDirectory.open(sweep.path).assemble(warn) if assembled is None else assembled
+
+
+def require_no_results(out: Path) -> None:
+    """Raises `ConfigError` for a directory of a run or a sweep: other results there would be taken for theirs."""
+    results = any((out / kind.record_name).is_file() for kind in (RunDirectory, SweepDirectory))
+    got = f"{either('--out ', 'the directory ')}{out}, which holds a run or a sweep"
+    require(not results, got, "a place for results", either("another --out", "another directory"))
 
 
 def load_policy(
