@@ -44,11 +44,12 @@ from rmft_jax.running.trainer import RunKeys
 from rmft_jax.statistics.growth import slopes
 
 K, TRAINED_AT, HORIZON = 3, 50, 1600
+_ARMS: dict[str, Value] = {"num_arms": K, "exploration_std": 1.0}
 TRAININGS: dict[str, tuple[str, dict[str, Value]]] = {
-    "Transformer, i.i.d.": ("fol", {"num_arms": K}),
-    "Transformer, sines": ("fol", {"environment": "sine_trend", "num_arms": K}),
-    "Transformer, mixture": ("fol", {"environment": mixture.Online.name, "num_arms": K, "feedback": "full"}),
-    "Transformer, opponent": ("fol", {"environment": "favourite", "num_arms": K}),
+    "Transformer, i.i.d.": ("fol", _ARMS),
+    "Transformer, sines": ("fol", {"environment": "sine_trend", **_ARMS}),
+    "Transformer, mixture": ("fol", {"environment": mixture.Online.name, "feedback": "full", **_ARMS}),
+    "Transformer, opponent": ("fol", {"environment": "favourite", **_ARMS}),
     "single layer, stopped": ("single-layer", {}),
 }
 LONGER = "single layer, 5× longer"

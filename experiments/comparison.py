@@ -168,6 +168,7 @@ GROUPS: dict[str, Group] = {
         },
         "fol",
         ("follow_the_leader", "hedge_anytime", "ftrl", "uniform"),
+        common={**COMMON, "exploration_std": 1.0},
     ),
 }
 

@@ -14,6 +14,7 @@ METRICS = ("regret", "selected_regret", "loss", "grad_norm", "entropy", "suff_fa
 # Presets that have changed since, as they were on the fixed day.
 _LISTED = {"arms": "one_hot", "step_size": 2e-3, "play_temperature": 1.0}
 _OF_THE_DAY: dict[str, Settings] = {
+    "fol": {"exploration_std": 1.0},
     "mab": {**_LISTED, "num_minibatches": 8},
     "mab-k2": {
         **_LISTED,
@@ -32,7 +33,7 @@ _OF_THE_DAY: dict[str, Settings] = {
         "entropy_weight": 0.01,
     },
 }
-_PRESETS = ("quickstart", "fol", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
+_PRESETS = ("quickstart", *_OF_THE_DAY, "mab-per-scenario", "mab-plain")
 _ALL_KEPT = {"k": 4}
 _BANDITS: dict[str, Settings] = {
     "plain": {},
@@ -101,7 +102,7 @@ ITERATIONS: dict[str, tuple[str, Settings]] = {
     **{f"preset/{name}": (name, {**PRESET, "width": 8, **_OF_THE_DAY.get(name, {})}) for name in _PRESETS},
     "preset/single-layer": ("single-layer", PRESET),
     **{f"bandit/{name}": ("quickstart", {**BANDIT, **settings}) for name, settings in _BANDITS.items()},
-    **{f"full/{name}": ("fol", {**FULL, **settings}) for name, settings in _FULL_INFORMATION.items()},
+    **{f"full/{name}": ("fol", {**FULL, **_OF_THE_DAY["fol"], **settings}) for name, settings in _FULL_INFORMATION.items()},
     **{f"single-layer/{name}": ("single-layer", {**SMALL, **settings}) for name, settings in _SINGLE_LAYER.items()},
 }
 """What is trained for three iterations: a preset, and the settings that differ."""
@@ -117,7 +118,7 @@ ON_TWO_DEVICES = (
 _EVALUATED = {**BANDIT, "horizon": 12}
 EVALUATIONS: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
     "evaluation/bandit": ("quickstart", {**_EVALUATED, "num_arms": 2}, ()),
-    "evaluation/full": ("fol", _EVALUATED, ()),
+    "evaluation/full": ("fol", {**_EVALUATED, **_OF_THE_DAY["fol"]}, ()),
     "evaluation/abrupt": (
         "nsmab",
         {**_OF_THE_DAY["nsmab"], "width": 32, "horizon": 12, "num_scenarios": 16},

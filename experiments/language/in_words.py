@@ -52,7 +52,7 @@ PARTS: dict[str, dict[str, tuple[str, dict[str, Value]]]] = {
     },
     "smollm2": {
         "rmft": ("RMFT, answers at once", {}),
-        "reasoning": ("RMFT, thinks before it answers", {"reasoning": 16}),
+        "reasoning": ("RMFT, thinks before it answers", {"reasoning": 8, "num_iterations": 16}),
         "large": (
             "RMFT, uniform prior, K = 5, T = 20",
             {"prior": "uniform", "num_arms": 5, "horizon": 20},

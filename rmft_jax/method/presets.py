@@ -39,7 +39,7 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
             num_scenarios=512,
             shared_reward_noise=True,
             step_size=4e-3,
-            exploration_std=1.0,
+            exploration_std=2.0,
             entropy_weight=0.0,
         ),
     ),
