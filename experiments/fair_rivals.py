@@ -6,9 +6,9 @@ seeds of its own; what has the least regret stays. Then come seeds that no choic
 million environment steps, `seconds` the time that RMFT takes for those, as far as the fastest seeds of `steps` tell,
 with step sizes tried again, and `long` all steps of `mab`, to half of the seeds. Differences to RMFT are paired by
 seed, with intervals, and tested for being less than a twentieth of its regret (two one-sided t-tests; Schuirmann 1987).
-An interrupted script goes on where it stopped, with more seeds too. Writes `fair_rivals.json`, in which parts stay that
-are not asked for as long as tuning chose the same, a figure for each part and one of training into
-`experiments/results`.
+An interrupted script goes on where it stopped. Writes `fair_rivals.json`, a figure for each part and one of training
+into `experiments/results`. What that file holds is not run again, on whatever machine it was run: constants that were
+chosen, parts, and seeds of a part, to which others are added. To run all anew, move it away.
 
     python -m experiments.fair_rivals [--parts steps seconds long] [--runs DIR] [--seeds 10 ... 19] [--quick] [--ray]
 """
@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from experiments.common import QUICK, Options, Trained, describe_seeds, interval, provenance, run
+from experiments.common import PROVENANCE, QUICK, Options, Trained, describe_seeds, interval, provenance, run
 from experiments.comparison import LISTED, Changes, Group, describe, draw, p_value, slug
 from rmft_jax.method.numerics import pinned
 from rmft_jax.plotting import save_figure
@@ -70,49 +70,97 @@ def main(
 
     Args:
       options: those of every script.
-      parts: what comes after tuning; `seconds` needs `steps`.
+      parts: what comes after tuning; `seconds` needs the times of `steps`, of this run or an earlier one.
     """
-    if "seconds" in parts and "steps" not in parts:
-        raise SystemExit("got --parts seconds, which needs the seconds of steps; try --parts steps seconds")
     if shared := set(options.seeds) & set(TUNING_SEEDS):
         raise SystemExit(f"got --seeds {min(shared)}, need others than tuning's {TUNING_SEEDS}; try --seeds 10 11 12")
-    tuned = {name: tune(f"{slug(name)}-tuning", BUDGET | changes, GRID, options) for name, changes in METHODS.items()}
-    rows = {name: changes | {one: tuned[name][one] for one in GRID} for name, changes in METHODS.items()}
     target = options.results / "fair_rivals"
-    result = earlier_parts(target.with_suffix(".json"), tuned) | {"budget": BUDGET, "margin": MARGIN, "tuning": tuned}
-    save_figure(draw_tuning(tuned), target.with_name(f"{target.name}_tuning"))
-    measured: dict[str, Trained] = {}
+    result = kept_parts(target.with_suffix(".json"))
+    if "seconds" in parts and "steps" not in {*parts, *result}:
+        raise SystemExit("got --parts seconds, which needs the seconds of steps; try --parts steps seconds")
+    if not result:
+        tuned = {
+            name: tune(f"{slug(name)}-tuning", BUDGET | changes, GRID, options) for name, changes in METHODS.items()
+        }
+        result = {"budget": BUDGET, "margin": MARGIN, "tuning": tuned}
+    rows = {name: changes | {one: result["tuning"][name][one] for one in GRID} for name, changes in METHODS.items()}
+    save_figure(draw_tuning(result["tuning"]), target.with_name(f"{target.name}_tuning"))
     for part in parts:
-        group, chosen, again = Group(rows, "mab", REFERENCES, BUDGET), options, {}
+        group, seeds, again = Group(rows, "mab", REFERENCES, BUDGET), options.seeds, {}
         if part == "seconds":
-            again = tune_again(in_equal_time(rows, measured), options)
+            brief = in_equal_time(rows, result["steps"]["rows"])
+            again = result[part]["tuning"] if part in result else tune_again(brief, options)
             brief = {name: one["changes"] | {"step_size": one["step_size"]} for name, one in again.items()}
             group = Group(brief, "mab", REFERENCES, BUDGET | {"chunk_size": BRIEF_CHUNK})
         elif part == "long":
             group = group._replace(common=LISTED)
-            chosen = dataclasses.replace(options, seeds=options.seeds[: max(3, len(options.seeds) // 2)])
-        trained = train(part, group, chosen)
-        if part == "steps":
-            measured = trained
-        found = described(trained, group)
-        made = {"seeds": list(chosen.seeds), **provenance(trained["rmft"].sweep), "tuning": again}
-        result[part] = made | found
-        write_json(target.with_suffix(".json"), result)
+            seeds = seeds[: max(3, len(seeds) // 2)]
+        left = tuple(seed for seed in seeds if seed not in result.get(part, {}).get("seeds", ()))
+        if left:
+            trained = train(part, group, dataclasses.replace(options, seeds=left))
+            made = {"seeds": list(left), **provenance(trained["rmft"].sweep), "tuning": again}
+            result[part] = tested(pooled(result.get(part), made | described(trained, group)))
+            write_json(target.with_suffix(".json"), result)
+        found = result[part]
         save_figure(draw(found), target.with_name(f"{target.name}_{part}"))
         if part == "steps":
             save_figure(draw_training(found["rows"]), target.with_name(f"{target.name}_training"))
         print(table(found))
 
 
-def earlier_parts(path: Path, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file holds of parts with the same constants; nothing if there is none."""
+def kept_parts(path: Path) -> dict[str, Any]:
+    """What a file holds of earlier runs; nothing if there is no file.
+
+    Raises:
+      SystemExit: if they had another budget, or other methods.
+    """
     if not path.is_file():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    chosen, before = (
-        {name: [one[each] for each in GRID] for name, one in found.items()} for found in (tuned, earlier["tuning"])
-    )
-    return earlier if chosen == before else {}
+    if earlier["budget"] != BUDGET or set(earlier["tuning"]) != set(METHODS):
+        raise SystemExit(f"got {path} of another budget or of other methods; try to move it away")
+    return earlier
+
+
+def pooled(earlier: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """A part on the seeds of two runs of it; `runs` says where each comes from.
+
+    Raises:
+      SystemExit: if the runs had other settings.
+    """
+    own, before = ({name: part[name] for name in ("seeds", *PROVENANCE)} for part in (new, earlier or new))
+    if earlier is None:
+        return new | {"runs": [own]}
+    return new | {
+        "seeds": [*earlier["seeds"], *new["seeds"]],
+        "rows": {name: _pooled(earlier["rows"][name], row) for name, row in new["rows"].items()},
+        "references": _pooled(earlier["references"], new["references"]),
+        "runs": [*earlier.get("runs", [before]), own],
+    }
+
+
+def _pooled(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers per seed one after the other; what only the new ones have is theirs, and what both know is equal."""
+    found = dict(new)
+    for name in earlier.keys() & new.keys():
+        old, own = earlier[name], new[name]
+        if name == "validation":
+            counts = [len(row["regret"]["seeds"]) for row in (earlier, new)]
+            found[name] = {
+                "iteration": own["iteration"],
+                "mean": np.average([old["mean"], own["mean"]], axis=0, weights=counts).tolist(),
+                "least": np.minimum(old["least"], own["least"]).tolist(),
+                "most": np.maximum(old["most"], own["most"]).tolist(),
+            }
+        elif isinstance(own, list):
+            found[name] = [*old, *own]
+        elif isinstance(own, dict) and "seeds" in own:
+            found[name] = describe_seeds([*old["seeds"], *own["seeds"]])
+        elif isinstance(own, dict) and name != "changes":
+            found[name] = _pooled(old, own)
+        elif old != own:
+            raise SystemExit(f"got {name} = {own}, need {old}, as earlier seeds had it; try to move their results away")
+    return found
 
 
 def tune(name: str, changes: Changes, grid: Mapping[str, Sequence[float]], options: Options) -> dict[str, Any]:
@@ -151,23 +199,22 @@ def train(part: Part, group: Group, options: Options) -> dict[str, Trained]:
     return trained
 
 
-def in_equal_time(rows: Mapping[str, Changes], trained: Mapping[str, Trained]) -> dict[str, Changes]:
+def in_equal_time(rows: Mapping[str, Changes], measured: Mapping[str, Any]) -> dict[str, Changes]:
     """Rows with as many iterations as fit in the time of the first, in whole chunks, at least one.
 
     Times are those of the fastest seeds, which other work on the machine has slowed least.
     """
-    seconds = {name: min(one.per_seed("wall_seconds")) for name, one in trained.items()}
-    whole = trained["rmft"].config.rmft.num_iterations
-    chunks = {name: whole / BRIEF_CHUNK * seconds["rmft"] / seconds[name] for name in rows}
+    seconds = {name: min(row["wall_seconds"]) for name, row in measured.items()}
+    whole = int(BUDGET["num_iterations"]) / BRIEF_CHUNK
+    chunks = {name: whole * seconds["rmft"] / seconds[name] for name in rows}
     return {
         name: {**changes, "num_iterations": BRIEF_CHUNK * max(1, round(chunks[name]))} for name, changes in rows.items()
     }
 
 
 def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
-    """What the comparisons tell; whether a row is level with the first; the last iterate on validation scenarios."""
+    """What the comparisons tell, and regret on validation scenarios: in training, chosen, and at the end."""
     found = describe(trained, group)
-    margin = MARGIN * found["rows"]["rmft"]["regret"]["mean"]
     for name, row in found["rows"].items():
         validation = trained[name].sweep["validation_regret"].transpose("seed", ...)
         row["on_validation"] = trained[name].validation()
@@ -179,6 +226,13 @@ def described(trained: Mapping[str, Trained], group: Group) -> dict[str, Any]:
         }
         missed = trained[name].sweep["suff_fail_freq"].sel(round=half_horizon(trained[name].config.rmft.horizon))
         row["suff_fail_freq"] = describe_seeds(missed.to_numpy().tolist())
+    return found
+
+
+def tested(found: dict[str, Any]) -> dict[str, Any]:
+    """A part with the p-value of every row that it is not level with the first."""
+    margin = MARGIN * found["rows"]["rmft"]["regret"]["mean"]
+    for name, row in found["rows"].items():
         if name != "rmft":
             row["equivalence_p_value"] = equivalence_p_value(row["minus_first"]["seeds"], margin)
     return found

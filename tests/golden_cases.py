@@ -6,7 +6,7 @@ from typing import Any
 Settings = Mapping[str, Any]
 SMALL = {"horizon": 10, "num_scenarios": 16, "num_rollouts": 4, "num_iterations": 6}
 BANDIT = {**SMALL, "width": 8, "num_layers": 1}
-FULL = BANDIT
+FULL = {**BANDIT, "exploration_std": 1.0}
 PRESET = {"horizon": 12, "num_scenarios": 32}
 
 METRICS = ("regret", "selected_regret", "loss", "grad_norm", "entropy", "suff_fail_freq")
@@ -102,7 +102,7 @@ ITERATIONS: dict[str, tuple[str, Settings]] = {
     **{f"preset/{name}": (name, {**PRESET, "width": 8, **_OF_THE_DAY.get(name, {})}) for name in _PRESETS},
     "preset/single-layer": ("single-layer", PRESET),
     **{f"bandit/{name}": ("quickstart", {**BANDIT, **settings}) for name, settings in _BANDITS.items()},
-    **{f"full/{name}": ("fol", {**FULL, **_OF_THE_DAY["fol"], **settings}) for name, settings in _FULL_INFORMATION.items()},
+    **{f"full/{name}": ("fol", {**FULL, **settings}) for name, settings in _FULL_INFORMATION.items()},
     **{f"single-layer/{name}": ("single-layer", {**SMALL, **settings}) for name, settings in _SINGLE_LAYER.items()},
 }
 """What is trained for three iterations: a preset, and the settings that differ."""
@@ -118,7 +118,7 @@ ON_TWO_DEVICES = (
 _EVALUATED = {**BANDIT, "horizon": 12}
 EVALUATIONS: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
     "evaluation/bandit": ("quickstart", {**_EVALUATED, "num_arms": 2}, ()),
-    "evaluation/full": ("fol", {**_EVALUATED, **_OF_THE_DAY["fol"]}, ()),
+    "evaluation/full": ("fol", {**FULL, "horizon": 12}, ()),
     "evaluation/abrupt": (
         "nsmab",
         {**_OF_THE_DAY["nsmab"], "width": 32, "horizon": 12, "num_scenarios": 16},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from experiments import fair_rivals
-from experiments.common import Options, Trained
+from experiments.common import Options, Trained, describe_seeds
 from experiments.comparison import LISTED, Group
 from rmft_jax.method.fine_tuning import GradientSteps
 from rmft_jax.method.settings import RMFTConfig, RunConfig
@@ -96,7 +96,11 @@ def test_a_step_that_diverges_is_never_chosen(monkeypatch, tmp_path):
 
 def test_who_is_slow_has_fewer_iterations_in_equal_time():
     rows = {name: fair_rivals.METHODS[name] for name in ("rmft", "GRPO", "DPT, own play")}
-    measured = {"rmft": trained(60.0, {}), "GRPO": trained(125.0, {}), "DPT, own play": trained(40.0, {})}
+    measured = {
+        "rmft": {"wall_seconds": [60.0, 90.0]},
+        "GRPO": {"wall_seconds": [300.0, 125.0]},
+        "DPT, own play": {"wall_seconds": [40.0, 40.0]},
+    }
     found = fair_rivals.in_equal_time(rows, measured)
     assert {name: row["num_iterations"] for name, row in found.items()} == {
         "rmft": 100,
@@ -104,7 +108,7 @@ def test_who_is_slow_has_fewer_iterations_in_equal_time():
         "DPT, own play": 150,
     }
     assert found["GRPO"].items() >= rows["GRPO"].items()
-    very_slow = fair_rivals.in_equal_time(rows, {**measured, "GRPO": trained(1e6, {})})
+    very_slow = fair_rivals.in_equal_time(rows, {**measured, "GRPO": {"wall_seconds": [1e6]}})
     assert very_slow["GRPO"]["num_iterations"] == 5
 
 
@@ -151,9 +155,9 @@ def test_a_table_tells_who_differs_and_who_is_level():
     assert lines[-1] == "Beside: Gittins index 3.50 [3.40, 3.60]."
 
 
-def test_equal_time_needs_the_seconds_of_equal_steps():
+def test_equal_time_needs_the_seconds_of_equal_steps(tmp_path):
     with pytest.raises(SystemExit, match="got --parts seconds"):
-        fair_rivals.main(Options(), parts=("seconds",))
+        fair_rivals.main(Options(tmp_path, quick=True), parts=("seconds",))
 
 
 def test_fresh_seeds_are_not_those_of_tuning():
@@ -161,13 +165,70 @@ def test_fresh_seeds_are_not_those_of_tuning():
         fair_rivals.main(Options(seeds=(0, 101)))
 
 
-def test_parts_stay_while_tuning_says_the_same(tmp_path):
-    path, tuned = tmp_path / "fair_rivals.json", {"rmft": {"step_size": 0.002, "entropy_weight": 0.0}}
-    assert fair_rivals.earlier_parts(path, tuned) == {}
-    path.write_text(json.dumps({"tuning": tuned, "steps": {"rows": {}}}))
-    assert "steps" in fair_rivals.earlier_parts(path, tuned)
-    for changed in ({"step_size": 0.004}, {"entropy_weight": 0.01}):
-        assert fair_rivals.earlier_parts(path, {"rmft": tuned["rmft"] | changed}) == {}
+def test_a_file_of_another_budget_is_not_added_to(tmp_path):
+    path, tuning = tmp_path / "fair_rivals.json", {name: {"step_size": 0.002} for name in fair_rivals.METHODS}
+    assert fair_rivals.kept_parts(path) == {}
+    path.write_text(json.dumps({"budget": fair_rivals.BUDGET, "tuning": tuning, "steps": {"rows": {}}}))
+    assert "steps" in fair_rivals.kept_parts(path)
+    longer = {**fair_rivals.BUDGET, "num_iterations": 101}
+    for changed in ({"budget": longer}, {"tuning": {"rmft": tuning["rmft"]}}):
+        path.write_text(json.dumps({"budget": fair_rivals.BUDGET, "tuning": tuning, **changed}))
+        with pytest.raises(SystemExit, match="another budget or of other methods"):
+            fair_rivals.kept_parts(path)
+
+
+GROUP = Group({"rmft": {}, "GRPO": fair_rivals.METHODS["GRPO"]}, "mab", ("thompson",), fair_rivals.BUDGET)
+
+
+def part_of(seeds: list[int], commit: str, *, worse: float = 0.0, curve: float = 0.0) -> dict[str, Any]:
+    """A part as a run on two seeds leaves it."""
+    made = {"seeds": seeds, "device": "cpu", "git_commit": commit, "created": "today", "versions": {}, "tuning": {}}
+    rows = {name: trained(60.0 + curve, changes) for name, changes in GROUP.rows.items()}
+    grpo = rows["GRPO"].sweep
+    rows["GRPO"] = rows["GRPO"]._replace(
+        sweep=grpo.assign(
+            final_regret=grpo["final_regret"] + worse, validation_regret=grpo["validation_regret"] + curve
+        )
+    )
+    return made | fair_rivals.described(rows, GROUP)
+
+
+def test_seeds_of_two_runs_are_one_part():
+    first = fair_rivals.pooled(None, part_of([10, 11], "a"))
+    second = fair_rivals.pooled(first, part_of([12, 13], "b", worse=0.5, curve=3.0))
+    found = fair_rivals.tested(fair_rivals.pooled(second, part_of([14, 15], "c", worse=0.25)))
+    assert (found["seeds"], found["git_commit"]) == ([10, 11, 12, 13, 14, 15], "c")
+    runs = [(one["seeds"], one["git_commit"]) for one in found["runs"]]
+    assert runs == [([10, 11], "a"), ([12, 13], "b"), ([14, 15], "c")]
+    row = found["rows"]["GRPO"]
+    assert row["regret"] == describe_seeds([4.0, 5.0, 4.5, 5.5, 4.25, 5.25])
+    assert row["minus_first"]["seeds"] == [0.0, 0.0, 0.5, 0.5, 0.25, 0.25]
+    assert row["on_validation"]["last"]["seeds"] == [6.0, 7.0, 9.0, 10.0, 6.0, 7.0]
+    assert row["wall_seconds"] == [60.0, 60.0, 63.0, 63.0, 60.0, 60.0]
+    assert row["checkpoint_iteration"] == [50] * 6
+    assert row["validation"] == {
+        "iteration": [0, 50, 100],
+        "mean": [10.0, 5.5, 7.5],
+        "least": [9.0, 4.0, 6.0],
+        "most": [12.0, 8.0, 10.0],
+    }
+    assert row["equivalence_p_value"] == fair_rivals.equivalence_p_value(row["minus_first"]["seeds"], 0.05 * 4.5)
+    assert row["updates"] == part_of([0, 1], "d")["rows"]["GRPO"]["updates"]
+    assert found["references"]["thompson"]["seeds"] == [6.0] * 6
+
+
+def test_seeds_of_a_part_without_a_list_of_runs_are_one_run():
+    earlier = fair_rivals.pooled(None, part_of([10, 11], "a"))
+    del earlier["runs"]
+    found = fair_rivals.pooled(earlier, part_of([12, 13], "b"))
+    assert [(one["seeds"], one["git_commit"]) for one in found["runs"]] == [([10, 11], "a"), ([12, 13], "b")]
+
+
+def test_seeds_of_other_settings_are_refused():
+    earlier = fair_rivals.pooled(None, part_of([10, 11], "a"))
+    earlier["rows"]["GRPO"]["changes"]["step_size"] = 0.5
+    with pytest.raises(SystemExit, match=r"got changes = .*, need .*as earlier seeds had it"):
+        fair_rivals.pooled(earlier, part_of([12, 13], "b"))
 
 
 @pytest.mark.slow
