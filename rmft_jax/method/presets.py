@@ -128,7 +128,7 @@ TEXT_PRESETS: dict[str, tuple[str, dict[str, Value]]] = {
             "num_scenarios": 64,
             "num_rollouts": 8,
             "temperature": 2.5,
-            "rollout_block": 16,
+            "rollout_block": 64,
             "update_block": 8,
             "num_minibatches": 8,
             "step_size": 1e-3,
