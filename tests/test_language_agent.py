@@ -189,11 +189,22 @@ def test_an_answer_without_a_name_plays_any_arm():
     assert np.bincount(actions, minlength=ARMS).min() > len(actions) / ARMS / 2
 
 
-def test_temperature_reaches_thoughts_and_answers():
-    config = TINY.replace(reasoning=3)
-    cold = play(dataclasses.replace(agent_of(config), temperature=1e-6), config, num_scenarios=1, num_rollouts=8)
-    assert (np.asarray(cold.notes.written)[:, :, 0] == np.asarray(cold.notes.written)[:, :1, 0]).all()
+def test_temperature_is_that_of_decisions_and_not_of_thoughts():
+    config = TINY.replace(reasoning=3, answer="free")
+    cold, warm = (
+        play(dataclasses.replace(agent_of(config), temperature=at), config, num_scenarios=1, num_rollouts=8)
+        for at in (1e-6, 1.0)
+    )
+    first, same = (np.asarray(one.notes.written)[0, :, 0, :3] for one in (cold, warm))
+    np.testing.assert_array_equal(first, same)
+    assert len(np.unique(first, axis=0)) > 1
+    assert (np.asarray(cold.notes.log_probs)[..., 3:] > -1e-3).all(), "the likeliest words only"
+    assert (np.asarray(warm.notes.log_probs)[..., 3:] < -1).any()
+
+    chosen = TINY.replace(reasoning=3)
+    cold = play(dataclasses.replace(agent_of(chosen), temperature=1e-6), chosen, num_scenarios=1, num_rollouts=8)
     assert float(jnp.max(cold.probabilities[:, :, 0], axis=-1).min()) > 0.999
+    assert len(np.unique(np.asarray(cold.notes.written)[0, :, 0], axis=0)) > 1
 
 
 @pytest.mark.parametrize(

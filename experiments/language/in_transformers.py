@@ -58,7 +58,7 @@ class InTransformers:
         for _ in range(self._horizon):
             logits = texts.read(news)
             if self._room:
-                texts.write(logits, tables.ends, self._room, self._temperature)
+                texts.write(logits, tables.ends, self._room)
                 logits = texts.read(ask)
             arms = logits.gather(1, torch.as_tensor(names[:, :, 0], dtype=torch.long))
             action = torch.multinomial((arms / self._temperature).softmax(-1), 1)[:, 0].numpy()
@@ -91,11 +91,11 @@ class _Texts:
         self.tokens += int((rows != EMPTY).sum())
         return self._feed(rows)
 
-    def write(self, logits: Float[Tensor, "B V"], ends: Bool[np.ndarray, "V"], room: int, temperature: float) -> None:
+    def write(self, logits: Float[Tensor, "B V"], ends: Bool[np.ndarray, "V"], room: int) -> None:
         """Draws tokens until each text has met what ends it, and reads them."""
         over = np.zeros(len(logits), bool)
         for _ in range(room):
-            token = torch.multinomial((logits / temperature).softmax(-1), 1).numpy()
+            token = torch.multinomial(logits.softmax(-1), 1).numpy()
             over |= ends[token[:, 0]]
             if over.all():
                 return

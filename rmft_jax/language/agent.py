@@ -78,7 +78,8 @@ class LanguageAgent:
     form: how it is told and answers.
     params: that are trained: weights or adapters.
     model, library: weights and tables.
-    temperature: of all that it draws.
+    temperature: of what decides, arms or free answers. Thoughts are drawn at 1, from the model as it is: they choose
+      from the whole vocabulary, so that what makes play vary enough would leave no sense in them.
     read_before: `[U]` tellings whose rules were read before play, in ascending order; None: none.
     intros: keys and values of these rules.
     """
@@ -162,13 +163,13 @@ class LanguageAgent:
         if thinks:
             room = base + layout.thought_at + jnp.arange(layout.thought)
             ended = functools.partial(ends_thought, library)
-            state, *thought = self._write(weights, think_key, state, hidden, room, ended)
+            state, *thought = self._write(weights, think_key, state, hidden, room, ended, 1.0)
             written.append(thought)
             hidden, state = self._feed(weights, state, library.ask[telling], base + layout.answer_at - layout.ask)
         if self.form.num_free:
             room = base + layout.answer_at + jnp.arange(layout.answer)
             ended = functools.partial(ends_answer, library, telling)
-            state, *answer = self._write(weights, answer_key, state, hidden, room, ended)
+            state, *answer = self._write(weights, answer_key, state, hidden, room, ended, self.temperature)
             written.append(answer)
             action, probabilities, invalid = self._named(arm_key, answer[0], telling, context.arm_mask)
         else:
@@ -333,12 +334,13 @@ class LanguageAgent:
         hidden: Float[Array, "D"],
         room: Row,
         ended: Callable[[Int[Array, ""]], Bool[Array, ""]],
+        temperature: Number,
     ) -> tuple[DialogueState, Row, Float[Array, "N"]]:
         """Draws tokens into slots until one of them ends the text: the state, tokens, and their log-probabilities."""
 
         def step(carry: Any, slot: Array) -> tuple[Any, tuple[Array, Array]]:
             state, hidden, over = carry
-            probs = jax.nn.softmax(logits_of(self.shapes, weights, hidden) / self.temperature)
+            probs = jax.nn.softmax(logits_of(self.shapes, weights, hidden) / temperature)
             # One uniform number, where `categorical` draws noise for every token of the vocabulary.
             token = jax.random.choice(jax.random.fold_in(key, slot), len(probs), p=probs)
             drawn = jnp.where(over, EMPTY, token), jnp.where(over, 0.0, jnp.log(probs[token]))

@@ -50,7 +50,8 @@ class RMFTConfig(Group):
     shared_reward_noise: bool = False
     """Whether the L trajectories of a scenario see the same reward noise (common random numbers)."""
     temperature: float = 1.0
-    """Of rollouts, where there are no scores: actions are drawn from softmax(logits / temperature)."""
+    """Of rollouts, where there are no scores: actions are drawn from softmax(logits / temperature). Free answers of
+    language models too, but their thoughts at 1."""
     play_temperature: float = 1.0
     """Of play that is measured, in validation and evaluations: below 1 the policy plays what it prefers more often than
     it was taught to, as rollouts need chance and play does not. Rollouts and fine-tuning know nothing of it."""
